@@ -192,10 +192,10 @@ pub fn give_back<C: Cell + ?Sized>(cell: &C, cost: u64) {
     }
 }
 
-/// Sets a state that lies beyond an empty bucket's back to an empty bucket. Losing the race is fine: whoever
-/// won wrote a newer state, and the next denial looks again.
+/// Sets a state that lies beyond an empty bucket's back to an empty bucket. Losing the race is fine:
+/// whoever won wrote a newer state, and the next denial looks again.
 #[inline(always)]
-fn settle<C: Cell + ?Sized>(cell: &C, seen: u64, now: u64, tolerance: u64) {
+pub fn settle<C: Cell + ?Sized>(cell: &C, seen: u64, now: u64, tolerance: u64) {
     if seen > now && seen - now > tolerance {
         let _lost_race = cell.compare_exchange(seen, now.saturating_add(tolerance));
     }

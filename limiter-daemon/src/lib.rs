@@ -1,4 +1,10 @@
 //! The limiterd daemon as a library. Imports point one way:
-//! `policy → engine → {l4, l7} → app → main`.
+//! `policy → engine → {l4, l7} → {admin, app, cli} → main`.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod engine;
+pub mod l4;
+pub mod l7;
 pub mod policy;

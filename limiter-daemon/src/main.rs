@@ -1,1 +1,70 @@
-fn main(){}
+//! `limiterd`: the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use limiter_daemon::{app, cli};
+use tracing_subscriber::EnvFilter;
+
+/// A rate limiter for gateway nodes: XDP token buckets and HTTP limits from one set of policy files.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Format of the log on standard error; LIMITERD_LOG sets what is logged (default: info).
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Enforce the policy files of a directory. SIGHUP reloads them, SIGTERM drains and stops.
+    Run {
+        /// Directory of YAML policy files.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Check the policy files of a directory; exit status 1 if they have errors.
+    Check {
+        /// Directory of YAML policy files.
+        dir: PathBuf,
+    },
+    /// Serve an echoing upstream to try limiterd with.
+    DemoBackend {
+        /// Address to listen on.
+        #[arg(long, default_value = "127.0.0.1:3000")]
+        listen: SocketAddr,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    log_to_stderr(args.log_format);
+    let result = match args.command {
+        Command::Run { config } => app::run(&config).map(|()| ExitCode::SUCCESS),
+        Command::Check { dir } => cli::check::run(&dir, &mut std::io::stdout().lock()).map_err(Into::into),
+        Command::DemoBackend { listen } => cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("limiterd: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("LIMITERD_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

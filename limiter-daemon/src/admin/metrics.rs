@@ -1,0 +1,228 @@
+//! Every metric, in one file, read from where it is counted when it is scraped.
+//!
+//! Labels are bounded by the policy files: routes, rules, network policies, reasons. Never an
+//! address, a path or a header's value.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::status::Status;
+use crate::engine::state::State;
+use crate::l4::Kernel;
+use crate::l7::clock::Clock;
+use crate::l7::metrics::Counters;
+
+/// OpenMetrics 1.0, which Prometheus reads.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The metrics page.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+/// Where the numbers are.
+#[derive(Debug)]
+pub struct Sources {
+    pub status: Arc<Status>,
+    pub state: Arc<State>,
+    pub counters: Arc<Counters>,
+    pub clock: Clock,
+    pub kernel: Option<Arc<Mutex<Kernel>>>,
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(sources));
+        Self(registry)
+    }
+
+    /// The page in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// None in practice: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.0)?;
+        Ok(page)
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let page = &mut Page(&mut encoder);
+        self.reloads(page)?;
+        self.connections(page)?;
+        self.requests(page)?;
+        self.limits(page)?;
+        self.kernel(page)
+    }
+}
+
+impl Sources {
+    fn reloads(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let reloads = self.status.reloads();
+        page.counters(
+            "limiterd_policy_reloads",
+            "Reloads of the policy files by result.",
+            [([("result", "applied")], reloads.applied), ([("result", "rejected")], reloads.rejected)],
+        )?;
+        page.gauge(
+            "limiterd_policy_last_reload_successful",
+            "1 if the policy files were valid when they were last read.",
+            u64::from(reloads.last_succeeded),
+        )
+    }
+
+    fn connections(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        page.counter("limiterd_downstream_cx", "Connections accepted.", read(&counters.connections))?;
+        page.gauge("limiterd_downstream_cx_active", "Connections open.", read(&counters.active))?;
+        page.counter(
+            "limiterd_downstream_cx_full",
+            "Times that a worker waited with accepting because it had all the connections it may.",
+            read(&counters.full),
+        )?;
+        page.counter(
+            "limiterd_downstream_accept_errors",
+            "Times that accept(2) failed.",
+            read(&counters.accept_errors),
+        )?;
+        page.counter(
+            "limiterd_downstream_rq_unrouted",
+            "Requests that no route took or that are no requests.",
+            read(&counters.unrouted),
+        )
+    }
+
+    fn requests(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let routes = self.state.routes();
+        let rows = routes.iter().flat_map(|route| {
+            CLASSES.iter().zip(&route.responses).map(|(class, count)| {
+                let labels = [("route", route.route.as_str()), ("response_code_class", class)];
+                (labels, count.load(Ordering::Relaxed))
+            })
+        });
+        page.counters("limiterd_downstream_rq", "Requests answered, by route and class of status.", rows)
+    }
+
+    fn limits(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let scopes = self.state.scopes();
+        let rows = scopes.iter().flat_map(|scope| {
+            [("ok", &scope.admitted), ("over_limit", &scope.limited)].map(|(decision, count)| {
+                let labels = [
+                    ("rule", scope.rule.as_str()),
+                    ("route", scope.route.as_str()),
+                    ("decision", decision),
+                ];
+                (labels, count.load(Ordering::Relaxed))
+            })
+        });
+        page.counters(
+            "limiterd_local_rate_limit",
+            "Decisions of local limits, by rule and route; over_limit counts for the rule that decided.",
+            rows,
+        )?;
+        let table = self.state.table();
+        let to_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        page.gauge("limiterd_buckets_capacity", "Buckets that fit.", to_u64(table.capacity()))?;
+        page.gauge(
+            "limiterd_buckets_live",
+            "Buckets that are not full.",
+            to_u64(table.live(self.clock.now())),
+        )?;
+        page.counter(
+            "limiterd_buckets_refused",
+            "Decisions on an aggregate bucket because no bucket was free for the value.",
+            table.refused(),
+        )
+    }
+
+    fn kernel(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Some(kernel) = &self.kernel else {
+            return Ok(());
+        };
+        let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+        let modes: Vec<_> = kernel
+            .attachments()
+            .iter()
+            .map(|a| ([("interface", a.interface.clone()), ("mode", a.mode.to_string())], 1))
+            .collect();
+        page.gauges("limiterd_xdp_attached", "1 for each interface that the XDP program is on.", modes)?;
+        match kernel.counters() {
+            Ok(counters) => {
+                let rows = counters.iter().map(|counter| {
+                    let verdict = if counter.reason.is_drop() { "dropped" } else { "passed" };
+                    let labels = [
+                        ("policy", counter.policy.as_deref().unwrap_or("")),
+                        ("reason", counter.reason.name()),
+                        ("verdict", verdict),
+                    ];
+                    (labels, counter.packets)
+                });
+                page.counters("limiterd_xdp_packets", "Packets, by policy, reason and verdict.", rows)
+            }
+            Err(error) => {
+                tracing::error!(%error, "kernel counters cannot be read");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Writes metric families.
+struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Page<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let metric = ConstCounter::new(value);
+        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        family(encoder, rows, |value, encoder| ConstCounter::new(value).encode(encoder))
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        family(encoder, rows, |value, encoder| ConstGauge::new(value).encode(encoder))
+    }
+}
+
+fn family<L: EncodeLabelSet>(
+    mut encoder: MetricEncoder<'_>,
+    rows: impl IntoIterator<Item = (L, u64)>,
+    write: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
+) -> fmt::Result {
+    for (labels, value) in rows {
+        write(value, encoder.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

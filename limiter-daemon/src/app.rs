@@ -1,0 +1,230 @@
+//! The composition root: the one place that knows every part, starts them in order, reloads the
+//! policy and ends them.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::{self, Admin, Metrics, Status, metrics::Sources};
+use crate::engine::Engine;
+use crate::engine::state::State;
+use crate::l4::Kernel;
+use crate::l7::clock::Clock;
+use crate::l7::metrics::Counters;
+use crate::l7::worker::Shared;
+use crate::l7::{Active, Workers, listener};
+use crate::policy::plan::{DaemonConfig, Plan};
+use crate::policy::{self, Severity};
+
+/// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. SIGHUP reloads them.
+///
+/// # Errors
+/// When the files are invalid or something cannot be set up (nothing stays attached then), and when
+/// a part of the daemon dies.
+pub fn run(dir: &Path) -> anyhow::Result<()> {
+    let plan = load(dir).map_err(|findings| {
+        anyhow::anyhow!("the policy files are not valid, nothing was started:\n{findings}")
+    })?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control runtime")?
+        .block_on(control(dir.to_owned(), plan))
+}
+
+/// Reads the policy files; warnings are logged, errors come back as text.
+fn load(dir: &Path) -> Result<Plan, String> {
+    let outcome = policy::load(dir);
+    let mut errors = String::new();
+    for finding in &outcome.diagnostics {
+        match finding.severity {
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Error => {
+                // Writing to a String does not fail.
+                let _infallible = writeln!(errors, "{finding}");
+            }
+        }
+    }
+    match outcome.plan {
+        Some(plan) => Ok(plan),
+        None => Err(errors),
+    }
+}
+
+/// The running daemon.
+struct Daemon {
+    dir: PathBuf,
+    config: DaemonConfig,
+    state: Arc<State>,
+    active: Arc<ArcSwap<Active>>,
+    workers: Workers,
+    worker_count: usize,
+    served: HashSet<SocketAddr>,
+    kernel: Option<Arc<Mutex<Kernel>>>,
+    status: Arc<Status>,
+}
+
+async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
+    // Signals first: one that comes during the start is not lost.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
+    let (mut daemon, admin) = Daemon::start(dir, plan).await?;
+    let mut admin = tokio::spawn(admin);
+    let result = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => daemon.reload().await,
+            () = daemon.workers.died() => break Err(anyhow::anyhow!("a worker died")),
+            ended = &mut admin => break Err(anyhow::anyhow!("the admin listener died: {ended:?}")),
+        }
+    };
+    daemon.stop(result).await
+}
+
+impl Daemon {
+    async fn start(
+        dir: PathBuf,
+        plan: Plan,
+    ) -> anyhow::Result<(Self, impl Future<Output = ()> + use<>)> {
+        let config = plan.daemon.clone();
+        let status = Arc::new(Status::default());
+        let counters = Arc::new(Counters::default());
+        let clock = Clock::start();
+        let worker_count = match config.workers {
+            Some(count) => count,
+            None => std::thread::available_parallelism().context("cannot count CPUs")?.get(),
+        };
+
+        // Everything that can be refused comes before the kernel is touched.
+        let admin_socket = admin::bind(config.admin)?;
+        let served = binds(&plan);
+        let sockets = served
+            .iter()
+            .map(|bind| Ok((*bind, listener::bind(*bind, worker_count)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+
+        let state = Arc::new(State::new(config.max_buckets));
+        let active = Active::new(&plan, Engine::compile(&plan, &state));
+        let active = Arc::new(ArcSwap::from_pointee(active));
+        let shared = Shared { active: Arc::clone(&active), clock, counters: Arc::clone(&counters) };
+        let workers = Workers::start(worker_count, &shared).context("cannot start the workers")?;
+        let kernel = start_kernel(&config, &plan)?;
+
+        for (bind, listeners) in sockets {
+            workers.listen(bind, listeners).await;
+        }
+        let sources = Sources {
+            status: Arc::clone(&status),
+            state: Arc::clone(&state),
+            counters,
+            clock,
+            kernel: kernel.clone(),
+        };
+        let admin = Arc::new(Admin { status: Arc::clone(&status), metrics: Metrics::new(sources) });
+        let admin = admin::serve(tokio::net::TcpListener::from_std(admin_socket)?, admin);
+
+        let notes = kernel.as_deref().map(describe).unwrap_or_default();
+        for note in &notes {
+            tracing::info!("{note}");
+        }
+        let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
+        addresses.sort();
+        tracing::info!(listeners = addresses.join(" "), admin = %config.admin, workers = worker_count, "ready");
+        status.serving(notes);
+        let daemon =
+            Self { dir, config, state, active, workers, worker_count, served, kernel, status };
+        Ok((daemon, admin))
+    }
+
+    /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
+    async fn reload(&mut self) {
+        match self.try_reload().await {
+            Ok(()) => {
+                self.status.reloaded();
+                tracing::info!("policy reloaded");
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(%reason, "reload rejected, the previous policy goes on");
+                self.status.rejected(reason);
+            }
+        }
+    }
+
+    async fn try_reload(&mut self) -> anyhow::Result<()> {
+        let plan = load(&self.dir).map_err(|findings| anyhow::anyhow!("{}", findings.trim_end()))?;
+        if plan.daemon != self.config {
+            tracing::warn!("changes of the LimiterConfig take effect at the next start");
+        }
+        if self.kernel.is_none() && !self.config.interfaces.is_empty() {
+            bail!("the kernel half is not running");
+        }
+        let served = binds(&plan);
+        let sockets = served
+            .difference(&self.served)
+            .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if let Some(kernel) = &self.kernel {
+            kernel.lock().unwrap_or_else(PoisonError::into_inner).apply(&plan.network)?;
+        }
+        self.active.store(Arc::new(Active::new(&plan, Engine::compile(&plan, &self.state))));
+        for (bind, listeners) in sockets {
+            self.workers.listen(bind, listeners).await;
+        }
+        let gone: Vec<_> = self.served.difference(&served).copied().collect();
+        self.workers.close(&gone).await;
+        self.served = served;
+        Ok(())
+    }
+
+    /// Drains, leaves in the kernel what the policy says, and passes `result` on.
+    async fn stop(self, result: anyhow::Result<()>) -> anyhow::Result<()> {
+        if result.is_err() {
+            self.status.failed();
+        } else {
+            self.status.draining();
+        }
+        tracing::info!(timeout = ?self.config.drain_timeout, "draining");
+        let drained = self.workers.drain(self.config.drain_timeout).await;
+        if let Some(kernel) = self.kernel {
+            let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+            kernel.stop(self.config.on_exit).context("cannot clean up in the kernel")?;
+        }
+        result?;
+        if !drained {
+            bail!("a worker panicked");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn binds(plan: &Plan) -> HashSet<SocketAddr> {
+    plan.listeners.iter().flat_map(|listener| listener.binds.iter().copied()).collect()
+}
+
+fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
+    if config.interfaces.is_empty() {
+        return Ok(None);
+    }
+    let kernel = Kernel::start(config, &plan.network)?;
+    Ok(Some(Arc::new(Mutex::new(kernel))))
+}
+
+fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
+    let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+    let describe = |a: &crate::l4::Attachment| {
+        let adopted = if a.adopted { ", adopted from an earlier run" } else { "" };
+        format!("xdp: {} {}{adopted}", a.interface, a.mode)
+    };
+    kernel.attachments().iter().map(describe).collect()
+}

@@ -1,0 +1,4 @@
+//! Subcommands, one file each.
+
+pub mod check;
+pub mod demo_backend;

@@ -1,0 +1,113 @@
+//! Spreading requests: weighted over the backends of a rule, in turn over the endpoints of a backend.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::policy::plan::{Backend, Endpoint, WeightedBackend};
+
+/// A backend whose endpoints take turns.
+#[derive(Debug)]
+pub struct Balancer {
+    /// `namespace/name`.
+    pub name: String,
+    endpoints: Vec<Endpoint>,
+    turn: AtomicUsize,
+}
+
+impl Balancer {
+    #[must_use]
+    pub fn new(backend: &Backend) -> Self {
+        Self {
+            name: backend.name.clone(),
+            endpoints: backend.endpoints.clone(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Every endpoint, in the order of the plan.
+    #[must_use]
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Index of the endpoint whose turn it is; `None` without endpoints.
+    pub fn next(&self) -> Option<usize> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        turn.checked_rem(self.endpoints.len())
+    }
+}
+
+/// Chooses among weighted backends so that each gets its share of every full round, spread evenly
+/// within it.
+#[derive(Debug)]
+pub struct WeightedChoice {
+    backends: Vec<WeightedBackend>,
+    total: u64,
+    turn: AtomicUsize,
+}
+
+impl WeightedChoice {
+    #[must_use]
+    pub fn new(backends: &[WeightedBackend]) -> Self {
+        Self {
+            backends: backends.to_vec(),
+            total: backends.iter().map(|b| u64::from(b.weight)).sum(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Index of the chosen backend in the plan; `None` if there is none of any weight.
+    pub fn next(&self) -> Option<usize> {
+        if let [only] = self.backends.as_slice() {
+            return (only.weight > 0).then_some(only.backend);
+        }
+        if self.total == 0 {
+            return None;
+        }
+        // A step of the golden ratio through the round visits the shares evenly, without state
+        // beyond a counter (Weyl sequence).
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
+        let point = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total) >> 64;
+        let mut passed = 0;
+        self.backends
+            .iter()
+            .find(|b| {
+                passed += u128::from(b.weight);
+                point < passed
+            })
+            .map(|b| b.backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_take_turns() {
+        let endpoints = (1..=3).map(|n| Endpoint::Ip([127, 0, 0, n].into(), 80)).collect();
+        let balancer = Balancer::new(&Backend { name: "d/b".into(), endpoints });
+        let seen: Vec<_> = (0..6).map(|_| balancer.next()).collect();
+        assert_eq!(seen, [0, 1, 2, 0, 1, 2].map(Some));
+    }
+
+    #[test]
+    fn weights_are_shares() {
+        let weights = [(7, 90), (8, 10), (9, 0)];
+        let choice =
+            WeightedChoice::new(&weights.map(|(backend, weight)| WeightedBackend { backend, weight }));
+        let mut hits = [0u32; 10];
+        for _ in 0..10_000 {
+            hits[choice.next().unwrap()] += 1;
+        }
+        assert!(hits[7].abs_diff(9_000) <= 5, "{hits:?}");
+        assert!(hits[8].abs_diff(1_000) <= 5, "{hits:?}");
+        assert_eq!(hits[9], 0);
+    }
+
+    #[test]
+    fn no_weight_is_no_backend() {
+        assert_eq!(WeightedChoice::new(&[]).next(), None);
+        assert_eq!(WeightedChoice::new(&[WeightedBackend { backend: 1, weight: 0 }]).next(), None);
+    }
+}

@@ -1,0 +1,163 @@
+use http::HeaderName;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn header(name: &str, test: HeaderTest) -> HeaderSelector {
+    HeaderSelector { name: HeaderName::try_from(name).unwrap(), test }
+}
+
+fn rule(index: usize, per_minute: u64, selectors: Vec<HeaderSelector>) -> LimitRule {
+    let limit = Limit::new(per_minute, per_minute, 60 * SECOND).unwrap();
+    LimitRule { name: format!("d/p/rule/{index}"), selectors, limit, window: 60 }
+}
+
+fn compile(rules: Vec<LimitRule>, default: Option<LimitRule>) -> LimitSet {
+    let limits = LocalLimits { policy: "d/p".into(), rules, default };
+    LimitSet::compile(&limits, "d/r", &State::new(1024))
+}
+
+fn user(name: &str) -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static("x-user-id"), name.parse().unwrap())])
+}
+
+fn admitted(set: &LimitSet, headers: &HeaderMap, tries: usize, now: u64) -> usize {
+    (0..tries).filter(|_| set.decide(headers, now).denied.is_none()).count()
+}
+
+#[test]
+fn a_hundred_a_minute_is_a_hundred_at_once_and_then_one_each_600_ms() {
+    let set = compile(Vec::new(), Some(rule(0, 100, Vec::new())));
+    let none = HeaderMap::new();
+    for left in (0..100).rev() {
+        let outcome = set.decide(&none, 7);
+        assert!(outcome.denied.is_none());
+        let reset = (100 - left) * 600_000_000;
+        let wanted = Status { quota: 100, window: 60, remaining: left, reset };
+        assert_eq!(outcome.statuses.as_slice(), [wanted]);
+    }
+    let outcome = set.decide(&none, 7);
+    assert_eq!(outcome.denied.unwrap().wait, 600_000_000);
+    assert_eq!(outcome.statuses[0].remaining, 0);
+    assert_eq!(outcome.statuses[0].reset, 60 * SECOND);
+    assert_eq!(admitted(&set, &none, 5, 7 + 600_000_000), 1);
+}
+
+#[test]
+fn each_value_has_a_bucket_of_its_own() {
+    let each = vec![header("x-user-id", HeaderTest::Each)];
+    let absent = vec![header("x-user-id", HeaderTest::Absent)];
+    let set = compile(vec![rule(0, 50, each), rule(1, 10, absent)], None);
+    assert_eq!(admitted(&set, &user("alice"), 60, 0), 50);
+    assert_eq!(admitted(&set, &user("bob"), 60, 0), 50);
+    assert_eq!(admitted(&set, &HeaderMap::new(), 60, 0), 10);
+    assert_eq!(admitted(&set, &user("alice"), 60, 0), 0);
+}
+
+#[test]
+fn the_default_bucket_is_for_whom_no_other_rule_meets() {
+    let heavy = HeaderTest::Is(HeaderValue::from_static("heavy"));
+    let set = compile(vec![rule(0, 5, vec![header("x-user-id", heavy)])], Some(rule(1, 20, Vec::new())));
+    assert_eq!(admitted(&set, &user("heavy"), 30, 0), 5);
+    assert_eq!(admitted(&set, &user("alice"), 30, 0), 20);
+    assert_eq!(admitted(&set, &HeaderMap::new(), 30, 0), 0);
+}
+
+#[test]
+fn a_denied_request_charges_no_rule() {
+    let each = vec![header("x-user-id", HeaderTest::Each)];
+    let heavy = vec![header("x-user-id", HeaderTest::Is(HeaderValue::from_static("heavy")))];
+    let set = compile(vec![rule(0, 50, each), rule(1, 5, heavy)], None);
+    assert_eq!(admitted(&set, &user("heavy"), 30, 0), 5);
+    let outcome = set.decide(&user("heavy"), 0);
+    assert_eq!(outcome.denied.unwrap().scope.rule, "d/p/rule/1");
+    assert_eq!(outcome.statuses[0].remaining, 45);
+    assert_eq!(outcome.statuses[1].remaining, 0);
+}
+
+#[test]
+fn selectors_of_a_rule_are_all_of_them() {
+    let is = |value| HeaderTest::Is(HeaderValue::from_static(value));
+    let is_not = |value| HeaderTest::IsNot(HeaderValue::from_static(value));
+    let selectors = vec![header("a", is("1")), header("b", is_not("2")), header("c", HeaderTest::Absent)];
+    let set = compile(vec![rule(0, 1, selectors)], None);
+    let request = |pairs: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        !set.decide(&headers, 0).statuses.is_empty()
+    };
+    assert!(request(&[("a", "1")]));
+    assert!(request(&[("a", "1"), ("b", "3")]));
+    assert!(!request(&[("a", "1"), ("b", "2")]));
+    assert!(!request(&[("a", "1"), ("c", "")]));
+    assert!(!request(&[("b", "3")]));
+    assert!(!request(&[("a", "1"), ("a", "1")]));
+}
+
+#[test]
+fn a_repeated_header_is_one_value() {
+    let value = HeaderTest::Is(HeaderValue::from_static("x,y"));
+    let selector = header("a", value);
+    let headers = |values: &[&'static str]| {
+        values.iter().map(|v| (HeaderName::from_static("a"), HeaderValue::from_static(v))).collect()
+    };
+    assert!(matches(&selector, &headers(&["x,y"])));
+    let mut two: HeaderMap = headers(&["x"]);
+    two.append("a", HeaderValue::from_static("y"));
+    assert!(matches(&selector, &two));
+    two.append("a", HeaderValue::from_static("z"));
+    assert!(!matches(&selector, &two));
+    assert!(!matches(&selector, &headers(&["x"])));
+}
+
+#[test]
+fn a_reload_keeps_buckets_and_takes_new_limits() {
+    let state = State::new(1024);
+    let each = || vec![header("x-user-id", HeaderTest::Each)];
+    let limits = |n| LocalLimits { policy: "d/p".into(), rules: vec![rule(0, n, each())], default: None };
+    let before = LimitSet::compile(&limits(50), "d/r", &state);
+    assert_eq!(admitted(&before, &user("alice"), 40, 0), 40);
+    let after = LimitSet::compile(&limits(50), "d/r", &state);
+    drop(before);
+    assert_eq!(admitted(&after, &user("alice"), 40, 0), 10);
+    // 50 tokens of 1.2 s each are spent: a bucket of 10 tokens of 6 s is empty, and not emptier.
+    let lower = LimitSet::compile(&limits(10), "d/r", &state);
+    drop(after);
+    assert_eq!(lower.decide(&user("alice"), 0).denied.unwrap().wait, 6 * SECOND);
+    assert_eq!(admitted(&lower, &user("alice"), 2, 6 * SECOND), 1);
+}
+
+#[test]
+fn a_lowered_limit_among_several_is_waited_for_no_longer_than_it_says() {
+    let state = State::new(1024);
+    let any = || vec![header("x-none", HeaderTest::Absent)];
+    let compile = |window: u64| {
+        let limit = Limit::new(10, 10, window * SECOND).unwrap();
+        let slow = LimitRule { name: "d/p/rule/0".into(), selectors: any(), limit, window };
+        let rules = vec![slow, rule(1, 1_000, any())];
+        let limits = LocalLimits { policy: "d/p".into(), rules, default: None };
+        LimitSet::compile(&limits, "d/r", &state)
+    };
+    let hourly = compile(3_600);
+    assert_eq!(admitted(&hourly, &HeaderMap::new(), 20, 0), 10);
+    let every_ten_seconds = compile(10);
+    assert_eq!(every_ten_seconds.decide(&HeaderMap::new(), 0).denied.unwrap().wait, SECOND);
+    assert_eq!(admitted(&every_ten_seconds, &HeaderMap::new(), 20, SECOND), 1);
+}
+
+#[test]
+fn threads_admit_together_what_one_would() {
+    let each = vec![header("x-user-id", HeaderTest::Each)];
+    let all = vec![header("x-tenant", HeaderTest::Absent)];
+    let set = compile(vec![rule(0, 1000, each), rule(1, 700, all)], None);
+    let total: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| admitted(&set, &user("alice"), 5_000, 0))).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).sum()
+    });
+    assert_eq!(total, 700);
+    assert_eq!(set.decide(&user("alice"), 0).statuses[0].remaining, 300);
+}

@@ -1,0 +1,285 @@
+//! Workers: one thread and one single-threaded runtime each, with sockets and upstream connections
+//! of their own.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::clock::Clock;
+use super::metrics::{Counters, OpenConnection};
+use super::pipeline::{Active, Downstream, Pipeline};
+use super::upstream::Upstreams;
+
+/// Connections that a worker serves at once; more wait in the backlog.
+const MAX_CONNECTIONS: usize = 16 << 10;
+/// How long a client may take to send its first bytes, and then each request's head. It bounds idle
+/// keep-alive too.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bound on a request's head in bytes (Envoy: 60 KiB).
+const MAX_HEAD: usize = 64 << 10;
+/// Streams of one HTTP/2 connection at once (Envoy Gateway's default).
+const MAX_STREAMS: u32 = 100;
+/// After `accept` failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Sockets for one worker.
+type Sockets = HashMap<SocketAddr, TcpListener>;
+
+enum Command {
+    /// Serve these addresses in addition.
+    Listen(Sockets),
+    /// Stop serving these addresses; finish what they have.
+    Close(Vec<SocketAddr>),
+    /// Stop accepting and finish what is in flight, for at most this long.
+    Drain(Duration),
+}
+
+/// The data plane.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<Worker>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    commands: mpsc::Sender<Command>,
+    thread: JoinHandle<()>,
+    died: oneshot::Receiver<Infallible>,
+}
+
+/// What every worker shares.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub active: Arc<ArcSwap<Active>>,
+    pub clock: Clock,
+    pub counters: Arc<Counters>,
+}
+
+impl Workers {
+    /// Starts `count` workers without sockets.
+    ///
+    /// # Errors
+    /// When a thread or a runtime cannot be made.
+    pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
+        let start = |index| Worker::start(index, shared.clone());
+        Ok(Self { workers: (0..count).map(start).collect::<io::Result<_>>()? })
+    }
+
+    /// Serves `address` with `listeners`, one for each worker (see [`super::listener::bind`]).
+    pub async fn listen(&self, address: SocketAddr, listeners: Vec<TcpListener>) {
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            worker.send(Command::Listen(HashMap::from([(address, listener)]))).await;
+        }
+    }
+
+    /// Stops serving `addresses`; requests in flight on them are finished.
+    pub async fn close(&self, addresses: &[SocketAddr]) {
+        for worker in &self.workers {
+            worker.send(Command::Close(addresses.to_vec())).await;
+        }
+    }
+
+    /// Returns when a worker has ended that was not told to.
+    pub async fn died(&mut self) {
+        let died = self.workers.iter_mut().map(|worker| Box::pin(&mut worker.died));
+        let mut died: Vec<_> = died.collect();
+        std::future::poll_fn(|cx| {
+            let ended = died.iter_mut().any(|died| died.as_mut().poll(cx).is_ready());
+            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Stops accepting, finishes requests in flight for at most `timeout`, and ends the workers.
+    /// `false` if a worker panicked; requests that were cut off are logged.
+    pub async fn drain(self, timeout: Duration) -> bool {
+        for worker in &self.workers {
+            worker.send(Command::Drain(timeout)).await;
+        }
+        let join = move || self.workers.into_iter().all(|worker| worker.thread.join().is_ok());
+        tokio::task::spawn_blocking(join).await.unwrap_or(false)
+    }
+}
+
+impl Worker {
+    fn start(index: usize, shared: Shared) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (commands, inbox) = mpsc::channel(16);
+        let (alive, died) = oneshot::channel();
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            let _alive: oneshot::Sender<Infallible> = alive;
+            runtime.block_on(run(inbox, shared));
+        })?;
+        Ok(Self { commands, thread, died })
+    }
+
+    /// A worker that is gone is noticed by [`Workers::died`], not here.
+    async fn send(&self, command: Command) {
+        let _gone = self.commands.send(command).await;
+    }
+}
+
+async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
+    let pipeline = Arc::new(Pipeline {
+        active: shared.active,
+        upstreams: Upstreams::new(),
+        clock: shared.clock,
+        counters: shared.counters,
+    });
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut stops: HashMap<SocketAddr, oneshot::Sender<Duration>> = HashMap::new();
+    let mut loops = JoinSet::new();
+    // Without a command to drain, the process is going down: stop at once.
+    let mut timeout = Duration::ZERO;
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Listen(sockets) => {
+                for (bind, socket) in sockets {
+                    let (stop, stopped) = oneshot::channel();
+                    stops.insert(bind, stop);
+                    loops.spawn(accept(bind, socket, Arc::clone(&pipeline), Arc::clone(&room), stopped));
+                }
+            }
+            // Dropping the sender stops the loop with time enough to finish.
+            Command::Close(addresses) => addresses.iter().for_each(|bind| drop(stops.remove(bind))),
+            Command::Drain(limit) => {
+                timeout = limit;
+                break;
+            }
+        }
+    }
+    for (_, stop) in stops {
+        let _ended = stop.send(timeout);
+    }
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "accept loop failed");
+        }
+    }
+}
+
+/// Accepts on one socket until told to stop, then finishes what is in flight.
+async fn accept(
+    bind: SocketAddr,
+    socket: TcpListener,
+    pipeline: Arc<Pipeline>,
+    room: Arc<Semaphore>,
+    stopped: oneshot::Receiver<Duration>,
+) {
+    let listener = match tokio::net::TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%bind, %error, "cannot serve");
+            return;
+        }
+    };
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut stopped = pin!(stopped);
+    let timeout = loop {
+        if room.available_permits() == 0 {
+            pipeline.counters.full.fetch_add(1, Ordering::Relaxed);
+        }
+        let accepted = async {
+            let permit = Arc::clone(&room).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            timeout = &mut stopped => break timeout.unwrap_or(HEAD_TIMEOUT),
+            Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let pipeline = Arc::clone(&pipeline);
+                let from = Downstream { bind, peer };
+                let watcher = graceful.watcher();
+                connections.spawn(async move {
+                    let _permit = permit;
+                    let _open = OpenConnection::new(&pipeline.counters);
+                    connection(stream, from, &pipeline, watcher).await;
+                });
+            }
+            Err(error) => {
+                pipeline.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%bind, %error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    };
+    drop(listener);
+    if tokio::time::timeout(timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!(%bind, "requests in flight were cut off");
+    }
+}
+
+/// Serves one connection.
+async fn connection(
+    stream: TcpStream,
+    from: Downstream,
+    pipeline: &Arc<Pipeline>,
+    watcher: Watcher,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let sniffed = tokio::time::timeout(HEAD_TIMEOUT, speaks_http2(&stream)).await;
+    let Ok(Ok(http2)) = sniffed else {
+        return;
+    };
+    let service = service_fn(|request| {
+        let pipeline = Arc::clone(pipeline);
+        async move { Ok::<_, Infallible>(pipeline.serve(from, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let served = if http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEAD as u32)
+            .keep_alive_interval(HEAD_TIMEOUT);
+        watcher.watch(builder.serve_connection(io, service)).await
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+        watcher.watch(builder.serve_connection(io, service)).await
+    };
+    if let Err(error) = served {
+        tracing::debug!(peer = %from.peer, %error, "connection ended");
+    }
+}
+
+/// Whether the connection opens with HTTP/2's preface (RFC 9113 section 3.4); `PRI ` tells it from
+/// every method.
+async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
+    const OPENING: &[u8; 4] = b"PRI ";
+    let mut seen = [0; OPENING.len()];
+    loop {
+        let got = stream.peek(&mut seen).await?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if got == OPENING.len() || !OPENING.starts_with(&seen[..got]) {
+            return Ok(seen == *OPENING);
+        }
+        // A few bytes of what may be the preface: there is no waiting for more without reading.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
