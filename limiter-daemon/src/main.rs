@@ -51,8 +51,12 @@ fn main() -> ExitCode {
     log_to_stderr(args.log_format);
     let result = match args.command {
         Command::Run { config } => app::run(&config).map(|()| ExitCode::SUCCESS),
-        Command::Check { dir } => cli::check::run(&dir, &mut std::io::stdout().lock()).map_err(Into::into),
-        Command::DemoBackend { listen } => cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS),
+        Command::Check { dir } => {
+            cli::check::run(&dir, &mut std::io::stdout().lock()).map_err(Into::into)
+        }
+        Command::DemoBackend { listen } => {
+            cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
@@ -61,8 +65,11 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("LIMITERD_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let filter =
+        EnvFilter::try_from_env("LIMITERD_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter);
     match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

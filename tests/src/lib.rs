@@ -1,1 +1,12 @@
+//! The end-to-end harness: network namespaces, a running daemon, HTTP clients, floods of packets and
+//! captures. Everything is made by the test that uses it and goes with it; two tests share nothing,
+//! so they run in parallel.
 
+pub mod capture;
+pub mod daemon;
+pub mod flood;
+pub mod http_client;
+pub mod metrics;
+pub mod netns;
+pub mod policies;
+pub mod topology;

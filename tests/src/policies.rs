@@ -1,0 +1,88 @@
+//! Policy files that several scenarios share.
+
+/// A Gateway on port 8080 of every address, and a Backend for the demo backend.
+pub const GATEWAY: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: eg}
+spec:
+  gatewayClassName: limiterd
+  listeners:
+  - {name: http, protocol: HTTP, port: 8080}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: demo}
+spec:
+  endpoints:
+  - ip: {address: 127.0.0.1, port: 3000}
+";
+
+/// An HTTPRoute from a path to the demo backend.
+#[must_use]
+pub fn route(name: &str, path: &str) -> String {
+    format!(
+        "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: eg}}]
+  rules:
+  - matches: [{{path: {{type: PathPrefix, value: {path}}}}}]
+    backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: demo}}]
+"
+    )
+}
+
+/// A BackendTrafficPolicy with these local rules (YAML flow or block, indented as a list item).
+#[must_use]
+pub fn traffic(name: &str, target: (&str, &str), rules: &str) -> String {
+    let (kind, target) = target;
+    format!(
+        "\
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: {kind}, name: {target}}}]
+  rateLimit:
+    local:
+      rules:
+{rules}"
+    )
+}
+
+/// A NetworkRateLimitPolicy on the Gateway.
+#[must_use]
+pub fn network(name: &str, limits: &str) -> String {
+    format!(
+        "\
+apiVersion: limiterd.io/v1alpha1
+kind: NetworkRateLimitPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: eg}}]
+{limits}"
+    )
+}
+
+/// A LimiterConfig with these interfaces and a pin path of its own.
+#[must_use]
+pub fn config(interfaces: &[&str], pins: &str, on_exit: &str) -> String {
+    let interfaces: Vec<_> = interfaces
+        .iter()
+        .map(|name| format!("{{name: {name}}}"))
+        .collect();
+    format!(
+        "\
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {{name: limiterd}}
+spec:
+  interfaces: [{}]
+  kernel: {{pinPath: {pins}, onExit: {on_exit}}}
+",
+        interfaces.join(", ")
+    )
+}

@@ -1,0 +1,99 @@
+//! The stage of most scenarios: a gateway and two clients, each on a wire of its own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+
+/// A client on a veth pair to the gateway.
+#[derive(Debug)]
+pub struct Client {
+    pub netns: Netns,
+    /// Interface in the client's namespace.
+    pub interface: String,
+    /// Interface at the gateway's end.
+    pub gateway_interface: String,
+    pub v4: Ipv4Addr,
+    pub v6: Ipv6Addr,
+    pub gateway_v4: Ipv4Addr,
+    pub gateway_v6: Ipv6Addr,
+}
+
+/// A gateway with two clients.
+#[derive(Debug)]
+pub struct Topology {
+    pub gateway: Netns,
+    pub first: Client,
+    pub second: Client,
+}
+
+impl Topology {
+    /// # Errors
+    /// When `ip` fails.
+    pub fn new() -> Result<Self> {
+        let gateway = Netns::new("gw")?;
+        let first = Client::new(&gateway, 1)?;
+        let second = Client::new(&gateway, 2)?;
+        Ok(Self {
+            gateway,
+            first,
+            second,
+        })
+    }
+}
+
+impl Client {
+    /// The client with this number, on the networks 10.77.`number`.0/24 and fd77:`number`::/64.
+    fn new(gateway: &Netns, number: u8) -> Result<Self> {
+        let netns = Netns::new(&format!("c{number}"))?;
+        let client = Self {
+            interface: "eth0".to_owned(),
+            gateway_interface: format!("gw{number}"),
+            v4: Ipv4Addr::new(10, 77, number, 2),
+            v6: Ipv6Addr::new(0xfd77, number.into(), 0, 0, 0, 0, 0, 2),
+            gateway_v4: Ipv4Addr::new(10, 77, number, 1),
+            gateway_v6: Ipv6Addr::new(0xfd77, number.into(), 0, 0, 0, 0, 0, 1),
+            netns,
+        };
+        let [inner, outer] = [client.interface.as_str(), client.gateway_interface.as_str()];
+        gateway.ip(&[
+            "link",
+            "add",
+            outer,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            inner,
+            "netns",
+            client.netns.name(),
+        ])?;
+        address(gateway, outer, client.gateway_v4, client.gateway_v6)?;
+        address(&client.netns, inner, client.v4, client.v6)?;
+        Ok(client)
+    }
+
+    /// The address of this client's family that the gateway has on its wire.
+    #[must_use]
+    pub fn gateway(&self, v6: bool) -> IpAddr {
+        if v6 {
+            self.gateway_v6.into()
+        } else {
+            self.gateway_v4.into()
+        }
+    }
+}
+
+fn address(netns: &Netns, interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<()> {
+    netns.ip(&["addr", "add", &format!("{v4}/24"), "dev", interface])?;
+    netns.ip(&[
+        "addr",
+        "add",
+        &format!("{v6}/64"),
+        "dev",
+        interface,
+        "nodad",
+    ])?;
+    netns.ip(&["link", "set", interface, "up"])
+}

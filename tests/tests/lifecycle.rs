@@ -1,0 +1,244 @@
+//! Start, reload, stop and crash.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use tests::daemon::{BACKEND, Daemon, Policies, Process, demo_backend, eventually, limiterd};
+use tests::http_client::{count, get, gets};
+use tests::netns::Netns;
+use tests::policies::{GATEWAY, config, network, route, traffic};
+use tests::topology::Topology;
+
+const TEN: &str = "      - limit: {requests: 10, unit: Hour}\n";
+const SIX: &str = "      - limit: {requests: 6, unit: Hour}\n";
+const TWO_CONNECTIONS: &str = "  connections: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}\n";
+
+/// Files that must be refused, and what the refusal must say.
+const BROKEN: [(&str, &str, &[&str]); 4] = [
+    (
+        "a misspelt field",
+        "      - limit: {requets: 10, unit: Hour}\n",
+        &[
+            "limits.yaml:9:",
+            "requets",
+            "did you mean `requests`",
+            "BackendTrafficPolicy default/p",
+        ],
+    ),
+    (
+        "a zero limit",
+        "      - limit: {requests: 0, unit: Hour}\n",
+        &["limits.yaml:9:", "requests"],
+    ),
+    (
+        "an unknown unit",
+        "      - limit: {requests: 10, unit: Hours}\n",
+        &["limits.yaml:9:", "Hours", "`Hour`"],
+    ),
+    (
+        "a missing Gateway",
+        "",
+        &["limits.yaml:", "no-such-gateway"],
+    ),
+];
+
+fn broken(rules: &str) -> String {
+    match rules {
+        "" => traffic("p", ("Gateway", "no-such-gateway"), TEN),
+        rules => traffic("p", ("Gateway", "eg"), rules),
+    }
+}
+
+#[test]
+fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result<()> {
+    let topology = Topology::new()?;
+    let gateway = &topology.gateway;
+    let interface = topology.first.gateway_interface.as_str();
+    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    for (what, rules, wanted) in BROKEN {
+        let policies = Policies::new(&[
+            ("limiterd.yaml", &config(&[interface], &pins, "Detach")),
+            ("gateway.yaml", GATEWAY),
+            ("limits.yaml", &broken(rules)),
+            ("network.yaml", &network("edge", TWO_CONNECTIONS)),
+        ])?;
+        let dir = policies.path().to_str().context("not UTF-8")?;
+        let check = limiterd(&["check", dir])?;
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert_eq!(check.status.code(), Some(1), "{what}: {text}");
+        for part in wanted {
+            assert!(text.contains(part), "{what}: no {part:?} in\n{text}");
+        }
+        let mut run = Process::start(gateway, &["run", "--config", dir])?;
+        assert_eq!(run.wait()?.code(), Some(1), "{what}");
+        assert!(run.output().contains(wanted[0]), "{what}: {}", run.output());
+        assert!(!Path::new(&pins).exists(), "{what}: something is pinned");
+        assert!(
+            !attached(gateway, interface)?,
+            "{what}: something is attached"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_reload_keeps_buckets_and_a_broken_one_keeps_the_policy() -> Result<()> {
+    let netns = Netns::new("reload")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = Policies::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("route.yaml", &route("api", "/")),
+        ("limits.yaml", &traffic("p", ("Gateway", "eg"), TEN)),
+    ])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let passed =
+        |requests| netns.enter(|| Ok(count(&gets("http://127.0.0.1:8080/", &[], requests)?, 200)));
+    assert_eq!(passed(4)?, 4);
+
+    // 4 of 10 tokens are gone, 6 minutes each. Of a bucket of 6 tokens of 10 minutes that is 2.4.
+    policies.write("limits.yaml", &traffic("p", ("Gateway", "eg"), SIX))?;
+    assert_eq!(daemon.reload(&netns)?, "ready\n");
+    assert_eq!(passed(10)?, 3);
+
+    for (what, rules, wanted) in BROKEN {
+        policies.write("limits.yaml", &broken(rules))?;
+        let report = daemon.reload(&netns)?;
+        assert!(
+            report.starts_with("ready\nlast reload rejected, the previous policy goes on"),
+            "{report}"
+        );
+        assert!(report.contains(wanted[0]), "{what}: {report}");
+        assert_eq!(passed(1)?, 0, "{what}: the bucket was reset");
+    }
+    policies.write("limits.yaml", "")?;
+    assert_eq!(daemon.reload(&netns)?, "ready\n");
+    assert_eq!(passed(20)?, 20);
+    let page = daemon.metrics(&netns)?;
+    assert_eq!(
+        page.sum("limiterd_policy_reloads_total", &[("result", "rejected")]),
+        4.0
+    );
+    assert_eq!(
+        page.sum("limiterd_policy_reloads_total", &[("result", "applied")]),
+        2.0
+    );
+    assert_eq!(page.sum("limiterd_policy_last_reload_successful", &[]), 1.0);
+    Ok(())
+}
+
+#[test]
+fn a_reload_opens_and_closes_listeners() -> Result<()> {
+    let netns = Netns::new("ports")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = Policies::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("route.yaml", &route("api", "/")),
+    ])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let open = |port: u16| netns.enter(|| Ok(get(&format!("http://127.0.0.1:{port}/")).is_ok()));
+    assert!(open(8080)? && !open(8081)?);
+    policies.write("gateway.yaml", &GATEWAY.replace("8080", "8081"))?;
+    assert_eq!(daemon.reload(&netns)?, "ready\n");
+    eventually("the listeners to move", || {
+        Ok((!open(8080)? && open(8081)?).then_some(()))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn sigterm_finishes_what_is_in_flight() -> Result<()> {
+    let netns = Netns::new("drain")?;
+    let policies = Policies::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("route.yaml", &route("api", "/")),
+    ])?;
+    let backend = netns.enter(|| Ok(TcpListener::bind(BACKEND)?))?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let answer = thread::scope(|scope| {
+        let client = scope.spawn(|| netns.enter(|| get("http://127.0.0.1:8080/slow")));
+        let (mut upstream, _) = backend.accept()?;
+        let mut head = [0; 4096];
+        assert!(upstream.read(&mut head)? > 0);
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nfirst")?;
+
+        daemon.process.signal(Signal::TERM)?;
+        let refused = || netns.enter(|| Ok(TcpStream::connect("127.0.0.1:8080").is_err()));
+        eventually("the listener to close", || Ok(refused()?.then_some(())))?;
+        upstream.write_all(b" last")?;
+        client
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })?;
+    assert_eq!(answer.text(), "first last");
+    let mut process = daemon.process;
+    assert_eq!(process.wait()?.code(), Some(0), "{}", process.output());
+    Ok(())
+}
+
+#[test]
+fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
+    let topology = Topology::new()?;
+    let (gateway, client) = (&topology.gateway, &topology.first);
+    let interface = client.gateway_interface.as_str();
+    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let policies = Policies::new(&[
+        ("limiterd.yaml", &config(&[interface], &pins, "Keep")),
+        ("gateway.yaml", GATEWAY),
+        ("network.yaml", &network("edge", TWO_CONNECTIONS)),
+    ])?;
+    let target = SocketAddr::new(client.gateway_v4.into(), 8080);
+    let connects = |patience: u64| {
+        let patience = Duration::from_millis(patience);
+        client
+            .netns
+            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
+    };
+    let dropped = |daemon: &Daemon| -> Result<f64> {
+        Ok(daemon
+            .metrics(gateway)?
+            .packets("default/edge", "over_connections"))
+    };
+
+    let first = Daemon::start(gateway, policies.path())?;
+    assert!(connects(10_000)? && connects(10_000)? && !connects(200)?);
+    let before = dropped(&first)?;
+    assert!(before >= 1.0);
+    first.kill()?;
+    assert!(
+        attached(gateway, interface)?,
+        "the program went with the daemon"
+    );
+    // Still silence, where the kernel alone would say RST: nobody listens.
+    assert!(!connects(200)?);
+
+    let second = Daemon::start(gateway, policies.path())?;
+    assert!(
+        second.process.output().contains("adopted"),
+        "{}",
+        second.process.output()
+    );
+    assert!(!connects(200)?, "the restart handed out a full bucket");
+    assert!(dropped(&second)? > before, "the restart lost the counters");
+    // Keep: a clean exit leaves it enforced as well.
+    assert!(second.stop()?.success());
+    assert!(attached(gateway, interface)? && !connects(200)?);
+
+    policies.write("limiterd.yaml", &config(&[interface], &pins, "Detach"))?;
+    let third = Daemon::start(gateway, policies.path())?;
+    assert!(third.stop()?.success());
+    assert!(!attached(gateway, interface)? && !Path::new(&pins).exists());
+    Ok(())
+}
+
+/// Whether an XDP program is on `interface`.
+fn attached(netns: &Netns, interface: &str) -> Result<bool> {
+    let output = std::process::Command::new("ip")
+        .args(["-n", netns.name(), "link", "show", interface])
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).contains("prog/xdp"))
+}
