@@ -1,9 +1,10 @@
 //! `limiterd`: the command line.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use limiter_daemon::{app, cli};
 use tracing_subscriber::EnvFilter;
@@ -62,6 +63,11 @@ fn main() -> ExitCode {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+fn check(dir: &Path) -> anyhow::Result<ExitCode> {
+    let code = cli::check::run(dir, &mut std::io::stdout().lock()).context("cannot write the findings")?;
+    Ok(ExitCode::from(code))
 }
 
 fn log_to_stderr(format: LogFormat) {

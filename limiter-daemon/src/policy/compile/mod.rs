@@ -1,0 +1,81 @@
+//! From resources to the plan: references, attachment, precedence.
+
+mod listeners;
+mod network;
+mod routes;
+mod traffic;
+
+use std::collections::BTreeMap;
+
+use super::findings::{Findings, Mark, Scope};
+use super::kinds::Kind;
+use super::plan::{Backend, DaemonConfig, Plan};
+use super::resource::Name;
+use super::resources::Resources;
+use super::suggest;
+
+/// Compiles all resources. Findings may say that the plan is not to be used.
+pub(crate) fn compile(resources: &Resources, findings: &mut Findings) -> Plan {
+    let daemon = daemon(resources, findings);
+    listeners::check_binds(resources, &daemon, findings);
+    let (backends, index) = backends(resources);
+    let policies = traffic::attach(resources, findings);
+    let listeners = routes::compile(resources, &index, &policies, findings);
+    traffic::warn_unused(&policies, &listeners, findings);
+    let network = network::compile(resources, &daemon, findings);
+    Plan {
+        daemon,
+        listeners,
+        backends,
+        network,
+    }
+}
+
+fn daemon(resources: &Resources, findings: &mut Findings) -> DaemonConfig {
+    let mut configs = resources.configs.values();
+    let first = configs.next();
+    for other in configs {
+        if let Some(first) = first {
+            let message = format!(
+                "a second LimiterConfig; `{}` is there already",
+                first.meta.name
+            );
+            findings
+                .at(&other.meta.origin)
+                .error(&other.mark, message, "keep one of them");
+        }
+    }
+    first
+        .map(|config| config.daemon.clone())
+        .unwrap_or_default()
+}
+
+fn backends(resources: &Resources) -> (Vec<Backend>, BTreeMap<&Name, usize>) {
+    let index = resources
+        .backends
+        .keys()
+        .enumerate()
+        .map(|(index, name)| (name, index))
+        .collect();
+    let backends = resources
+        .backends
+        .iter()
+        .map(|(name, backend)| Backend {
+            name: name.to_string(),
+            endpoints: backend.endpoints.clone(),
+        })
+        .collect();
+    (backends, index)
+}
+
+/// Says that a reference leads nowhere, unless it leads to a resource with errors of its own.
+fn missing(resources: &Resources, kind: Kind, name: &Name, mark: &Mark, scope: &mut Scope<'_>) {
+    if resources.has(kind, name) {
+        return;
+    }
+    let names = resources.names(kind, &name.namespace);
+    let kind = kind.name();
+    let intro = format!("the {kind}s of that namespace are");
+    let remedy = suggest::remedy(&name.name, names, &intro);
+    scope.error(mark, format!("there is no {kind} `{name}`"), remedy);
+}

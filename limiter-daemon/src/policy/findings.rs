@@ -1,0 +1,142 @@
+//! Findings while they are collected: many, in any order, each with its place.
+//!
+//! Reading goes on after an error, so that one run shows as much as it can. Whether there is a plan
+//! is decided at the end, by whether any error was found.
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, Severity};
+
+/// Where in a file something stands, and the path of its field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) line: u64,
+    pub(crate) column: u64,
+    /// As `spec.rules[0].name`; empty for a document as a whole.
+    pub(crate) field: String,
+}
+
+impl Mark {
+    /// A finding about a whole file.
+    pub(crate) const fn none() -> Self {
+        Self {
+            line: 0,
+            column: 0,
+            field: String::new(),
+        }
+    }
+}
+
+/// The file and the resource that findings are about.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) file: PathBuf,
+    pub(crate) resource: Option<String>,
+}
+
+impl Origin {
+    pub(crate) fn file(file: &Path) -> Self {
+        Self {
+            file: file.to_path_buf(),
+            resource: None,
+        }
+    }
+}
+
+/// All findings so far.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    list: Vec<Diagnostic>,
+}
+
+impl Findings {
+    /// For findings about one resource.
+    pub(crate) fn at<'a>(&'a mut self, origin: &'a Origin) -> Scope<'a> {
+        Scope {
+            findings: self,
+            origin,
+        }
+    }
+
+    /// Sorted by file and place; the same finding is not said twice (an alias may repeat it).
+    pub(crate) fn into_sorted(self) -> Vec<Diagnostic> {
+        let mut list = self.list;
+        list.sort_by(|a, b| {
+            (&a.file, a.line, a.column, &a.field).cmp(&(&b.file, b.line, b.column, &b.field))
+        });
+        list.dedup();
+        list
+    }
+
+    pub(crate) fn has_errors(&self) -> bool {
+        self.list
+            .iter()
+            .any(|found| found.severity == Severity::Error)
+    }
+}
+
+/// Collects findings about one resource.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    findings: &'a mut Findings,
+    origin: &'a Origin,
+}
+
+impl Scope<'_> {
+    /// Something wrong: no plan can be made. `remedy` says what would be right.
+    pub(crate) fn error(
+        &mut self,
+        mark: &Mark,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.add(Severity::Error, mark, message.into(), remedy.into());
+    }
+
+    /// Something that works, but perhaps not as meant.
+    pub(crate) fn warning(
+        &mut self,
+        mark: &Mark,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.add(Severity::Warning, mark, message.into(), remedy.into());
+    }
+
+    /// An error if a list is longer than its bound.
+    pub(crate) fn at_most(&mut self, mark: &Mark, len: usize, most: usize) {
+        if len > most {
+            self.error(
+                mark,
+                format!("{len} entries"),
+                format!("at most {most} are allowed"),
+            );
+        }
+    }
+
+    fn add(&mut self, severity: Severity, mark: &Mark, message: String, remedy: String) {
+        self.findings.list.push(Diagnostic {
+            severity,
+            file: self.origin.file.clone(),
+            line: mark.line,
+            column: mark.column,
+            resource: self.origin.resource.clone(),
+            field: Some(clean(&mark.field)).filter(|field| !field.is_empty()),
+            message: clean(&message),
+            remedy: Some(clean(&remedy)).filter(|remedy| !remedy.is_empty()),
+        });
+    }
+}
+
+/// Without control characters: what a file says must not steer the terminal it is shown on.
+pub(crate) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,195 @@
+//! Which kinds there are: those that are read, and those that are known by name only.
+
+use super::{envoy_gateway, gateway_api, native, suggest};
+
+/// A kind of resource that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Gateway,
+    /// Says who implements a Gateway, which is limiterd in any case.
+    GatewayClass,
+    HttpRoute,
+    Backend,
+    BackendTrafficPolicy,
+    NetworkRateLimitPolicy,
+    LimiterConfig,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Gateway,
+        Self::GatewayClass,
+        Self::HttpRoute,
+        Self::Backend,
+        Self::BackendTrafficPolicy,
+        Self::NetworkRateLimitPolicy,
+        Self::LimiterConfig,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "Gateway",
+            Self::GatewayClass => "GatewayClass",
+            Self::HttpRoute => "HTTPRoute",
+            Self::Backend => "Backend",
+            Self::BackendTrafficPolicy => "BackendTrafficPolicy",
+            Self::NetworkRateLimitPolicy => "NetworkRateLimitPolicy",
+            Self::LimiterConfig => "LimiterConfig",
+        }
+    }
+
+    const fn group(self) -> &'static str {
+        match self {
+            Self::Gateway | Self::GatewayClass | Self::HttpRoute => gateway_api::GROUP,
+            Self::Backend | Self::BackendTrafficPolicy => envoy_gateway::GROUP,
+            Self::NetworkRateLimitPolicy | Self::LimiterConfig => native::GROUP,
+        }
+    }
+
+    const fn versions(self) -> &'static [&'static str] {
+        match self {
+            Self::Gateway | Self::GatewayClass | Self::HttpRoute => &["v1", "v1beta1"],
+            _ => &["v1alpha1"],
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// Kinds that exist where our files come from, and are not read yet.
+const NOT_YET: &[(&str, &[&str])] = &[
+    ("", &["Service", "Secret", "ConfigMap", "Namespace", "List"]),
+    (
+        gateway_api::GROUP,
+        &[
+            "BackendTLSPolicy",
+            "GRPCRoute",
+            "ListenerSet",
+            "ReferenceGrant",
+            "TCPRoute",
+            "TLSRoute",
+            "UDPRoute",
+        ],
+    ),
+    (
+        "gateway.networking.x-k8s.io",
+        &["XBackendTrafficPolicy", "XListenerSet", "XMesh"],
+    ),
+    (
+        envoy_gateway::GROUP,
+        &[
+            "ClientTrafficPolicy",
+            "EnvoyExtensionPolicy",
+            "EnvoyGateway",
+            "EnvoyPatchPolicy",
+            "EnvoyProxy",
+            "HTTPRouteFilter",
+            "SecurityPolicy",
+        ],
+    ),
+];
+
+/// Why a document is of no kind that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// The fault is in `apiVersion`, not in `kind`.
+    pub(crate) in_version: bool,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+}
+
+/// The kind that `apiVersion` and `kind` name.
+pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    match Kind::named(kind) {
+        Some(found) if found.group() == group && found.versions().contains(&version) => Ok(found),
+        Some(found) if not_yet(group, kind) => Err(unsupported(group, found.name())),
+        Some(found) => Err(Refusal {
+            in_version: true,
+            message: format!("there is no `{kind}` in `{api_version}`"),
+            remedy: format!(
+                "write `{}/{}`",
+                found.group(),
+                found.versions().first().copied().unwrap_or_default()
+            ),
+        }),
+        None if not_yet(group, kind) => Err(unsupported(group, kind)),
+        None => Err(Refusal {
+            in_version: false,
+            message: format!("unknown kind `{kind}`"),
+            remedy: suggest::remedy(
+                kind,
+                Kind::ALL.into_iter().map(Kind::name),
+                "the kinds read are",
+            ),
+        }),
+    }
+}
+
+fn not_yet(group: &str, kind: &str) -> bool {
+    NOT_YET
+        .iter()
+        .any(|(name, kinds)| *name == group && kinds.contains(&kind))
+}
+
+fn unsupported(group: &str, kind: &str) -> Refusal {
+    let of = if group.is_empty() {
+        String::new()
+    } else {
+        format!(" of {group}")
+    };
+    Refusal {
+        in_version: false,
+        message: format!("the kind `{kind}`{of} is not supported yet"),
+        remedy: "remove it: limiterd would not enforce it".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, find};
+
+    #[test]
+    fn kinds() {
+        let said = |version: &str, kind: &str| {
+            find(version, kind).map_err(|no| format!("{}; {}", no.message, no.remedy))
+        };
+        assert_eq!(
+            said("gateway.networking.k8s.io/v1beta1", "Gateway"),
+            Ok(Kind::Gateway)
+        );
+        assert_eq!(
+            said("limiterd.io/v1alpha1", "LimiterConfig"),
+            Ok(Kind::LimiterConfig)
+        );
+        let table = [
+            (
+                "gateway.networking.k8s.io/v1alpha2",
+                "Gateway",
+                "there is no `Gateway` in `gateway.networking.k8s.io/v1alpha2`; \
+                 write `gateway.networking.k8s.io/v1`",
+            ),
+            (
+                "v1",
+                "Service",
+                "the kind `Service` is not supported yet; remove it: limiterd would not enforce it",
+            ),
+            (
+                "gateway.envoyproxy.io/v1alpha1",
+                "SecurityPolicy",
+                "the kind `SecurityPolicy` of gateway.envoyproxy.io is not supported yet; \
+                 remove it: limiterd would not enforce it",
+            ),
+            (
+                "gateway.networking.k8s.io/v1",
+                "HttpRoute",
+                "unknown kind `HttpRoute`; did you mean `HTTPRoute`?",
+            ),
+        ];
+        for (version, kind, expected) in table {
+            assert_eq!(said(version, kind), Err(expected.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! limiterd's own resources (`limiterd.io`): limits in the kernel, and the daemon's settings.
+
+pub(crate) mod limiter_config;
+pub(crate) mod network_rate_limit_policy;
+
+pub(crate) const GROUP: &str = "limiterd.io";
