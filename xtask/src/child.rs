@@ -61,16 +61,20 @@ impl Server {
         }
     }
 
+    /// Not yet waited for, so the process id is still its own.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.process.id())
+            .ok()
+            .and_then(Pid::from_raw);
+        kill_process(pid.context("a process without a process id")?, signal)?;
+        Ok(())
+    }
+
     fn terminate(&mut self) -> Result<ExitStatus> {
         if let Some(status) = self.process.try_wait()? {
             return Ok(status);
         }
-        let pid = i32::try_from(self.process.id())
-            .ok()
-            .and_then(Pid::from_raw);
-        let pid = pid.context("a process without a process id")?;
-        // It may end just now by itself, which is as good.
-        kill_process(pid, Signal::TERM).ok();
+        self.signal(Signal::TERM)?;
         let waited = Stopwatch::start();
         while waited.elapsed() < STOP_DEADLINE {
             if let Some(status) = self.process.try_wait()? {
@@ -123,5 +127,56 @@ impl Interrupt {
 
     pub(crate) fn seen(&self) -> bool {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::thread;
+
+    use super::{POLL, Server, Signal};
+
+    fn shell(script: &str) -> Server {
+        Server::start("a script", Command::new("sh").args(["-c", script])).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_obeys_stops_cleanly() {
+        // It stops itself once the trap is set, which is how we know that it is.
+        let server = shell("trap 'exit 0' TERM; kill -STOP $$; while :; do sleep 0.01; done");
+        wait_until_stopped(&server);
+        server.signal(Signal::CONT).unwrap();
+        server.stop().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_dies_of_the_signal_did_not_stop_cleanly() {
+        let error = shell("exec sleep 60").stop().unwrap_err();
+        assert!(
+            error.to_string().contains("a script did not stop cleanly"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_server_that_ended_is_told() {
+        let mut server = shell("exit 3");
+        while server.check().is_ok() {
+            thread::sleep(POLL);
+        }
+        let error = server.check().unwrap_err().to_string();
+        assert!(
+            error.contains("a script ended by itself (exit status: 3)"),
+            "{error}"
+        );
+    }
+
+    /// The state letter of /proc is T once it has stopped itself.
+    fn wait_until_stopped(server: &Server) {
+        let stat = format!("/proc/{}/stat", server.process.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            thread::sleep(POLL);
+        }
     }
 }

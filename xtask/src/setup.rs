@@ -27,6 +27,12 @@ const LLVM: &[&str] = &[
     "libxml2-dev",
 ];
 
+/// The other way to a toolchain; a nightly is taken when it is there.
+const OTHER_TOOLCHAIN: &str = "\
+the eBPF toolchain is packaged in Debian 12 (bookworm-security) and later; elsewhere use a nightly:
+  rustup toolchain install nightly --component rust-src --component clippy
+  cargo install bpf-linker --locked";
+
 /// Programs that the build, the demo and the tests call, and their packages.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "build-essential"),
@@ -61,7 +67,8 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
         install_bpf_linker(workspace)?;
     }
     check_components(workspace)?;
-    let found = toolchain::find().with_context(|| no_toolchain("the packages above"))?;
+    let found = toolchain::find()
+        .with_context(|| format!("nothing here compiles for the BPF target; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
         describe(found),
@@ -130,7 +137,7 @@ fn install_packages(workspace: &Workspace, packages: &[&str]) -> Result<()> {
     }
     let unknown = unknown_packages(workspace, packages)?;
     if !unknown.is_empty() {
-        bail!(no_toolchain(&unknown.join(" ")));
+        bail!(unobtainable(&unknown));
     }
     cmd!(
         sh,
@@ -166,14 +173,15 @@ fn has_candidate(policy: &str, package: &str) -> bool {
         .is_some_and(|candidate| candidate != "(none)")
 }
 
-fn no_toolchain(missing: &str) -> String {
-    format!(
-        "apt has no candidate for: {missing}.\n\
-         The eBPF toolchain of these packages is in Debian 12 (bookworm-security) and later. \
-         Elsewhere use a nightly, which is taken when it is there:\n  \
-         rustup toolchain install nightly --component rust-src --component clippy\n  \
-         cargo install bpf-linker --version {BPF_LINKER_VERSION} --locked"
-    )
+/// What to do where apt lacks packages.
+fn unobtainable(unknown: &[&str]) -> String {
+    let toolchain = [BPF_COMPILER, BPF_CLIPPY, LLVM].concat();
+    let remedy = if unknown.iter().any(|package| toolchain.contains(package)) {
+        OTHER_TOOLCHAIN
+    } else {
+        "install what these Debian packages bring"
+    };
+    format!("apt has no candidate for {}; {remedy}", unknown.join(" "))
 }
 
 /// Whether a bpf-linker is there and starts (it may miss the LLVM that it was linked to).
