@@ -36,6 +36,7 @@ the eBPF toolchain is packaged in Debian 12 (bookworm-security) and later; elsew
 /// Programs that the build, the demo and the tests call, and their packages.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "build-essential"),
+    ("git", "git"),
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("tcpdump", "tcpdump"),

@@ -49,9 +49,11 @@ impl fmt::Display for Offence {
 
 /// Checks every file that is or would be in the repository.
 pub(crate) fn tidy(workspace: &Workspace) -> Result<()> {
+    // The checkout may be another user's: this runs as root.
+    let safe = format!("safe.directory={}", workspace.root.display());
     let files = cmd!(
         workspace.sh,
-        "git ls-files --cached --others --exclude-standard"
+        "git -c {safe} ls-files --cached --others --exclude-standard"
     )
     .quiet()
     .read()
