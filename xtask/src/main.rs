@@ -1,1 +1,72 @@
-fn main() {}
+//! Everything one does with this repository: `cargo xtask <command>`.
+//!
+//! The commands are listed in [`Command`]; each has a file of its own.
+
+mod bench;
+mod build_cmd;
+mod child;
+mod cmd;
+mod deny;
+mod ebpf;
+mod probe;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use cmd::Workspace;
+
+/// Set-up, build, run, test and bench of limiterd.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what is missing on this machine
+    Setup,
+    /// Set up, then build target/release/limiterd with the eBPF program inside it
+    Build,
+    /// Build, then run the daemon on examples/quickstart with a demo backend
+    Run(run::Args),
+    /// Set up, then check the format, lint, build and test everything, and play the demo
+    Test,
+    /// Check the rules of this repository that no compiler checks
+    Tidy,
+    /// Check licences, advisories and sources of the dependencies
+    Deny,
+    /// Measure limiterd beside its rivals
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::open()?;
+    match command {
+        Command::Setup => setup::setup(&workspace)?,
+        Command::Build => build_cmd::build(&workspace)?,
+        Command::Run(args) => return run::run(&workspace, &args),
+        Command::Test => test::test(&workspace)?,
+        Command::Tidy => tidy::tidy(&workspace)?,
+        Command::Deny => deny::deny(&workspace)?,
+        Command::Bench(args) => bench::bench(&workspace, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

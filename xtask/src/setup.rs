@@ -1,0 +1,257 @@
+//! `cargo xtask setup`: installs what is missing, and nothing when all is there.
+//!
+//! What is looked for is the program or library itself; the package is only where it comes from.
+//! So machines that got them in another way are left alone, and no package list is fetched unless
+//! something has to be installed.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use xshell::cmd;
+
+use crate::cmd::{Stopwatch, Workspace, installed, need_root};
+use crate::toolchain::{self, Toolchain};
+
+const BPF_LINKER_VERSION: &str = "0.13.0";
+const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
+
+/// Compiler for the BPF target, with its `core`, and the linter of the same version.
+const BPF_COMPILER: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
+const BPF_CLIPPY: &[&str] = &["rust-web-clippy"];
+/// What bpf-linker is built from.
+const LLVM: &[&str] = &[
+    "llvm-22-dev",
+    "libpolly-22-dev",
+    "libzstd-dev",
+    "zlib1g-dev",
+    "libxml2-dev",
+];
+
+/// The other way to a toolchain; a nightly is taken when it is there.
+const OTHER_TOOLCHAIN: &str = "\
+the eBPF toolchain is packaged in Debian 12 (bookworm-security) and later; elsewhere use a nightly:
+  rustup toolchain install nightly --component rust-src --component clippy
+  cargo install bpf-linker --locked";
+
+/// Programs that the build, the demo and the tests call, and their packages.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("cc", "build-essential"),
+    ("git", "git"),
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("tcpdump", "tcpdump"),
+];
+/// Programs that only the benchmarks call.
+const BENCH_PROGRAMS: &[(&str, &str)] = &[
+    ("nginx", "nginx-light"),
+    ("wrk", "wrk"),
+    ("nft", "nftables"),
+    ("taskset", "util-linux"),
+];
+
+/// Everything that building, running and testing need.
+pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
+    let clock = Stopwatch::start();
+    let mut packages = packages_of(PROGRAMS);
+    let linker = has_bpf_linker(workspace);
+    match toolchain::find() {
+        Some(Toolchain::Nightly) => {}
+        Some(Toolchain::System) if Path::new("/usr/bin/clippy-driver").exists() => {}
+        Some(Toolchain::System) => packages.extend(BPF_CLIPPY),
+        None => packages.extend(BPF_COMPILER.iter().chain(BPF_CLIPPY)),
+    }
+    if !linker {
+        packages.extend(missing_packages(workspace, LLVM));
+    }
+    install_packages(workspace, &packages)?;
+    if !linker {
+        install_bpf_linker(workspace)?;
+    }
+    check_components(workspace)?;
+    let found = toolchain::find()
+        .with_context(|| format!("nothing here compiles for the BPF target; {OTHER_TOOLCHAIN}"))?;
+    println!(
+        "set-up: all is there ({}, {:.1?})",
+        describe(found),
+        clock.elapsed()
+    );
+    Ok(())
+}
+
+/// What the benchmarks need besides.
+pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(BENCH_PROGRAMS))
+}
+
+fn describe(toolchain: Toolchain) -> &'static str {
+    match toolchain {
+        Toolchain::Nightly => "eBPF by the nightly with rust-src",
+        Toolchain::System => "eBPF by the system's rustc",
+    }
+}
+
+fn packages_of(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs
+        .iter()
+        .filter(|(program, _)| !installed(program))
+        .map(|(_, package)| *package)
+        .collect()
+}
+
+/// Those of `packages` that dpkg does not hold.
+fn missing_packages(workspace: &Workspace, packages: &[&'static str]) -> Vec<&'static str> {
+    let sh = &workspace.sh;
+    let format = "${db:Status-Status} ${Package}\n";
+    // It fails for names it does not know, and says nothing about them: those are missing.
+    let held = cmd!(sh, "dpkg-query --show -f {format} {packages...}")
+        .quiet()
+        .ignore_stderr()
+        .ignore_status()
+        .read()
+        .unwrap_or_default();
+    let is_held = |package: &&str| {
+        held.lines().any(|line| {
+            line.strip_prefix("installed ")
+                .is_some_and(|name| name == *package)
+        })
+    };
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !is_held(package))
+        .collect()
+}
+
+fn install_packages(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    println!("set-up: missing here: {names}");
+    need_root(&format!("installing {names}"))?;
+    if !installed("apt-get") {
+        bail!("there is no apt-get here; install what these Debian packages bring: {names}");
+    }
+    let sh = &workspace.sh;
+    if !unknown_packages(workspace, packages)?.is_empty() {
+        cmd!(sh, "apt-get update --quiet").run()?;
+    }
+    let unknown = unknown_packages(workspace, packages)?;
+    if !unknown.is_empty() {
+        bail!(unobtainable(&unknown));
+    }
+    cmd!(
+        sh,
+        "apt-get install --yes --quiet --no-install-recommends {packages...}"
+    )
+    .env("DEBIAN_FRONTEND", "noninteractive")
+    .run()?;
+    Ok(())
+}
+
+/// Those of `packages` that apt could not install.
+fn unknown_packages<'a>(workspace: &Workspace, packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    let sh = &workspace.sh;
+    let policy = cmd!(sh, "apt-cache policy {packages...}")
+        .quiet()
+        .env("LC_ALL", "C")
+        .read()?;
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !has_candidate(&policy, package))
+        .collect())
+}
+
+/// Reads the answer of `apt-cache policy`.
+fn has_candidate(policy: &str, package: &str) -> bool {
+    policy
+        .lines()
+        .skip_while(|line| line.strip_suffix(':') != Some(package))
+        .skip(1)
+        .take_while(|line| line.starts_with(' '))
+        .find_map(|line| line.trim().strip_prefix("Candidate: "))
+        .is_some_and(|candidate| candidate != "(none)")
+}
+
+/// What to do where apt lacks packages.
+fn unobtainable(unknown: &[&str]) -> String {
+    let toolchain = [BPF_COMPILER, BPF_CLIPPY, LLVM].concat();
+    let remedy = if unknown.iter().any(|package| toolchain.contains(package)) {
+        OTHER_TOOLCHAIN
+    } else {
+        "install what these Debian packages bring"
+    };
+    format!("apt has no candidate for {}; {remedy}", unknown.join(" "))
+}
+
+/// Whether a bpf-linker is there and starts (it may miss the LLVM that it was linked to).
+fn has_bpf_linker(workspace: &Workspace) -> bool {
+    let sh = &workspace.sh;
+    installed("bpf-linker")
+        && cmd!(sh, "bpf-linker --version")
+            .quiet()
+            .ignore_stderr()
+            .read()
+            .is_ok_and(|version| version.starts_with("bpf-linker "))
+}
+
+fn install_bpf_linker(workspace: &Workspace) -> Result<()> {
+    println!("set-up: bpf-linker is built once, which takes a minute or two");
+    let sh = &workspace.sh;
+    cmd!(
+        sh,
+        "cargo install bpf-linker --version {BPF_LINKER_VERSION} --locked --force --no-default-features --features llvm-22"
+    )
+    .env("LLVM_PREFIX", LLVM_PREFIX)
+    // Not into the target directory of this workspace.
+    .env_remove("CARGO_TARGET_DIR")
+    .run()?;
+    Ok(())
+}
+
+/// rustfmt and clippy of the toolchain in use.
+fn check_components(workspace: &Workspace) -> Result<()> {
+    let sh = &workspace.sh;
+    let works = |tool: &str| {
+        cmd!(sh, "cargo {tool} --version")
+            .quiet()
+            .ignore_stderr()
+            .read()
+            .is_ok()
+    };
+    if works("fmt") && works("clippy") {
+        return Ok(());
+    }
+    if !installed("rustup") {
+        bail!(
+            "`cargo fmt` or `cargo clippy` is missing; install rustfmt and clippy of this toolchain"
+        );
+    }
+    cmd!(sh, "rustup component add rustfmt clippy").run()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_candidate;
+
+    const POLICY: &str = "\
+curl:
+  Installed: (none)
+  Candidate: 7.88.1-10
+  Version table:
+     7.88.1-10 500
+llvm-22-dev:
+  Installed: (none)
+  Candidate: (none)
+  Version table:
+";
+
+    #[test]
+    fn a_package_without_candidate_is_told_from_one_with() {
+        assert!(has_candidate(POLICY, "curl"));
+        assert!(!has_candidate(POLICY, "llvm-22-dev"));
+        assert!(!has_candidate(POLICY, "never-heard-of"));
+    }
+}
