@@ -60,7 +60,11 @@ impl Limit {
         if max_tokens == 0 {
             return Err(LimitError::NoTokens);
         }
-        let fill = if tokens_per_fill < max_tokens { tokens_per_fill } else { max_tokens };
+        let fill = if tokens_per_fill < max_tokens {
+            tokens_per_fill
+        } else {
+            max_tokens
+        };
         let Some(fill) = NonZeroU64::new(fill) else {
             return Err(LimitError::NoFill);
         };
@@ -72,7 +76,10 @@ impl Limit {
         }
         let interval = fill_interval_ns.div_ceil(fill.get());
         match max_tokens.checked_mul(interval) {
-            Some(tolerance) if tolerance <= MAX_TOLERANCE => Ok(Self { interval, tolerance }),
+            Some(tolerance) if tolerance <= MAX_TOLERANCE => Ok(Self {
+                interval,
+                tolerance,
+            }),
             _ => Err(LimitError::TooSlow),
         }
     }
@@ -126,7 +133,11 @@ pub const fn step(tat: u64, now: u64, cost: u64, tolerance: u64) -> Step {
         return Step::Deny { wait: u64::MAX };
     }
     let base = if tat > now { tat } else { now };
-    let debt = if base - now < tolerance { base - now } else { tolerance };
+    let debt = if base - now < tolerance {
+        base - now
+    } else {
+        tolerance
+    };
     let room = tolerance - debt;
     if cost > room {
         return Step::Deny { wait: cost - room };
@@ -159,12 +170,34 @@ pub enum Decision {
     Contended,
 }
 
+/// Whether [`take`] would find that `cost` conforms; takes nothing.
+///
+/// For a request that several buckets must admit: asking first keeps a denied one from charging any.
+#[inline(always)]
+#[must_use]
+pub fn conforms<C: Cell + ?Sized>(cell: &C, now: u64, cost: u64, tolerance: u64) -> bool {
+    let seen = cell.load();
+    match step(seen, now, cost, tolerance) {
+        Step::Admit { .. } => true,
+        Step::Deny { .. } => {
+            settle(cell, seen, now, tolerance);
+            false
+        }
+    }
+}
+
 /// Takes `cost` from `cell` if it conforms, with one compare-and-swap when nobody interferes.
 ///
 /// Denials read only, so that an attacker's cache line stays shared; the one exception is a state
 /// further ahead than an empty bucket's, which is set back to it (see [`step`]).
 #[inline(always)]
-pub fn take<C: Cell + ?Sized>(cell: &C, now: u64, cost: u64, tolerance: u64, tries: u32) -> Decision {
+pub fn take<C: Cell + ?Sized>(
+    cell: &C,
+    now: u64,
+    cost: u64,
+    tolerance: u64,
+    tries: u32,
+) -> Decision {
     let mut seen = cell.load();
     let mut left = tries;
     while left > 0 {

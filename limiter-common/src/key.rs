@@ -23,7 +23,11 @@ impl PortKey {
     #[inline(always)]
     #[must_use]
     pub const fn new(protocol: u8, port: u16) -> Self {
-        Self { port, protocol, reserved: 0 }
+        Self {
+            port,
+            protocol,
+            reserved: 0,
+        }
     }
 }
 
@@ -42,15 +46,18 @@ impl SourceKey {
     #[inline(always)]
     #[must_use]
     pub const fn v4(a: [u8; 4], policy: u32) -> Self {
-        let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]];
+        let address = [
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3],
+        ];
         Self { address, policy }
     }
 
     #[inline(always)]
     #[must_use]
     pub const fn v6(a: [u8; 16], policy: u32) -> Self {
-        let address =
-            [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], 0, 0, 0, 0, 0, 0, 0, 0];
+        let address = [
+            a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
         Self { address, policy }
     }
 }

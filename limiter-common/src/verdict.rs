@@ -85,7 +85,9 @@ impl Verdict {
     #[inline(always)]
     #[must_use]
     pub const fn counter(self) -> u32 {
-        self.policy.wrapping_mul(Reason::COUNT).wrapping_add(self.reason as u32)
+        self.policy
+            .wrapping_mul(Reason::COUNT)
+            .wrapping_add(self.reason as u32)
     }
 }
 
