@@ -65,25 +65,18 @@ impl Kernel {
         }
         let interfaces = attach::resolve(&config.interfaces)?;
         let pins = Pins::open(&config.pin_path)?;
-        pins.discard_misfits(config.max_sources)?;
-        let mut ebpf = load::load(&load::Options {
-            max_sources: config.max_sources,
-            pins: Some(&pins),
-            test_clock: false,
-            vary_sources: 0,
-        })?;
-        let mut tables = Tables::take(&mut ebpf)?;
-        sync::sync(&mut tables, policies)?;
-        let program = load::program(&mut ebpf, load::LIMITER)?;
-        let attachments = attach::attach_all(program, &interfaces, &pins)?;
-        Ok(Self {
-            running: Some(Running {
-                ebpf,
-                tables,
-                attachments,
-                pins,
-            }),
-        })
+        match enforce(config, policies, &interfaces, &pins) {
+            Ok((ebpf, tables, attachments)) => {
+                Ok(Self { running: Some(Running { ebpf, tables, attachments, pins }) })
+            }
+            Err(error) => {
+                // Where nothing is attached, maps alone are of no use to anybody.
+                if pins.linked()?.is_empty() {
+                    pins.remove()?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Puts `policies` in force instead of those before. Buckets keep their state, and every port
@@ -135,6 +128,27 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Loads, puts the policies in force, then attaches: the first packet meets the right limits.
+fn enforce(
+    config: &DaemonConfig,
+    policies: &[NetworkPolicy],
+    interfaces: &[attach::Target<'_>],
+    pins: &Pins,
+) -> Result<(Ebpf, Tables, Vec<Attachment>), L4Error> {
+    pins.discard_misfits(config.max_sources)?;
+    let mut ebpf = load::load(&load::Options {
+        max_sources: config.max_sources,
+        pins: Some(pins),
+        test_clock: false,
+        vary_sources: 0,
+    })?;
+    let mut tables = Tables::take(&mut ebpf)?;
+    sync::sync(&mut tables, policies)?;
+    let program = load::program(&mut ebpf, load::LIMITER)?;
+    let attachments = attach::attach_all(program, interfaces, pins)?;
+    Ok((ebpf, tables, attachments))
 }
 
 /// The counters of all ids in use; of those reasons only that can occur under the id.
