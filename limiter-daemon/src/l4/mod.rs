@@ -66,9 +66,14 @@ impl Kernel {
         let interfaces = attach::resolve(&config.interfaces)?;
         let pins = Pins::open(&config.pin_path)?;
         match enforce(config, policies, &interfaces, &pins) {
-            Ok((ebpf, tables, attachments)) => {
-                Ok(Self { running: Some(Running { ebpf, tables, attachments, pins }) })
-            }
+            Ok((ebpf, tables, attachments)) => Ok(Self {
+                running: Some(Running {
+                    ebpf,
+                    tables,
+                    attachments,
+                    pins,
+                }),
+            }),
             Err(error) => {
                 // Where nothing is attached, maps alone are of no use to anybody.
                 if pins.linked()?.is_empty() {

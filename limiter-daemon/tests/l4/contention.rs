@@ -31,7 +31,11 @@ fn hammer(trial: &Trial, count: u32) -> u64 {
         }
     });
     let rises = rises(&before, &trial.counters().unwrap());
-    assert_eq!(total(&rises, |_| true), 2 * u64::from(count), "every packet is counted: {rises:?}");
+    assert_eq!(
+        total(&rises, |_| true),
+        2 * u64::from(count),
+        "every packet is counted: {rises:?}"
+    );
     println!("{rises:?}");
     total(&rises, |reason| reason == Reason::Conforming)
 }

@@ -21,7 +21,11 @@ fn check(fixtures: Vec<Fixture>) {
         assert_eq!(send(&trial, &source).2, Reason::Conforming, "the first SYN");
     }
     for (description, packet, reason) in fixtures {
-        let action = if reason.is_drop() { Action::Drop } else { Action::Pass };
+        let action = if reason.is_drop() {
+            Action::Drop
+        } else {
+            Action::Pass
+        };
         let under_policy = reason as u32 >= Reason::Conforming as u32;
         let expected = (action, under_policy.then(|| WEB.to_owned()), reason);
         assert_eq!(send(&trial, &packet), expected, "{description}");
@@ -40,15 +44,39 @@ fn link_layer() {
         ("one VLAN tag", ethernet(&[0x8100], IPV4, &syn), SEEN),
         ("one service tag", ethernet(&[0x88a8], IPV4, &syn), SEEN),
         ("QinQ", ethernet(&[0x88a8, 0x8100], IPV4, &syn), SEEN),
-        ("two VLAN tags", ethernet(&[0x8100, 0x8100], IPV4, &syn), SEEN),
-        ("three tags", ethernet(&[0x88a8, 0x8100, 0x8100], IPV4, &syn), Reason::NotIp),
+        (
+            "two VLAN tags",
+            ethernet(&[0x8100, 0x8100], IPV4, &syn),
+            SEEN,
+        ),
+        (
+            "three tags",
+            ethernet(&[0x88a8, 0x8100, 0x8100], IPV4, &syn),
+            Reason::NotIp,
+        ),
         ("ARP", ethernet(&[], 0x0806, &arp), Reason::NotIp),
-        ("ARP in a VLAN", ethernet(&[0x8100], 0x0806, &arp), Reason::NotIp),
+        (
+            "ARP in a VLAN",
+            ethernet(&[0x8100], 0x0806, &arp),
+            Reason::NotIp,
+        ),
         ("LLDP", ethernet(&[], 0x88cc, &[0; 46]), Reason::NotIp),
-        ("IEEE 802.3 length", ethernet(&[], 46, &[0; 46]), Reason::NotIp),
+        (
+            "IEEE 802.3 length",
+            ethernet(&[], 46, &[0; 46]),
+            Reason::NotIp,
+        ),
         ("no payload", ethernet(&[], IPV4, &[]), Reason::Unparsable),
-        ("IPv6 in an IPv4 frame", ethernet(&[], IPV4, &v6(1, 1, &[], TCP, &tcp(PORT, SYN))), Reason::Unparsable),
-        ("IPv4 in an IPv6 frame", ethernet(&[], IPV6, &[syn, vec![0; 40]].concat()), Reason::Unparsable),
+        (
+            "IPv6 in an IPv4 frame",
+            ethernet(&[], IPV4, &v6(1, 1, &[], TCP, &tcp(PORT, SYN))),
+            Reason::Unparsable,
+        ),
+        (
+            "IPv4 in an IPv6 frame",
+            ethernet(&[], IPV6, &[syn, vec![0; 40]].concat()),
+            Reason::Unparsable,
+        ),
     ]);
 }
 
@@ -65,34 +93,152 @@ fn ipv4() {
         frame
     };
     check(vec![
-        ("one word of options", V4 { options: &[1; 4], ..v4() }.frame(&tcp(PORT, SYN)), SEEN),
-        ("ten words of options", V4 { options: &[1; 40], ..v4() }.frame(&tcp(PORT, SYN)), SEEN),
+        (
+            "one word of options",
+            V4 {
+                options: &[1; 4],
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            SEEN,
+        ),
+        (
+            "ten words of options",
+            V4 {
+                options: &[1; 40],
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            SEEN,
+        ),
         ("header of 16 bytes", short_header, Reason::Unparsable),
-        ("don't fragment", V4 { fragment: 0x4000, ..v4() }.frame(&tcp(PORT, SYN)), SEEN),
-        ("first fragment", V4 { fragment: MORE, ..v4() }.frame(&tcp(PORT, SYN)), SEEN),
-        ("first fragment without SYN", V4 { fragment: MORE, ..v4() }.frame(&tcp(PORT, ACK)), Reason::Conforming),
-        ("middle fragment", V4 { fragment: MORE | 3, ..v4() }.frame(&tcp(PORT, SYN)), Reason::Fragment),
-        ("last fragment", V4 { fragment: 1, ..v4() }.frame(&tcp(PORT, SYN)), Reason::Fragment),
-        ("first fragment that ends before the flags", V4 { fragment: MORE, ..v4() }.frame(&tcp(PORT, SYN)[..8]), SEEN),
-        ("the same, padded by the sender", padded(V4 { fragment: MORE, ..v4() }.frame(&tcp(PORT, SYN)[..8])), SEEN),
-        ("first fragment without a port", V4 { fragment: MORE, ..v4() }.frame(&[]), Reason::Unparsable),
-        ("whole segment, padded", padded(v4().frame(&tcp(PORT, SYN))), SEEN),
-        ("ICMP", V4 { protocol: 1, ..v4() }.frame(&[8, 0, 0, 0, 0, 1, 0, 1]), Reason::Untargeted),
-        ("GRE", V4 { protocol: 47, ..v4() }.frame(&[0; 24]), Reason::Untargeted),
-        ("IPv6 in IPv4", V4 { protocol: 41, ..v4() }.frame(&v6(1, 1, &[], TCP, &tcp(PORT, SYN))), Reason::Untargeted),
+        (
+            "don't fragment",
+            V4 {
+                fragment: 0x4000,
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            SEEN,
+        ),
+        (
+            "first fragment",
+            V4 {
+                fragment: MORE,
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            SEEN,
+        ),
+        (
+            "first fragment without SYN",
+            V4 {
+                fragment: MORE,
+                ..v4()
+            }
+            .frame(&tcp(PORT, ACK)),
+            Reason::Conforming,
+        ),
+        (
+            "middle fragment",
+            V4 {
+                fragment: MORE | 3,
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            Reason::Fragment,
+        ),
+        (
+            "last fragment",
+            V4 {
+                fragment: 1,
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)),
+            Reason::Fragment,
+        ),
+        (
+            "first fragment that ends before the flags",
+            V4 {
+                fragment: MORE,
+                ..v4()
+            }
+            .frame(&tcp(PORT, SYN)[..8]),
+            SEEN,
+        ),
+        (
+            "the same, padded by the sender",
+            padded(
+                V4 {
+                    fragment: MORE,
+                    ..v4()
+                }
+                .frame(&tcp(PORT, SYN)[..8]),
+            ),
+            SEEN,
+        ),
+        (
+            "first fragment without a port",
+            V4 {
+                fragment: MORE,
+                ..v4()
+            }
+            .frame(&[]),
+            Reason::Unparsable,
+        ),
+        (
+            "whole segment, padded",
+            padded(v4().frame(&tcp(PORT, SYN))),
+            SEEN,
+        ),
+        (
+            "ICMP",
+            V4 {
+                protocol: 1,
+                ..v4()
+            }
+            .frame(&[8, 0, 0, 0, 0, 1, 0, 1]),
+            Reason::Untargeted,
+        ),
+        (
+            "GRE",
+            V4 {
+                protocol: 47,
+                ..v4()
+            }
+            .frame(&[0; 24]),
+            Reason::Untargeted,
+        ),
+        (
+            "IPv6 in IPv4",
+            V4 {
+                protocol: 41,
+                ..v4()
+            }
+            .frame(&v6(1, 1, &[], TCP, &tcp(PORT, SYN))),
+            Reason::Untargeted,
+        ),
     ]);
 }
 
 #[test]
 fn transport() {
     let v4 = |segment: &[u8]| V4::default().frame(segment);
-    let on_udp = V4 { protocol: UDP, ..V4::default() }.frame(&udp(PORT));
+    let on_udp = V4 {
+        protocol: UDP,
+        ..V4::default()
+    }
+    .frame(&udp(PORT));
     check(vec![
         ("SYN", v4(&tcp(PORT, SYN)), SEEN),
         ("SYN+FIN", v4(&tcp(PORT, SYN | FIN)), SEEN),
         ("SYN+RST", v4(&tcp(PORT, SYN | RST)), SEEN),
         ("SYN with ECN flags", v4(&tcp(PORT, SYN | 0xc0)), SEEN),
-        ("SYN with data (fast open)", v4(&[tcp(PORT, SYN), vec![7; 64]].concat()), SEEN),
+        (
+            "SYN with data (fast open)",
+            v4(&[tcp(PORT, SYN), vec![7; 64]].concat()),
+            SEEN,
+        ),
         ("SYN+ACK", v4(&tcp(PORT, SYN | ACK)), Reason::Conforming),
         ("ACK", v4(&tcp(PORT, ACK)), Reason::Conforming),
         ("FIN+ACK", v4(&tcp(PORT, FIN | ACK)), Reason::Conforming),
@@ -100,7 +246,11 @@ fn transport() {
         ("no flags", v4(&tcp(PORT, 0)), Reason::Conforming),
         ("all flags", v4(&tcp(PORT, 0xff)), Reason::Conforming),
         ("another port", v4(&tcp(PORT + 1, SYN)), Reason::Untargeted),
-        ("the port with its bytes swapped", v4(&tcp(PORT.swap_bytes(), SYN)), Reason::Untargeted),
+        (
+            "the port with its bytes swapped",
+            v4(&tcp(PORT.swap_bytes(), SYN)),
+            Reason::Untargeted,
+        ),
         ("the port as UDP", on_udp, Reason::Untargeted),
     ]);
 }
@@ -127,18 +277,46 @@ fn ipv6() {
         ("in a VLAN", ethernet(&[0x8100], IPV6, &v6(&[])[14..]), SEEN),
         ("hop-by-hop options", v6(&[(HOP_BY_HOP, options(1))]), SEEN),
         ("routing", v6(&[(ROUTING, options(3))]), SEEN),
-        ("destination options", v6(&[(DESTINATION, options(2))]), SEEN),
-        ("the longest extension", v6(&[(DESTINATION, options(256))]), SEEN),
-        ("authentication", v6(&[(AUTHENTICATION, authentication(6))]), SEEN),
+        (
+            "destination options",
+            v6(&[(DESTINATION, options(2))]),
+            SEEN,
+        ),
+        (
+            "the longest extension",
+            v6(&[(DESTINATION, options(256))]),
+            SEEN,
+        ),
+        (
+            "authentication",
+            v6(&[(AUTHENTICATION, authentication(6))]),
+            SEEN,
+        ),
         ("mobility", v6(&[(MOBILITY, options(1))]), SEEN),
         ("one of each", v6(&all), SEEN),
         ("a chain of eight", v6(&eight), SEEN),
         ("a chain of nine", v6(&nine), Reason::Unparsable),
-        ("atomic fragment", v6(&[(FRAGMENT, fragment(0, false))]), SEEN),
+        (
+            "atomic fragment",
+            v6(&[(FRAGMENT, fragment(0, false))]),
+            SEEN,
+        ),
         ("first fragment", v6(&[(FRAGMENT, fragment(0, true))]), SEEN),
-        ("middle fragment", v6(&[(FRAGMENT, fragment(3, true))]), Reason::Fragment),
-        ("last fragment", v6(&[(FRAGMENT, fragment(3, false))]), Reason::Fragment),
-        ("extension cut short", v6(&[(DESTINATION, options(2))])[..14 + 40 + 7].to_vec(), Reason::Unparsable),
+        (
+            "middle fragment",
+            v6(&[(FRAGMENT, fragment(3, true))]),
+            Reason::Fragment,
+        ),
+        (
+            "last fragment",
+            v6(&[(FRAGMENT, fragment(3, false))]),
+            Reason::Fragment,
+        ),
+        (
+            "extension cut short",
+            v6(&[(DESTINATION, options(2))])[..14 + 40 + 7].to_vec(),
+            Reason::Unparsable,
+        ),
     ]);
 }
 
@@ -149,15 +327,39 @@ fn ipv6_protocols() {
     };
     let tiny = [(FRAGMENT, fragment(0, true))];
     check(vec![
-        ("ICMPv6", v6(&[], 58, &[128, 0, 0, 0, 0, 1, 0, 1]), Reason::Untargeted),
-        ("ICMPv6 after options", v6(&[(HOP_BY_HOP, vec![0; 6])], 58, &[143, 0, 0, 0]), Reason::Untargeted),
+        (
+            "ICMPv6",
+            v6(&[], 58, &[128, 0, 0, 0, 0, 1, 0, 1]),
+            Reason::Untargeted,
+        ),
+        (
+            "ICMPv6 after options",
+            v6(&[(HOP_BY_HOP, vec![0; 6])], 58, &[143, 0, 0, 0]),
+            Reason::Untargeted,
+        ),
         ("UDP", v6(&[], UDP, &udp(PORT)), Reason::Untargeted),
         ("ESP", v6(&[], 50, &[0; 24]), Reason::Untargeted),
         ("no next header", v6(&[], 59, &[]), Reason::Untargeted),
-        ("first fragment that ends before the flags", v6(&tiny, TCP, &tcp(PORT, SYN)[..8]), SEEN),
-        ("first fragment that ends before the port", v6(&tiny, TCP, &[]), Reason::Unparsable),
-        ("another port", v6(&[], TCP, &tcp(80, SYN)), Reason::Untargeted),
-        ("SYN+ACK", v6(&[], TCP, &tcp(PORT, SYN | ACK)), Reason::Conforming),
+        (
+            "first fragment that ends before the flags",
+            v6(&tiny, TCP, &tcp(PORT, SYN)[..8]),
+            SEEN,
+        ),
+        (
+            "first fragment that ends before the port",
+            v6(&tiny, TCP, &[]),
+            Reason::Unparsable,
+        ),
+        (
+            "another port",
+            v6(&[], TCP, &tcp(80, SYN)),
+            Reason::Untargeted,
+        ),
+        (
+            "SYN+ACK",
+            v6(&[], TCP, &tcp(PORT, SYN | ACK)),
+            Reason::Conforming,
+        ),
     ]);
 }
 
@@ -166,8 +368,16 @@ fn ipv6_protocols() {
 #[test]
 fn truncation_at_every_byte() {
     let v4 = V4::default().packet(&tcp(PORT, SYN));
-    let options = V4 { options: &[1; 12], ..V4::default() }.packet(&tcp(PORT, SYN));
-    let datagram = V4 { protocol: UDP, ..V4::default() }.packet(&udp(PORT));
+    let options = V4 {
+        options: &[1; 12],
+        ..V4::default()
+    }
+    .packet(&tcp(PORT, SYN));
+    let datagram = V4 {
+        protocol: UDP,
+        ..V4::default()
+    }
+    .packet(&udp(PORT));
     let plain = v6(1, 1, &[], TCP, &tcp(PORT, SYN));
     let chain = [
         (HOP_BY_HOP, vec![0; 6]),
@@ -178,16 +388,30 @@ fn truncation_at_every_byte() {
     let chain = v6(1, 1, &chain, TCP, &tcp(PORT, SYN));
     let packets = [
         ("IPv4", ethernet(&[], IPV4, &v4), 6, SEEN),
-        ("IPv4 in QinQ", ethernet(&[0x88a8, 0x8100], IPV4, &v4), 6, SEEN),
+        (
+            "IPv4 in QinQ",
+            ethernet(&[0x88a8, 0x8100], IPV4, &v4),
+            6,
+            SEEN,
+        ),
         ("IPv4 options", ethernet(&[], IPV4, &options), 6, SEEN),
         ("UDP", ethernet(&[], IPV4, &datagram), 4, Reason::Untargeted),
         ("IPv6", ethernet(&[], IPV6, &plain), 6, SEEN),
-        ("IPv6 extensions", ethernet(&[0x8100], IPV6, &chain), 6, SEEN),
+        (
+            "IPv6 extensions",
+            ethernet(&[0x8100], IPV6, &chain),
+            6,
+            SEEN,
+        ),
     ];
     for (description, packet, spare, whole) in packets {
         let needed = packet.len() - spare;
         let cuts = (14..=packet.len()).map(|length| {
-            let reason = if length < needed { Reason::Unparsable } else { whole };
+            let reason = if length < needed {
+                Reason::Unparsable
+            } else {
+                whole
+            };
             (description, packet[..length].to_vec(), reason)
         });
         check(cuts.collect());

@@ -13,11 +13,18 @@ use crate::support::{PORT, limit, policy};
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn interface(name: &str, mode: AttachMode) -> Interface {
-    Interface { name: name.to_owned(), mode }
+    Interface {
+        name: name.to_owned(),
+        mode,
+    }
 }
 
 fn config(net: &Net, interfaces: Vec<Interface>) -> DaemonConfig {
-    DaemonConfig { interfaces, pin_path: net.pins().to_owned(), ..DaemonConfig::default() }
+    DaemonConfig {
+        interfaces,
+        pin_path: net.pins().to_owned(),
+        ..DaemonConfig::default()
+    }
 }
 
 fn on_veth(net: &Net) -> DaemonConfig {
@@ -35,18 +42,28 @@ fn start(net: &Net, config: &DaemonConfig, policies: &[NetworkPolicy]) -> Result
 
 fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
     let counters = kernel.counters().unwrap();
-    counters.iter().filter(|counter| counter.reason == wanted).map(|counter| counter.packets).sum()
+    counters
+        .iter()
+        .filter(|counter| counter.reason == wanted)
+        .map(|counter| counter.packets)
+        .sum()
 }
 
 #[test]
 fn enforces_while_it_runs_and_leaves_nothing_behind() {
     let net = Net::new();
     let kernel = start(&net, &on_veth(&net), &attempts(3)).unwrap();
-    let [attachment] = kernel.attachments() else { panic!("{:?}", kernel.attachments()) };
+    let [attachment] = kernel.attachments() else {
+        panic!("{:?}", kernel.attachments())
+    };
     assert_eq!(attachment.interface, INTERFACE);
     assert_eq!((attachment.mode, attachment.adopted), (Mode::Native, false));
 
-    assert_eq!(net.attempts_seen(PORT, 5), 3, "what is over the limit is met with silence");
+    assert_eq!(
+        net.attempts_seen(PORT, 5),
+        3,
+        "what is over the limit is met with silence"
+    );
     assert_eq!(net.attempts_seen_v6(PORT, 5), 3);
     assert_eq!(net.attempts_seen(PORT + 1, 5), 5, "a port without a policy");
     assert_eq!(packets(&kernel, Reason::OverConnections), 4);
@@ -65,12 +82,20 @@ fn a_restart_adopts_what_a_killed_daemon_left() {
     // What SIGKILL comes to: every descriptor is closed, nothing is cleaned up.
     drop(first);
     assert!(net.has_xdp(INTERFACE));
-    assert_eq!(net.attempts_seen(PORT, 1), 0, "the last policy stays enforced");
+    assert_eq!(
+        net.attempts_seen(PORT, 1),
+        0,
+        "the last policy stays enforced"
+    );
 
     let second = start(&net, &on_veth(&net), &attempts(3)).unwrap();
     assert!(second.attachments()[0].adopted);
     assert_eq!(net.attempts_seen(PORT, 1), 0, "no fresh bucket");
-    assert_eq!(packets(&second, Reason::OverConnections), 3, "counters go on");
+    assert_eq!(
+        packets(&second, Reason::OverConnections),
+        3,
+        "counters go on"
+    );
     second.stop(OnExit::Detach).unwrap();
     assert!(!net.has_xdp(INTERFACE));
 }
@@ -83,7 +108,10 @@ fn keep_leaves_the_policy_enforced() {
     assert_eq!(net.attempts_seen(PORT, 2), 1);
     let no_interfaces = start(&net, &config(&net, Vec::new()), &[]).unwrap();
     assert!(no_interfaces.attachments().is_empty());
-    assert!(!net.has_xdp(INTERFACE), "a start without interfaces removes it");
+    assert!(
+        !net.has_xdp(INTERFACE),
+        "a start without interfaces removes it"
+    );
     assert!(!net.pins().exists());
 }
 
@@ -104,7 +132,10 @@ fn a_reload_changes_limits_and_keeps_buckets() {
 #[test]
 fn the_mode_is_what_was_asked_for() {
     let net = Net::new();
-    for (mode, expected) in [(AttachMode::Generic, Mode::Generic), (AttachMode::Native, Mode::Native)] {
+    for (mode, expected) in [
+        (AttachMode::Generic, Mode::Generic),
+        (AttachMode::Native, Mode::Native),
+    ] {
         let config = config(&net, vec![interface(INTERFACE, mode)]);
         let kernel = start(&net, &config, &attempts(1)).unwrap();
         let attachment = &kernel.attachments()[0];
@@ -145,7 +176,10 @@ fn a_second_daemon_on_the_same_pin_path_is_refused() {
     assert!(matches!(error, L4Error::InUse { .. }), "{error}");
     assert_eq!(net.attempts_seen(PORT, 2), 1);
     first.stop(OnExit::Detach).unwrap();
-    start(&net, &on_veth(&net), &attempts(1)).unwrap().stop(OnExit::Detach).unwrap();
+    start(&net, &on_veth(&net), &attempts(1))
+        .unwrap()
+        .stop(OnExit::Detach)
+        .unwrap();
 }
 
 #[test]
@@ -161,7 +195,10 @@ fn a_missing_interface_is_named_and_nothing_is_attached() {
 #[test]
 fn one_interface_that_fails_takes_the_others_along() {
     let net = Net::new();
-    let two = vec![interface(INTERFACE, AttachMode::Auto), interface("lo", AttachMode::Native)];
+    let two = vec![
+        interface(INTERFACE, AttachMode::Auto),
+        interface("lo", AttachMode::Native),
+    ];
     let error = start(&net, &config(&net, two), &attempts(1)).unwrap_err();
     assert!(matches!(error, L4Error::NativeRefused { .. }), "{error}");
     assert!(!net.has_xdp(INTERFACE));
@@ -200,10 +237,17 @@ fn a_table_of_another_size_is_made_anew() {
     let net = Net::new();
     drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
     assert_eq!(net.attempts_seen(PORT, 2), 1);
-    let larger = DaemonConfig { max_sources: 1 << 10, ..on_veth(&net) };
+    let larger = DaemonConfig {
+        max_sources: 1 << 10,
+        ..on_veth(&net)
+    };
     let kernel = start(&net, &larger, &attempts(1)).unwrap();
     assert!(kernel.attachments()[0].adopted);
-    assert_eq!(packets(&kernel, Reason::OverConnections), 1, "other maps are kept");
+    assert_eq!(
+        packets(&kernel, Reason::OverConnections),
+        1,
+        "other maps are kept"
+    );
     assert_eq!(net.attempts_seen(PORT, 2), 1);
     kernel.stop(OnExit::Detach).unwrap();
 }

@@ -29,7 +29,11 @@ fn connections_over_the_limit_are_dropped_until_a_token_is_back() {
     assert_eq!(reason(&trial, &syn), Reason::Conforming);
     assert_eq!(reason(&trial, &syn), Reason::OverConnections);
     trial.set_clock(START + 3600 * 1000 * MS).unwrap();
-    assert_eq!(conforming(&trial, &syn, 120), 100, "a bucket fills to its capacity, not further");
+    assert_eq!(
+        conforming(&trial, &syn, 120),
+        100,
+        "a bucket fills to its capacity, not further"
+    );
 }
 
 #[test]
@@ -57,11 +61,23 @@ fn a_clock_that_steps_back_refills_nothing() {
 #[test]
 fn every_source_has_buckets_of_its_own() {
     let trial = trial(&[policy(Some(limit(5, 1, SECOND)), None)]);
-    for packet in [tcp_v4(ALICE, PORT, SYN), tcp_v4(BOB, PORT, SYN), tcp_v6(1, 1, PORT, SYN)] {
+    for packet in [
+        tcp_v4(ALICE, PORT, SYN),
+        tcp_v4(BOB, PORT, SYN),
+        tcp_v6(1, 1, PORT, SYN),
+    ] {
         assert_eq!(conforming(&trial, &packet, 8), 5);
     }
-    assert_eq!(conforming(&trial, &tcp_v6(1, 2, PORT, SYN), 8), 0, "a host of the same /64");
-    assert_eq!(conforming(&trial, &tcp_v6(2, 1, PORT, SYN), 8), 5, "the next /64");
+    assert_eq!(
+        conforming(&trial, &tcp_v6(1, 2, PORT, SYN), 8),
+        0,
+        "a host of the same /64"
+    );
+    assert_eq!(
+        conforming(&trial, &tcp_v6(2, 1, PORT, SYN), 8),
+        5,
+        "the next /64"
+    );
     assert_eq!(trial.sources().unwrap(), 4);
 }
 
@@ -84,7 +100,10 @@ fn ports_of_one_policy_share_buckets_and_policies_do_not() {
 fn a_packet_that_needs_no_bucket_takes_no_entry() {
     let trial = trial(&[policy(Some(limit(5, 1, SECOND)), None)]);
     assert_eq!(conforming(&trial, &tcp_v4(ALICE, PORT, ACK), 100), 100);
-    assert_eq!(reason(&trial, &tcp_v4(ALICE, PORT + 1, SYN)), Reason::Untargeted);
+    assert_eq!(
+        reason(&trial, &tcp_v4(ALICE, PORT + 1, SYN)),
+        Reason::Untargeted
+    );
     assert_eq!(trial.sources().unwrap(), 0);
 }
 
@@ -98,14 +117,27 @@ fn what_one_bucket_denies_is_charged_to_neither() {
     assert_eq!(conforming(&trial, &syn, 2), 2);
     let before = buckets(&trial);
     assert_eq!(reason(&trial, &syn), Reason::OverConnections);
-    assert_eq!(buckets(&trial), before, "connections denied it: packets are not charged");
+    assert_eq!(
+        buckets(&trial),
+        before,
+        "connections denied it: packets are not charged"
+    );
 
     assert_eq!(conforming(&trial, &ack, 4), 2);
     trial.set_clock(START + 999 * MS).unwrap();
-    trial.apply(&[policy(Some(limit(100, 1, SECOND)), Some(limit(4, 1, SECOND)))]).unwrap();
+    trial
+        .apply(&[policy(
+            Some(limit(100, 1, SECOND)),
+            Some(limit(4, 1, SECOND)),
+        )])
+        .unwrap();
     let before = buckets(&trial);
     assert_eq!(reason(&trial, &syn), Reason::OverPackets);
-    assert_eq!(buckets(&trial), before, "packets denied it: connections are not charged");
+    assert_eq!(
+        buckets(&trial),
+        before,
+        "packets denied it: connections are not charged"
+    );
 }
 
 #[test]
@@ -121,12 +153,21 @@ fn a_reload_keeps_the_buckets_while_the_limit_changes() {
     trial.apply(&[web(1, 1)]).unwrap();
     assert_eq!(conforming(&trial, &syn, 1), 0);
     trial.set_clock(START + 1000 * MS).unwrap();
-    assert_eq!(conforming(&trial, &syn, 5), 1, "nobody waits longer than the new limit says");
+    assert_eq!(
+        conforming(&trial, &syn, 5),
+        1,
+        "nobody waits longer than the new limit says"
+    );
 }
 
 #[test]
 fn a_lowered_limit_binds_waits_where_both_buckets_are_in_force() {
-    let web = |tokens| policy(Some(limit(tokens, 1, SECOND)), Some(limit(1000, 1000, SECOND)));
+    let web = |tokens| {
+        policy(
+            Some(limit(tokens, 1, SECOND)),
+            Some(limit(1000, 1000, SECOND)),
+        )
+    };
     let mut trial = trial(&[web(100)]);
     let syn = tcp_v4(ALICE, PORT, SYN);
     assert_eq!(conforming(&trial, &syn, 100), 100);
@@ -156,13 +197,18 @@ fn an_id_that_changes_hands_brings_no_buckets_and_no_counts_along() {
         policy.ports = vec![port];
         policy
     };
-    let all: Vec<_> = (0..255).map(|n| named(format!("infra/p{n}"), 1000 + n)).collect();
+    let all: Vec<_> = (0..255)
+        .map(|n| named(format!("infra/p{n}"), 1000 + n))
+        .collect();
     let mut trial = trial(&all);
     assert_eq!(conforming(&trial, &tcp_v4(ALICE, 1000, SYN), 8), 5);
     let mut next = all[1..].to_vec();
     next.push(named("infra/new".to_owned(), 1000));
     trial.apply(&next).unwrap();
     let counters = trial.counters().unwrap();
-    assert!(counters.iter().all(|counter| counter.packets == 0), "{counters:?}");
+    assert!(
+        counters.iter().all(|counter| counter.packets == 0),
+        "{counters:?}"
+    );
     assert_eq!(conforming(&trial, &tcp_v4(ALICE, 1000, SYN), 8), 5);
 }

@@ -46,11 +46,15 @@ impl Net {
     /// Makes the veth pair (again).
     pub(crate) fn join(&self) {
         let (gateway, client) = (self.gateway.as_str(), self.client.as_str());
-        ip(&["-n", gateway, "link", "add", INTERFACE, "type", "veth", "peer", PEER, "netns", client]);
+        ip(&[
+            "-n", gateway, "link", "add", INTERFACE, "type", "veth", "peer", PEER, "netns", client,
+        ]);
         for (namespace, device, host) in [(gateway, INTERFACE, 1), (client, PEER, 2)] {
             let (v4, v6) = (format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64"));
             ip(&["-n", namespace, "address", "add", &v4, "dev", device]);
-            ip(&["-n", namespace, "address", "add", &v6, "dev", device, "nodad"]);
+            ip(&[
+                "-n", namespace, "address", "add", &v6, "dev", device, "nodad",
+            ]);
             ip(&["-n", namespace, "link", "set", device, "up"]);
         }
     }
@@ -62,7 +66,17 @@ impl Net {
 
     /// Adds an interface that leads nowhere to the gateway.
     pub(crate) fn add_interface(&self, name: &str) {
-        ip(&["-n", &self.gateway, "link", "add", name, "type", "veth", "peer", &format!("{name}-p")]);
+        ip(&[
+            "-n",
+            &self.gateway,
+            "link",
+            "add",
+            name,
+            "type",
+            "veth",
+            "peer",
+            &format!("{name}-p"),
+        ]);
     }
 
     /// A pin path of its own.
@@ -107,10 +121,16 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for namespace in [&self.gateway, &self.client] {
-            let _gone = Command::new("ip").args(["netns", "delete", namespace]).status();
+            let _gone = Command::new("ip")
+                .args(["netns", "delete", namespace])
+                .status();
         }
         for directory in fs::read_dir(&self.pins).into_iter().flatten().flatten() {
-            for pin in fs::read_dir(directory.path()).into_iter().flatten().flatten() {
+            for pin in fs::read_dir(directory.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
                 let _gone = fs::remove_file(pin.path());
             }
             let _gone = fs::remove_dir(directory.path());
@@ -125,10 +145,15 @@ fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     let file = File::open(Path::new("/run/netns").join(namespace)).unwrap();
     thread::scope(|scope| {
         let work = scope.spawn(move || {
-            move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&file),
+                Some(LinkNameSpaceType::Network),
+            )
+            .unwrap();
             work()
         });
-        work.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        work.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -44,7 +44,12 @@ pub(crate) struct V4<'a> {
 
 impl Default for V4<'_> {
     fn default() -> Self {
-        Self { source: [192, 0, 2, 1], options: &[], fragment: 0, protocol: TCP }
+        Self {
+            source: [192, 0, 2, 1],
+            options: &[],
+            fragment: 0,
+            protocol: TCP,
+        }
     }
 }
 
@@ -72,7 +77,11 @@ impl V4<'_> {
 
 /// A TCP segment from IPv4 source `source`.
 pub(crate) fn tcp_v4(source: [u8; 4], port: u16, flags: u8) -> Vec<u8> {
-    V4 { source, ..V4::default() }.frame(&tcp(port, flags))
+    V4 {
+        source,
+        ..V4::default()
+    }
+    .frame(&tcp(port, flags))
 }
 
 /// A TCP segment from IPv6 source `2001:db8:0:<net>::<host>`.
@@ -91,7 +100,10 @@ pub(crate) fn v6(
     let mut rest = Vec::new();
     let kinds = extensions.iter().map(|(kind, _)| *kind).chain([protocol]);
     for ((kind, body), next) in extensions.iter().zip(kinds.clone().skip(1)) {
-        assert_eq!((body.len() + 2) % if *kind == AUTHENTICATION { 4 } else { 8 }, 0);
+        assert_eq!(
+            (body.len() + 2) % if *kind == AUTHENTICATION { 4 } else { 8 },
+            0
+        );
         let length = match *kind {
             FRAGMENT => 0,
             AUTHENTICATION => (body.len() + 2) / 4 - 2,

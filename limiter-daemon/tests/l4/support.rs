@@ -19,7 +19,12 @@ pub(crate) fn limit(tokens: u64, fill: u64, every: Duration) -> Limit {
 }
 
 pub(crate) fn policy(connections: Option<Limit>, packets: Option<Limit>) -> NetworkPolicy {
-    NetworkPolicy { name: WEB.to_owned(), ports: vec![PORT], connections, packets }
+    NetworkPolicy {
+        name: WEB.to_owned(),
+        ports: vec![PORT],
+        connections,
+        packets,
+    }
 }
 
 pub(crate) fn trial(policies: &[NetworkPolicy]) -> Trial {
@@ -34,7 +39,14 @@ pub(crate) fn send(trial: &Trial, packet: &[u8]) -> (Action, Option<String>, Rea
     let before = trial.counters().unwrap();
     let outcome = trial.run(Program::Limiter, packet, 1).unwrap();
     let rises = rises(&before, &trial.counters().unwrap());
-    let [Counter { policy, reason, packets: 1 }] = rises.as_slice() else {
+    let [
+        Counter {
+            policy,
+            reason,
+            packets: 1,
+        },
+    ] = rises.as_slice()
+    else {
         panic!("one packet is to be counted once: {rises:?}");
     };
     (outcome.action, policy.clone(), *reason)
@@ -45,21 +57,35 @@ pub(crate) fn conforming(trial: &Trial, packet: &[u8], count: u32) -> u64 {
     let before = trial.counters().unwrap();
     trial.run(Program::Limiter, packet, count).unwrap();
     let rises = rises(&before, &trial.counters().unwrap());
-    assert_eq!(total(&rises, |_| true), u64::from(count), "counters sum to the packets sent");
+    assert_eq!(
+        total(&rises, |_| true),
+        u64::from(count),
+        "counters sum to the packets sent"
+    );
     total(&rises, |reason| reason == Reason::Conforming)
 }
 
 pub(crate) fn total(counters: &[Counter], wanted: impl Fn(Reason) -> bool) -> u64 {
-    counters.iter().filter(|counter| wanted(counter.reason)).map(|counter| counter.packets).sum()
+    counters
+        .iter()
+        .filter(|counter| wanted(counter.reason))
+        .map(|counter| counter.packets)
+        .sum()
 }
 
 /// The counters that rose, and by how much.
 pub(crate) fn rises(before: &[Counter], after: &[Counter]) -> Vec<Counter> {
     let mut rises = Vec::new();
     for (before, after) in before.iter().zip(after) {
-        assert_eq!((&before.policy, before.reason), (&after.policy, after.reason));
+        assert_eq!(
+            (&before.policy, before.reason),
+            (&after.policy, after.reason)
+        );
         if after.packets != before.packets {
-            rises.push(Counter { packets: after.packets - before.packets, ..after.clone() });
+            rises.push(Counter {
+                packets: after.packets - before.packets,
+                ..after.clone()
+            });
         }
     }
     rises
