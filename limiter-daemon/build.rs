@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
+#[expect(dead_code, reason = "xtask lints with it; the build script builds")]
 #[path = "build/toolchain.rs"]
 mod toolchain;
 

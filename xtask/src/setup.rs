@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use xshell::cmd;
 
 use crate::cmd::{Stopwatch, Workspace, installed, need_root};
@@ -55,10 +55,10 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     let mut packages = packages_of(PROGRAMS);
     let linker = has_bpf_linker(workspace);
     match toolchain::find() {
-        Some(Toolchain::Nightly) => {}
-        Some(Toolchain::System) if Path::new("/usr/bin/clippy-driver").exists() => {}
-        Some(Toolchain::System) => packages.extend(BPF_CLIPPY),
-        None => packages.extend(BPF_COMPILER.iter().chain(BPF_CLIPPY)),
+        Ok(Toolchain::Nightly) => {}
+        Ok(Toolchain::Debian) if Path::new("/usr/bin/cargo-clippy").exists() => {}
+        Ok(Toolchain::Debian) => packages.extend(BPF_CLIPPY),
+        Err(_) => packages.extend(BPF_COMPILER.iter().chain(BPF_CLIPPY)),
     }
     if !linker {
         packages.extend(missing_packages(workspace, LLVM));
@@ -68,8 +68,7 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
         install_bpf_linker(workspace)?;
     }
     check_components(workspace)?;
-    let found = toolchain::find()
-        .with_context(|| format!("nothing here compiles for the BPF target; {OTHER_TOOLCHAIN}"))?;
+    let found = toolchain::find().map_err(|missing| anyhow!("{missing}; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
         describe(found),
@@ -86,7 +85,7 @@ pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
 fn describe(toolchain: Toolchain) -> &'static str {
     match toolchain {
         Toolchain::Nightly => "eBPF by the nightly with rust-src",
-        Toolchain::System => "eBPF by the system's rustc",
+        Toolchain::Debian => "eBPF by the system's rustc",
     }
 }
 

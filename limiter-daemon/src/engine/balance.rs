@@ -67,7 +67,7 @@ impl WeightedChoice {
         // beyond a counter (Weyl sequence).
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
-        let point = u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total) >> 64;
+        let point = (u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total)) >> 64;
         let mut passed = 0;
         self.backends
             .iter()

@@ -31,7 +31,7 @@ const MAX_CONNECTIONS: usize = 16 << 10;
 /// keep-alive too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Bound on a request's head in bytes (Envoy: 60 KiB).
-const MAX_HEAD: usize = 64 << 10;
+const MAX_HEAD: u32 = 64 << 10;
 /// Streams of one HTTP/2 connection at once (Envoy Gateway's default).
 const MAX_STREAMS: u32 = 100;
 /// After `accept` failed for want of descriptors or memory.
@@ -253,12 +253,12 @@ async fn connection(
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD as u32)
+            .max_header_list_size(MAX_HEAD)
             .keep_alive_interval(HEAD_TIMEOUT);
         watcher.watch(builder.serve_connection(io, service)).await
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
+        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD as usize);
         watcher.watch(builder.serve_connection(io, service)).await
     };
     if let Err(error) = served {
