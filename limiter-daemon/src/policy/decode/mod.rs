@@ -10,6 +10,7 @@
 mod access;
 mod at;
 mod decoder;
+mod deserializer;
 mod fault;
 
 use std::cell::RefCell;
