@@ -170,6 +170,22 @@ pub enum Decision {
     Contended,
 }
 
+/// Whether [`take`] would find that `cost` conforms; takes nothing.
+///
+/// For a request that several buckets must admit: asking first keeps a denied one from charging any.
+#[inline(always)]
+#[must_use]
+pub fn conforms<C: Cell + ?Sized>(cell: &C, now: u64, cost: u64, tolerance: u64) -> bool {
+    let seen = cell.load();
+    match step(seen, now, cost, tolerance) {
+        Step::Admit { .. } => true,
+        Step::Deny { .. } => {
+            settle(cell, seen, now, tolerance);
+            false
+        }
+    }
+}
+
 /// Takes `cost` from `cell` if it conforms, with one compare-and-swap when nobody interferes.
 ///
 /// Denials read only, so that an attacker's cache line stays shared; the one exception is a state

@@ -224,7 +224,7 @@ fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
     let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
     let describe = |a: &crate::l4::Attachment| {
         let adopted = if a.adopted { ", adopted from an earlier run" } else { "" };
-        format!("xdp: {} {}{adopted}", a.interface, a.mode)
+        format!("xdp: {} {}{adopted}", a.interface, a.mode.name())
     };
     kernel.attachments().iter().map(describe).collect()
 }

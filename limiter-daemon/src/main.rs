@@ -52,9 +52,7 @@ fn main() -> ExitCode {
     log_to_stderr(args.log_format);
     let result = match args.command {
         Command::Run { config } => app::run(&config).map(|()| ExitCode::SUCCESS),
-        Command::Check { dir } => {
-            cli::check::run(&dir, &mut std::io::stdout().lock()).map_err(Into::into)
-        }
+        Command::Check { dir } => check(&dir),
         Command::DemoBackend { listen } => {
             cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS)
         }

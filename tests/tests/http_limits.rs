@@ -8,16 +8,14 @@ use tests::netns::Netns;
 use tests::policies::{GATEWAY, route, traffic};
 
 const HUNDRED: &str = "      - limit: {requests: 100, unit: Minute}\n";
-const USERS: &str = "\
-      - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
+const USERS: &str = "      - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
         limit: {requests: 50, unit: Minute}
       - clientSelectors: [{headers: [{name: x-user-id, type: Distinct, invert: true}]}]
         limit: {requests: 10, unit: Minute}
       - clientSelectors: [{headers: [{name: x-user-id, type: Exact, value: heavy-user-123}]}]
         limit: {requests: 5, unit: Minute}
 ";
-const HEAVY: &str = "\
-      - clientSelectors: [{headers: [{name: x-user-id, value: heavy-user-123}]}]
+const HEAVY: &str = "      - clientSelectors: [{headers: [{name: x-user-id, value: heavy-user-123}]}]
         limit: {requests: 10, unit: Minute}
       - limit: {requests: 20, unit: Minute}
 ";

@@ -30,7 +30,7 @@ limiterd is ready. In another terminal:
     curl -i -H 'x-user-id: alice' http://127.0.0.1:8080/
 
   the heavy user, who has a limit by name
-    curl -i -H 'x-user-id: heavy' http://127.0.0.1:8080/
+    curl -i -H 'x-user-id: heavy-user-123' http://127.0.0.1:8080/
 
   120 requests at once, counted by status
     for i in $(seq 120); do curl -s -o /dev/null -w '%{http_code}\\n' \\

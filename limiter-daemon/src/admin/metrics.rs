@@ -157,7 +157,7 @@ impl Sources {
         let modes: Vec<_> = kernel
             .attachments()
             .iter()
-            .map(|a| ([("interface", a.interface.clone()), ("mode", a.mode.to_string())], 1))
+            .map(|a| ([("interface", a.interface.clone()), ("mode", a.mode.name().to_owned())], 1))
             .collect();
         page.gauges("limiterd_xdp_attached", "1 for each interface that the XDP program is on.", modes)?;
         match kernel.counters() {

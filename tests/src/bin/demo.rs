@@ -17,8 +17,7 @@ use tests::policies::{GATEWAY, config, network, route, traffic};
 use tests::topology::Topology;
 
 const NETWORK: &str = "  connections: {maxTokens: 100, tokensPerFill: 10, fillInterval: 1s}\n";
-const USERS: &str = "\
-      - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
+const USERS: &str = "      - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
         limit: {requests: 50, unit: Minute}
       - clientSelectors: [{headers: [{name: x-user-id, type: Distinct, invert: true}]}]
         limit: {requests: 10, unit: Minute}

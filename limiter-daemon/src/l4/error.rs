@@ -1,0 +1,115 @@
+//! What can keep the kernel half from working: each error says where, and what to do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use aya::maps::MapError;
+use aya::programs::ProgramError;
+
+/// Why the kernel half could not be started or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum L4Error {
+    #[error("kernel {found} is too old: limits in the kernel need Linux 5.15 or later")]
+    KernelTooOld { found: String },
+
+    #[error(
+        "may not {action}: run as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN \
+         (and CAP_SYS_ADMIN where bpffs is to be mounted)"
+    )]
+    NotPermitted { action: &'static str },
+
+    #[error("interface {interface}: no such interface; `ip link` lists those there are")]
+    NoInterface { interface: String },
+
+    #[error("interface {interface}: {error}")]
+    Interface { interface: String, error: io::Error },
+
+    #[error(
+        "interface {interface}: another XDP program (id {program}) is attached and is not \
+         replaced; remove it (`ip link set dev {interface} xdp off`, or the daemon that owns \
+         it), or take the interface out of LimiterConfig"
+    )]
+    Foreign { interface: String, program: u32 },
+
+    #[error(
+        "interface {interface}: the driver refused native XDP ({error}); check its MTU and queue \
+         count, or set the interface's mode to Auto or Generic"
+    )]
+    NativeRefused { interface: String, error: String },
+
+    #[error("interface {interface}: XDP could not be attached: {error}")]
+    Attach { interface: String, error: String },
+
+    #[error(
+        "interface {interface}: the kernel offers no bpf_link for XDP, so the program would \
+         outlive the daemon unnoticed; detached again"
+    )]
+    NoLink { interface: String },
+
+    #[error(
+        "{path} is not on a BPF file system; mount one (`mount -t bpf bpf /sys/fs/bpf`) or set \
+         pinPath to a directory on one"
+    )]
+    NotBpffs { path: PathBuf },
+
+    #[error("{path} is in use by another limiterd; stop it, or set another pinPath")]
+    InUse { path: PathBuf },
+
+    #[error("{path}: {error}")]
+    Pin { path: PathBuf, error: io::Error },
+
+    #[error("the kernel refused the XDP program: {0}")]
+    Load(String),
+
+    #[error("map {map}: {error}")]
+    Map { map: &'static str, error: MapError },
+
+    #[error("policy {name}: its name is longer than {max} bytes")]
+    NameTooLong { name: String, max: usize },
+
+    #[error("{found} network policies; the kernel half holds {max}")]
+    TooManyPolicies { found: usize, max: usize },
+
+    #[error("{found} ports under network policies; the kernel half holds {max}")]
+    TooManyPorts { found: usize, max: usize },
+
+    #[error("port {port}: both policy {first} and policy {second} target it")]
+    PortTaken {
+        port: u16,
+        first: String,
+        second: String,
+    },
+}
+
+/// Whether an operation failed for want of privilege.
+pub(super) fn is_denied(error: &ProgramError) -> bool {
+    errno(error).is_some_and(|error| {
+        matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::PERM.raw_os_error()
+            || code == rustix::io::Errno::ACCESS.raw_os_error())
+    })
+}
+
+/// The error that the kernel gave.
+pub(super) fn errno(error: &ProgramError) -> Option<io::Error> {
+    let code = match error {
+        ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        ProgramError::XdpError(aya::programs::XdpError::NetlinkError(error)) => {
+            error.raw_os_error()
+        }
+        _ => None,
+    };
+    code.map(io::Error::from_raw_os_error)
+}
+
+/// An error with all its causes: aya puts the kernel's answer into the last one.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,91 @@
+//! The object that `build.rs` made, into the kernel.
+
+use aya::maps::MapError;
+use aya::programs::{ProgramError, Xdp};
+use aya::util::KernelVersion;
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use super::error::{L4Error, is_denied};
+use super::maps::Pinned;
+use super::pins::Pins;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.o"));
+
+pub(super) const LIMITER: &str = "limiter_xdp";
+pub(super) const BARE_DROP: &str = "bare_drop";
+
+/// The oldest kernel that this is tested with. What is needed most, the 64-bit compare-and-swap,
+/// came with 5.12.
+const OLDEST: (u8, u8) = (5, 15);
+
+/// What is fixed when the object is loaded.
+#[derive(Debug)]
+pub(super) struct Options<'a> {
+    pub(super) max_sources: u32,
+    /// Where the maps that outlive the daemon are; `None`: none does.
+    pub(super) pins: Option<&'a Pins>,
+    /// The program reads the time from the map `CLOCK`.
+    pub(super) test_clock: bool,
+    /// Not 0, a power of two: draw IPv4 sources at random from so many.
+    pub(super) vary_sources: u32,
+}
+
+/// Loads maps and programs; attaches nothing.
+pub(super) fn load(options: &Options<'_>) -> Result<Ebpf, L4Error> {
+    check_kernel()?;
+    let (clock, vary) = (u32::from(options.test_clock), options.vary_sources);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("TEST_CLOCK", &clock, true)
+        .override_global("VARY_SOURCES", &vary, true)
+        .map_max_entries(Pinned::Sources.name(), options.max_sources);
+    if let Some(pins) = options.pins {
+        for map in Pinned::ALL {
+            loader.map_pin_path(map.name(), pins.map(map));
+        }
+    }
+    loader.load(OBJECT).map_err(refused)
+}
+
+/// The program `name`, verified by the kernel.
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, L4Error> {
+    let program: &mut Xdp = ebpf
+        .program_mut(name)
+        .ok_or_else(|| L4Error::Load(format!("the object has no program {name}")))?
+        .try_into()
+        .map_err(|error: ProgramError| L4Error::Load(error.to_string()))?;
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
+        Err(error) if is_denied(&error) => Err(L4Error::NotPermitted {
+            action: "load an XDP program",
+        }),
+        Err(error) => Err(L4Error::Load(error.to_string())),
+    }
+}
+
+fn check_kernel() -> Result<(), L4Error> {
+    let kernel = KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))?;
+    let oldest = KernelVersion::new(OLDEST.0, OLDEST.1, 0);
+    if kernel < oldest {
+        return Err(L4Error::KernelTooOld {
+            found: format!("{kernel:?}"),
+        });
+    }
+    Ok(())
+}
+
+fn refused(error: EbpfError) -> L4Error {
+    match &error {
+        EbpfError::MapError(MapError::CreateError { io_error, .. })
+            if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            L4Error::NotPermitted {
+                action: "create BPF maps",
+            }
+        }
+        EbpfError::ProgramError(program) if is_denied(program) => L4Error::NotPermitted {
+            action: "load BPF programs",
+        },
+        _ => L4Error::Load(super::error::chain(&error)),
+    }
+}

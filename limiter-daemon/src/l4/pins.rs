@@ -1,0 +1,254 @@
+//! What outlives the daemon, in bpffs: `<pinPath>/v<ABI version>/` with the maps by their names and
+//! the links as `link-<interface>`.
+//!
+//! The pin path itself is the lock (`flock` on the directory): one daemon works in it at a time.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapInfo;
+use limiter_common::ABI_VERSION;
+use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount};
+use tracing::{info, warn};
+
+use super::error::L4Error;
+use super::maps::Pinned;
+
+/// Where bpffs is mounted by convention, and mounted here if it is not.
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC`.
+const BPFFS_MAGIC: i64 = 0xcafe_4a11;
+const LINK: &str = "link-";
+
+/// The pin path, held.
+#[derive(Debug)]
+pub(super) struct Pins {
+    root: PathBuf,
+    /// `root/v<ABI version>`.
+    directory: PathBuf,
+    /// Locked; the lock goes with it.
+    _lock: File,
+}
+
+impl Pins {
+    /// Makes the directories, mounts bpffs if need be, and takes the lock.
+    pub(super) fn open(root: &Path) -> Result<Self, L4Error> {
+        ensure_bpffs(root)?;
+        let lock = loop {
+            create(root)?;
+            if let Some(lock) = lock(root)? {
+                break lock;
+            }
+        };
+        let directory = root.join(format!("v{ABI_VERSION}"));
+        create(&directory)?;
+        Ok(Self {
+            root: root.to_owned(),
+            directory,
+            _lock: lock,
+        })
+    }
+
+    pub(super) fn map(&self, map: Pinned) -> PathBuf {
+        self.directory.join(map.name())
+    }
+
+    pub(super) fn link(&self, interface: &str) -> PathBuf {
+        self.directory.join(format!("{LINK}{interface}"))
+    }
+
+    /// Interfaces that have a link pinned.
+    pub(super) fn linked(&self) -> Result<Vec<String>, L4Error> {
+        let names = entries(&self.directory)?;
+        let link = |name: &PathBuf| Some(file_name(name)?.strip_prefix(LINK)?.to_owned());
+        Ok(names.iter().filter_map(link).collect())
+    }
+
+    /// Unpins the interface's link. Detaches the program from it, unless it is held elsewhere.
+    pub(super) fn remove_link(&self, interface: &str) -> Result<(), L4Error> {
+        remove_file(&self.link(interface))
+    }
+
+    /// Removes pinned maps that do not have the shape they are to have now (aya 0.14 would use them
+    /// all the same). The program makes new ones; the state of the old is lost.
+    pub(super) fn discard_misfits(&self, max_sources: u32) -> Result<(), L4Error> {
+        for map in Pinned::ALL {
+            let path = self.map(map);
+            if !path.exists() {
+                continue;
+            }
+            let shape = MapInfo::from_pin(&path)
+                .map(|info| (info.key_size(), info.value_size(), info.max_entries()));
+            let wanted = map.shape(max_sources);
+            match shape {
+                Ok(found) if found == wanted => {}
+                found => {
+                    warn!(
+                        path = %path.display(), ?found, ?wanted,
+                        "pinned map does not fit the configuration: made anew, its state is lost"
+                    );
+                    remove_file(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the links that daemons of other ABI versions left on this interface. They cannot be
+    /// updated to this program's maps, and an interface takes one XDP link: the packets until the
+    /// new link is attached pass unjudged.
+    pub(super) fn remove_foreign_version(&self, interface: &str) -> Result<(), L4Error> {
+        for directory in self.other_versions()? {
+            let link = directory.join(format!("{LINK}{interface}"));
+            if link.exists() {
+                info!(path = %link.display(), "removing the link of another version of limiterd");
+                remove_file(&link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what daemons of other ABI versions left.
+    pub(super) fn remove_other_versions(&self) -> Result<(), L4Error> {
+        for directory in self.other_versions()? {
+            info!(path = %directory.display(), "removing the pins of another version of limiterd");
+            remove_directory(&directory)?;
+        }
+        Ok(())
+    }
+
+    fn other_versions(&self) -> Result<Vec<PathBuf>, L4Error> {
+        let mut directories = entries(&self.root)?;
+        directories.retain(|path| is_version(path) && *path != self.directory);
+        Ok(directories)
+    }
+
+    /// Removes all pins, and the directories.
+    pub(super) fn remove(&self) -> Result<(), L4Error> {
+        for directory in entries(&self.root)?.iter().filter(|path| is_version(path)) {
+            remove_directory(directory)?;
+        }
+        match fs::remove_dir(&self.root) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(failed(&self.root)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Removes what an earlier daemon left under `root`, if it left anything.
+pub(super) fn clear(root: &Path) -> Result<(), L4Error> {
+    if !root.is_dir() || !is_bpffs(root)? {
+        return Ok(());
+    }
+    info!(path = %root.display(), "no interfaces are configured: removing pins of an earlier run");
+    Pins::open(root)?.remove()
+}
+
+/// The directory, locked; `None` if it was removed before it could be locked.
+fn lock(root: &Path) -> Result<Option<File>, L4Error> {
+    let directory = match File::open(root) {
+        Ok(directory) => directory,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(root)(error)),
+    };
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            return Err(L4Error::InUse {
+                path: root.to_owned(),
+            });
+        }
+        Err(error) => return Err(failed(root)(error.into())),
+    }
+    let locked = directory.metadata().map_err(failed(root))?;
+    let present = fs::metadata(root).is_ok_and(|now| now.ino() == locked.ino());
+    Ok(present.then_some(directory))
+}
+
+/// Mounts bpffs at its place, if `root` is to be there and it is not mounted.
+fn ensure_bpffs(root: &Path) -> Result<(), L4Error> {
+    if is_bpffs(root)? {
+        return Ok(());
+    }
+    if !root.starts_with(BPFFS) {
+        return Err(L4Error::NotBpffs {
+            path: root.to_owned(),
+        });
+    }
+    info!("mounting the BPF file system at {BPFFS}");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    match mount("bpf", BPFFS, "bpf", flags, Some(c"mode=0700")) {
+        Ok(()) => Ok(()),
+        Err(Errno::PERM | Errno::ACCESS) => Err(L4Error::NotPermitted {
+            action: "mount the BPF file system",
+        }),
+        Err(error) => Err(failed(Path::new(BPFFS))(error.into())),
+    }
+}
+
+/// Whether `path`, or the nearest directory above it that exists, is on bpffs.
+fn is_bpffs(path: &Path) -> Result<bool, L4Error> {
+    let existing = path
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    let info = statfs(existing).map_err(|error| failed(existing)(error.into()))?;
+    Ok(i64::from(info.f_type) == BPFFS_MAGIC)
+}
+
+fn create(directory: &Path) -> Result<(), L4Error> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => L4Error::NotPermitted {
+            action: "write to bpffs",
+        },
+        _ => failed(directory)(error),
+    })
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, L4Error> {
+    let entries = fs::read_dir(directory).map_err(failed(directory))?;
+    let paths: io::Result<_> = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect();
+    paths.map_err(failed(directory))
+}
+
+/// bpffs directories here hold pins only, one level deep.
+fn remove_directory(directory: &Path) -> Result<(), L4Error> {
+    for path in entries(directory)? {
+        remove_file(&path)?;
+    }
+    fs::remove_dir(directory).map_err(failed(directory))
+}
+
+fn remove_file(path: &Path) -> Result<(), L4Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn is_version(path: &Path) -> bool {
+    let number = file_name(path).and_then(|name| name.strip_prefix('v'));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
+
+fn file_name(path: &Path) -> Option<&str> {
+    path.file_name().and_then(OsStr::to_str)
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> L4Error {
+    let path = path.to_owned();
+    move |error| L4Error::Pin { path, error }
+}

@@ -1,0 +1,12 @@
+//! The kernel half, in the kernel: run as root.
+//!
+//! `fixtures`, `limits` and `contention` give the program made-up packets (`BPF_PROG_TEST_RUN`) and
+//! need no interface; `life` attaches it to veth pairs in network namespaces of its own.
+
+mod contention;
+mod fixtures;
+mod life;
+mod limits;
+mod netns;
+mod packet;
+mod support;

@@ -1,0 +1,165 @@
+//! Two network namespaces with a veth pair between them, and what can be seen from there.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use std::{fs, process, thread};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// The gateway's interface.
+pub(crate) const INTERFACE: &str = "lim0";
+const PEER: &str = "peer0";
+const GATEWAY_V4: &str = "192.0.2.1";
+const GATEWAY_V6: &str = "2001:db8::1";
+
+/// How long an answer over veth may take. Shorter than the first retransmission of a SYN, 1 s, so
+/// that one attempt is one packet.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// A gateway and a client, joined by a veth pair. All gone when dropped.
+pub(crate) struct Net {
+    gateway: String,
+    client: String,
+    pins: PathBuf,
+}
+
+impl Net {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let net = Self {
+            gateway: format!("l4-gw-{id}"),
+            client: format!("l4-cl-{id}"),
+            pins: PathBuf::from(format!("/sys/fs/bpf/l4-test-{id}")),
+        };
+        ip(&["netns", "add", &net.gateway]);
+        ip(&["netns", "add", &net.client]);
+        net.join();
+        net
+    }
+
+    /// Makes the veth pair (again).
+    pub(crate) fn join(&self) {
+        let (gateway, client) = (self.gateway.as_str(), self.client.as_str());
+        ip(&[
+            "-n", gateway, "link", "add", INTERFACE, "type", "veth", "peer", PEER, "netns", client,
+        ]);
+        for (namespace, device, host) in [(gateway, INTERFACE, 1), (client, PEER, 2)] {
+            let (v4, v6) = (format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64"));
+            ip(&["-n", namespace, "address", "add", &v4, "dev", device]);
+            ip(&[
+                "-n", namespace, "address", "add", &v6, "dev", device, "nodad",
+            ]);
+            ip(&["-n", namespace, "link", "set", device, "up"]);
+        }
+    }
+
+    /// Removes the veth pair, as when a NIC is unplugged.
+    pub(crate) fn part(&self) {
+        ip(&["-n", &self.gateway, "link", "delete", INTERFACE]);
+    }
+
+    /// Adds an interface that leads nowhere to the gateway.
+    pub(crate) fn add_interface(&self, name: &str) {
+        ip(&[
+            "-n",
+            &self.gateway,
+            "link",
+            "add",
+            name,
+            "type",
+            "veth",
+            "peer",
+            &format!("{name}-p"),
+        ]);
+    }
+
+    /// A pin path of its own.
+    pub(crate) fn pins(&self) -> &Path {
+        &self.pins
+    }
+
+    /// Whether an XDP program is on the gateway's interface of this name.
+    pub(crate) fn has_xdp(&self, interface: &str) -> bool {
+        ip(&["-n", &self.gateway, "-details", "link", "show", interface]).contains("prog/xdp")
+    }
+
+    /// Runs `work` in the gateway's namespace.
+    pub(crate) fn at_gateway<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        within(&self.gateway, work)
+    }
+
+    /// The client asks for a connection; the gateway has no listener and refuses, if it sees the
+    /// request. Of so many attempts, the number that it saw.
+    pub(crate) fn attempts_seen(&self, port: u16, attempts: usize) -> usize {
+        self.attempts(GATEWAY_V4, port, attempts)
+    }
+
+    /// As [`Net::attempts_seen`], over IPv6.
+    pub(crate) fn attempts_seen_v6(&self, port: u16, attempts: usize) -> usize {
+        self.attempts(GATEWAY_V6, port, attempts)
+    }
+
+    fn attempts(&self, address: &str, port: u16, attempts: usize) -> usize {
+        let address = SocketAddr::new(address.parse::<IpAddr>().unwrap(), port);
+        within(&self.client, || {
+            let seen = |_| match TcpStream::connect_timeout(&address, PATIENCE) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused => true,
+                Err(error) if error.kind() == ErrorKind::TimedOut => false,
+                other => panic!("neither refused nor silence: {other:?}"),
+            };
+            (0..attempts).map(seen).filter(|seen| *seen).count()
+        })
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for namespace in [&self.gateway, &self.client] {
+            let _gone = Command::new("ip")
+                .args(["netns", "delete", namespace])
+                .status();
+        }
+        for directory in fs::read_dir(&self.pins).into_iter().flatten().flatten() {
+            for pin in fs::read_dir(directory.path())
+                .into_iter()
+                .flatten()
+                .flatten()
+            {
+                let _gone = fs::remove_file(pin.path());
+            }
+            let _gone = fs::remove_dir(directory.path());
+        }
+        let _gone = fs::remove_dir(&self.pins);
+    }
+}
+
+/// Runs `work` on a thread in a network namespace. Not `ip netns exec`: that mounts a new /sys,
+/// where bpffs is not.
+fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(Path::new("/run/netns").join(namespace)).unwrap();
+    thread::scope(|scope| {
+        let work = scope.spawn(move || {
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&file),
+                Some(LinkNameSpaceType::Network),
+            )
+            .unwrap();
+            work()
+        });
+        work.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}

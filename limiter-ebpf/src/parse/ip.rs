@@ -1,0 +1,122 @@
+//! IPv4 with options; IPv6 with extension headers.
+
+use aya_ebpf::Global;
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use limiter_common::Reason;
+
+use super::Source;
+use super::frame::Frame;
+
+/// Not 0, a power of two: IPv4 sources are drawn at random from so many addresses instead of read
+/// from the packet. For benchmarks, which repeat one packet; set when the program is loaded.
+#[unsafe(no_mangle)]
+static VARY_SOURCES: Global<u32> = Global::new(0);
+
+/// Extension headers in a row after which a packet counts as unparsable. Senders need no more than
+/// five kinds, each once (RFC 8200 section 4.1).
+const MAX_EXTENSIONS: u32 = 8;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+
+/// What IP says about its payload.
+pub(crate) struct Packet {
+    pub(crate) source: Source,
+    pub(crate) protocol: u8,
+    /// Where the transport header begins.
+    pub(crate) payload: usize,
+    /// Where the payload ends by the IP header's own account; the frame may be longer (padding).
+    pub(crate) end: usize,
+    /// The first of several fragments.
+    pub(crate) first_fragment: bool,
+}
+
+#[inline(always)]
+pub(crate) fn v4(frame: &Frame, network: usize) -> Result<Packet, Reason> {
+    let header: &[u8; 20] = frame.read(network)?;
+    let length = usize::from(header[0] & 0x0f) * 4;
+    if header[0] >> 4 != 4 || length < 20 {
+        return Err(Reason::Unparsable);
+    }
+    let fragment = u16::from_be_bytes([header[6], header[7]]);
+    if fragment & 0x1fff != 0 {
+        return Err(Reason::Fragment);
+    }
+    Ok(Packet {
+        source: Source::V4(vary([header[12], header[13], header[14], header[15]])),
+        protocol: header[9],
+        payload: network + length,
+        end: network + usize::from(u16::from_be_bytes([header[2], header[3]])),
+        first_fragment: fragment & 0x2000 != 0,
+    })
+}
+
+#[inline(always)]
+fn vary(address: [u8; 4]) -> [u8; 4] {
+    match VARY_SOURCES.load() {
+        0 => address,
+        // SAFETY: a helper without arguments.
+        sources => (unsafe { bpf_get_prandom_u32() } & (sources - 1)).to_be_bytes(),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn v6(frame: &Frame, network: usize) -> Result<Packet, Reason> {
+    let header: &[u8; 40] = frame.read(network)?;
+    if header[0] >> 4 != 6 {
+        return Err(Reason::Unparsable);
+    }
+    let mut address = [0; 16];
+    address.copy_from_slice(&header[8..24]);
+    let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let mut packet = Packet {
+        source: Source::V6(address),
+        protocol: header[6],
+        payload: network + 40,
+        end: network + 40 + stated,
+        first_fragment: false,
+    };
+    let mut extensions = 0;
+    while is_extension(packet.protocol) {
+        if extensions == MAX_EXTENSIONS {
+            return Err(Reason::Unparsable);
+        }
+        extensions += 1;
+        skip_extension(frame, &mut packet)?;
+    }
+    Ok(packet)
+}
+
+/// What the stack looks behind for a port. ESP is not among them: what follows is encrypted.
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY
+    )
+}
+
+/// Moves `packet` past the extension header that its payload begins with.
+#[inline(always)]
+fn skip_extension(frame: &Frame, packet: &mut Packet) -> Result<(), Reason> {
+    let header: &[u8; 8] = frame.read(packet.payload)?;
+    let units = usize::from(header[1]);
+    packet.payload += match packet.protocol {
+        FRAGMENT => {
+            let fragment = u16::from_be_bytes([header[2], header[3]]);
+            if fragment & 0xfff8 != 0 {
+                return Err(Reason::Fragment);
+            }
+            packet.first_fragment |= fragment & 1 != 0;
+            8
+        }
+        AUTHENTICATION => (units + 2) * 4,
+        _ => (units + 1) * 8,
+    };
+    packet.protocol = header[0];
+    Ok(())
+}
