@@ -143,7 +143,7 @@ impl Scope<'_> {
             file: self.origin.file.clone(),
             line: mark.line,
             column: mark.column,
-            resource: self.origin.resource.clone(),
+            resource: self.origin.resource.as_deref().map(clean),
             field: Some(clean(&mark.field)).filter(|field| !field.is_empty()),
             message: clean(&message),
             remedy: Some(clean(&remedy)).filter(|remedy| !remedy.is_empty()),
@@ -152,7 +152,7 @@ impl Scope<'_> {
 }
 
 /// Without control characters: what a file says must not steer the terminal it is shown on.
-pub(crate) fn clean(text: &str) -> String {
+fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_control() {
