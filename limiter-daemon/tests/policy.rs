@@ -3,11 +3,11 @@
 //!
 //! `BLESS=1 cargo test -p limiter-daemon --test policy` writes those texts anew; read the difference.
 
-#[path = "../src/cli/check.rs"]
-mod check;
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 use std::path::{Path, PathBuf};
 
+use limiter_daemon::cli::check;
 use limiter_daemon::policy;
 
 fn cases() -> Vec<PathBuf> {

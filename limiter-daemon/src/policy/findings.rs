@@ -43,10 +43,15 @@ impl Origin {
     }
 }
 
+/// How many findings are told.
+const MAX_FINDINGS: usize = 1000;
+
 /// All findings so far.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     list: Vec<Diagnostic>,
+    /// How many were found beyond [`MAX_FINDINGS`].
+    untold: usize,
 }
 
 impl Findings {
@@ -65,13 +70,27 @@ impl Findings {
             (&a.file, a.line, a.column, &a.field).cmp(&(&b.file, b.line, b.column, &b.field))
         });
         list.dedup();
+        if let Some(last) = list.last().filter(|_| self.untold > 0) {
+            list.push(Diagnostic {
+                severity: Severity::Error,
+                file: last.file.clone(),
+                line: 0,
+                column: 0,
+                resource: None,
+                field: None,
+                message: format!("{} more findings are not shown", self.untold),
+                remedy: Some("begin with the first".to_owned()),
+            });
+        }
         list
     }
 
     pub(crate) fn has_errors(&self) -> bool {
-        self.list
-            .iter()
-            .any(|found| found.severity == Severity::Error)
+        self.untold > 0
+            || self
+                .list
+                .iter()
+                .any(|found| found.severity == Severity::Error)
     }
 }
 
@@ -115,12 +134,16 @@ impl Scope<'_> {
     }
 
     fn add(&mut self, severity: Severity, mark: &Mark, message: String, remedy: String) {
+        if self.findings.list.len() >= MAX_FINDINGS {
+            self.findings.untold += 1;
+            return;
+        }
         self.findings.list.push(Diagnostic {
             severity,
             file: self.origin.file.clone(),
             line: mark.line,
             column: mark.column,
-            resource: self.origin.resource.clone(),
+            resource: self.origin.resource.as_deref().map(clean),
             field: Some(clean(&mark.field)).filter(|field| !field.is_empty()),
             message: clean(&message),
             remedy: Some(clean(&remedy)).filter(|remedy| !remedy.is_empty()),
@@ -129,7 +152,7 @@ impl Scope<'_> {
 }
 
 /// Without control characters: what a file says must not steer the terminal it is shown on.
-pub(crate) fn clean(text: &str) -> String {
+fn clean(text: &str) -> String {
     text.chars()
         .map(|c| {
             if c.is_control() {

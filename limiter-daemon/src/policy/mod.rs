@@ -4,12 +4,10 @@
 //! dialects (each resource checked by itself) → `compile` (references, attachment, precedence) →
 //! [`Plan`]. Findings are collected all the way, and only their end decides whether there is a plan.
 
-mod at;
 mod compile;
 mod decode;
 pub mod diagnostic;
 mod envoy_gateway;
-mod fault;
 mod findings;
 mod gateway_api;
 mod kinds;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::at::{At, Ignored};
+use super::decode::{At, Ignored};
 use super::findings::{Origin, Scope};
 use super::timestamp;
 

@@ -5,8 +5,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::at::{At, Ignored};
-use super::decode::decode;
+use super::decode::{At, Ignored, decode};
 use super::envoy_gateway::backend::{self, Backend};
 use super::envoy_gateway::backend_traffic_policy::{self, TrafficPolicy};
 use super::findings::{Findings, Mark, Origin, Scope};
@@ -47,6 +46,12 @@ impl Resources {
             .filter(of_kind)
             .map(|(_, name)| name.name.as_str())
             .collect()
+    }
+
+    /// A resource of this kind and name in another namespace.
+    pub(crate) fn elsewhere(&self, kind: Kind, name: &Name) -> Option<&Name> {
+        let same = |(found, other): &&(Kind, Name)| *found == kind && other.name == name.name;
+        self.seen.keys().find(same).map(|(_, other)| other)
     }
 
     /// Reads one document.

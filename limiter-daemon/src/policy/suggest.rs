@@ -25,36 +25,27 @@ pub(crate) fn nearest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// "did you mean `x`?", or "`what` may be ..." with all candidates.
+/// "did you mean `x`?", or else `intro` and all candidates.
 pub(crate) fn remedy<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str> + Clone,
     intro: &str,
 ) -> String {
-    nearest(word, candidates.clone()).map_or_else(
-        || {
-            listed(candidates).map_or_else(
-                || "there is none".to_owned(),
-                |names| format!("{intro} {names}"),
-            )
-        },
-        |near| format!("did you mean `{near}`?"),
-    )
+    match nearest(word, candidates.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("{intro} {}", listed(candidates)),
+    }
 }
 
-/// The names, quoted and separated by commas; `None` if there is none.
-fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let names: Vec<&str> = names.into_iter().collect();
-    let mut text = names
-        .iter()
-        .take(LISTED)
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > LISTED {
-        text.push_str(&format!(" and {} more", names.len() - LISTED));
+/// The names, quoted and separated by commas.
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
+    match names.get(..LISTED) {
+        Some(first) if names.len() > LISTED => {
+            format!("{} and {} more", first.join(", "), names.len() - LISTED)
+        }
+        _ => names.join(", "),
     }
-    (!names.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
@@ -71,6 +62,5 @@ mod tests {
             remedy("zz", units, "one of"),
             "one of `Second`, `Minute`, `Hour`"
         );
-        assert_eq!(remedy("zz", [], "one of"), "there is none");
     }
 }

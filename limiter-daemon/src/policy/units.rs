@@ -4,7 +4,7 @@ use limiter_common::Limit;
 use limiter_common::bucket::LimitError;
 use serde::Deserialize;
 
-use super::at::At;
+use super::decode::At;
 use super::findings::{Mark, Scope};
 
 const SECOND: u64 = 1_000_000_000;

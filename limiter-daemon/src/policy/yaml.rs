@@ -104,8 +104,14 @@ pub(crate) fn parse(document: Document<'_>, scope: &mut Scope<'_>) -> Option<Nod
                 column: place.column().max(1),
                 field: String::new(),
             };
-            let message = UserMessageFormatter.format_message(&error);
-            scope.error(&mark, format!("this is not valid YAML: {message}"), "");
+            let (message, remedy) = match &error {
+                serde_saphyr::Error::MultipleDocuments { .. } => (
+                    "another document begins here".into(),
+                    "write `---` on a line before it",
+                ),
+                _ => (UserMessageFormatter.format_message(&error), ""),
+            };
+            scope.error(&mark, format!("this is not valid YAML: {message}"), remedy);
             None
         }
     }

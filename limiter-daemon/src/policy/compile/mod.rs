@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
+use super::native::limiter_config::Config;
 use super::plan::{Backend, DaemonConfig, Plan};
 use super::resource::Name;
 use super::resources::Resources;
@@ -32,7 +33,9 @@ pub(crate) fn compile(resources: &Resources, findings: &mut Findings) -> Plan {
 }
 
 fn daemon(resources: &Resources, findings: &mut Findings) -> DaemonConfig {
-    let mut configs = resources.configs.values();
+    let mut configs: Vec<&Config> = resources.configs.values().collect();
+    configs.sort_by_key(|config| (&config.meta.origin.file, config.mark.line));
+    let mut configs = configs.into_iter();
     let first = configs.next();
     for other in configs {
         if let Some(first) = first {
@@ -74,8 +77,16 @@ fn missing(resources: &Resources, kind: Kind, name: &Name, mark: &Mark, scope: &
         return;
     }
     let names = resources.names(kind, &name.namespace);
+    let elsewhere = resources.elsewhere(kind, name);
     let kind = kind.name();
-    let intro = format!("the {kind}s of that namespace are");
-    let remedy = suggest::remedy(&name.name, names, &intro);
+    let remedy = match elsewhere {
+        Some(other) => format!("`{other}` is in another namespace"),
+        None if names.is_empty() => format!("the namespace `{}` has none", name.namespace),
+        None => suggest::remedy(
+            &name.name,
+            names,
+            &format!("the {kind}s of that namespace are"),
+        ),
+    };
     scope.error(mark, format!("there is no {kind} `{name}`"), remedy);
 }

@@ -68,12 +68,15 @@ pub(super) fn attach<'a>(resources: &'a Resources, findings: &mut Findings) -> P
     policies
 }
 
-/// Warns of limits on a Gateway that no route is under.
+/// Warns of limits on a Gateway that no route is under; of no use beside errors, which may be the reason.
 pub(super) fn warn_unused(
     policies: &Policies<'_>,
     listeners: &[Listener],
     findings: &mut Findings,
 ) {
+    if findings.has_errors() {
+        return;
+    }
     for ((kind, name), (policy, target)) in &policies.by_target {
         let Some(limits) = policy
             .limits

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use crate::policy::at::{At, Unsupported};
+use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::hostname::is_domain;
 use crate::policy::plan::Endpoint;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::local_limit::{self, RawLocal};
-use crate::policy::at::{At, Unsupported};
+use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api;
 use crate::policy::plan::LocalLimits;
@@ -165,7 +165,7 @@ fn lower_target(raw: RawTarget, meta: &Meta, scope: &mut Scope<'_>) -> Option<Ta
         (gateway_api::GROUP, "Gateway") => TargetKind::Gateway,
         (gateway_api::GROUP, "HTTPRoute") => TargetKind::HttpRoute,
         (gateway_api::GROUP, other) => {
-            let message = format!("a policy on a `{other}` is not supported");
+            let message = format!("`{other}` cannot be a target here");
             scope.error(
                 &raw.kind.mark,
                 message,

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::policy::at::{At, Unsupported};
+use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::route_match::{exact_value, header_name};
 use crate::policy::plan::{HeaderSelector, HeaderTest, LimitRule, LocalLimits};

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use serde::Deserialize;
 
 use super::hostname;
-use crate::policy::at::{At, Ignored, Unsupported};
+use crate::policy::decode::{At, Ignored, Unsupported};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::Hostname;
 use crate::policy::resource::{Meta, check_name};

@@ -1,6 +1,6 @@
 //! Hostnames of listeners and routes, and what they have in common.
 
-use crate::policy::at::At;
+use crate::policy::decode::At;
 use crate::policy::findings::Scope;
 use crate::policy::plan::Hostname;
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{GROUP, hostname, route_match};
-use crate::policy::at::{At, Ignored, Unsupported};
+use crate::policy::decode::{At, Ignored, Unsupported};
 use crate::policy::envoy_gateway;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{Hostname, RouteMatch};
@@ -167,7 +167,8 @@ fn parents(
                 .as_ref()
                 .or(parent.group.as_ref())
                 .map_or(&mark, |at| &at.mark);
-            let message = format!("a route cannot be attached to `{group}` `{kind}`");
+            let message =
+                format!("a route cannot be attached to a resource of the kind `{kind}` here");
             scope.error(place, message, format!("name a `Gateway` of `{GROUP}`"));
             continue;
         }
@@ -232,7 +233,7 @@ fn lower_backend(raw: RawBackendRef, meta: &Meta, scope: &mut Scope<'_>) -> Opti
             format!("{group} {kind}")
         };
         let message = format!(
-            "`{}` is a `{what}`, which is not supported yet",
+            "`{}` is of the kind `{what}`, which is not supported yet",
             raw.name.value
         );
         scope.error(

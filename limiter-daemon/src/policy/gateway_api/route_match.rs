@@ -1,10 +1,10 @@
 //! `matches` of an HTTPRoute.
 
 use http::{HeaderName, HeaderValue, Method};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::policy::at::{At, Unsupported};
+use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::plan::{HeaderMatch, PathMatch, RouteMatch, ValueMatch};
 
@@ -213,13 +213,17 @@ pub(crate) fn exact_value(value: &At<String>, scope: &mut Scope<'_>) -> Option<H
     parsed
 }
 
+/// Bytes that an expression may take when compiled.
+const MAX_REGEX: usize = 1 << 20;
+
 /// The expression as a match of the whole text; an absent one matches everything.
 fn regex_of(pattern: Option<&At<String>>, scope: &mut Scope<'_>) -> Option<Regex> {
     let Some(pattern) = pattern else {
         return Regex::new(".*").ok();
     };
     // Alone first: `a)(b` is wrong, but not between brackets.
-    match Regex::new(pattern).and_then(|_| Regex::new(&format!("^(?:{})$", pattern.value))) {
+    let compile = |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX).build();
+    match compile(pattern).and_then(|_| compile(&format!("^(?:{})$", pattern.value))) {
         Ok(regex) => Some(regex),
         Err(error) => {
             scope.error(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::policy::at::At;
+use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnExit};
 use crate::policy::resource::Meta;

@@ -3,7 +3,7 @@
 use limiter_common::Limit;
 use serde::Deserialize;
 
-use crate::policy::at::At;
+use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api;
 use crate::policy::resource::{Meta, Name};
@@ -93,7 +93,7 @@ fn lower_target(raw: RawTarget, meta: &Meta, scope: &mut Scope<'_>) -> Option<(N
         return None;
     }
     if raw.kind.value != "Gateway" {
-        let message = format!("a `{}` cannot be a target", raw.kind.value);
+        let message = format!("`{}` cannot be a target here", raw.kind.value);
         scope.error(
             &raw.kind.mark,
             message,

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de;
 
-use super::findings::Mark;
-use super::suggest;
+use crate::policy::findings::Mark;
+use crate::policy::suggest;
 
 /// Why a value cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +13,18 @@ pub(crate) struct Fault {
     pub(crate) mark: Mark,
     pub(crate) message: String,
     pub(crate) remedy: String,
-    /// A field is not there.
-    pub(crate) missing: bool,
+    pub(crate) cause: Cause,
+}
+
+/// What sort of fault it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    Wrong,
+    /// The field of this name is not there.
+    Missing(&'static str),
+    /// The field at this path was meant.
+    Misspelt(String),
+    Unsupported,
 }
 
 impl Fault {
@@ -23,7 +33,7 @@ impl Fault {
             mark,
             message: message.into(),
             remedy: remedy.into(),
-            missing: false,
+            cause: Cause::Wrong,
         }
     }
 
@@ -52,7 +62,7 @@ impl de::Error for Fault {
     fn missing_field(field: &'static str) -> Self {
         let message = format!("the field `{field}` is missing");
         Self {
-            missing: true,
+            cause: Cause::Missing(field),
             ..Self::new(Mark::none(), message, "")
         }
     }

@@ -1,7 +1,7 @@
 //! Field types that the decoder treats in a way of its own.
 //!
 //! Both reach it through serde's data model under a reserved type name, as `Spanned` types of other
-//! crates do; deserialized by anything else than [`super::decode`] they fail.
+//! crates do; deserialized by anything else than [`super::decoder`] they fail.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::findings::Mark;
+use crate::policy::findings::Mark;
 
 pub(super) const AT: &str = "$limiterd::At";
 pub(super) const UNSUPPORTED: &str = "$limiterd::Unsupported";
