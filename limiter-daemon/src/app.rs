@@ -101,7 +101,9 @@ impl Daemon {
         let clock = Clock::start();
         let worker_count = match config.workers {
             Some(count) => count,
-            None => std::thread::available_parallelism().context("cannot count CPUs")?.get(),
+            None => std::thread::available_parallelism()
+                .context("cannot count CPUs")?
+                .get(),
         };
 
         // Everything that can be refused comes before the kernel is touched.
@@ -115,7 +117,11 @@ impl Daemon {
         let state = Arc::new(State::new(config.max_buckets));
         let active = Active::new(&plan, Engine::compile(&plan, &state));
         let active = Arc::new(ArcSwap::from_pointee(active));
-        let shared = Shared { active: Arc::clone(&active), clock, counters: Arc::clone(&counters) };
+        let shared = Shared {
+            active: Arc::clone(&active),
+            clock,
+            counters: Arc::clone(&counters),
+        };
         let workers = Workers::start(worker_count, &shared).context("cannot start the workers")?;
         let kernel = start_kernel(&config, &plan)?;
 
@@ -129,7 +135,10 @@ impl Daemon {
             clock,
             kernel: kernel.clone(),
         };
-        let admin = Arc::new(Admin { status: Arc::clone(&status), metrics: Metrics::new(sources) });
+        let admin = Arc::new(Admin {
+            status: Arc::clone(&status),
+            metrics: Metrics::new(sources),
+        });
         let admin = admin::serve(tokio::net::TcpListener::from_std(admin_socket)?, admin);
 
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
@@ -140,8 +149,17 @@ impl Daemon {
         addresses.sort();
         tracing::info!(listeners = addresses.join(" "), admin = %config.admin, workers = worker_count, "ready");
         status.serving(notes);
-        let daemon =
-            Self { dir, config, state, active, workers, worker_count, served, kernel, status };
+        let daemon = Self {
+            dir,
+            config,
+            state,
+            active,
+            workers,
+            worker_count,
+            served,
+            kernel,
+            status,
+        };
         Ok((daemon, admin))
     }
 
@@ -161,7 +179,8 @@ impl Daemon {
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<()> {
-        let plan = load(&self.dir).map_err(|findings| anyhow::anyhow!("{}", findings.trim_end()))?;
+        let plan =
+            load(&self.dir).map_err(|findings| anyhow::anyhow!("{}", findings.trim_end()))?;
         if plan.daemon != self.config {
             tracing::warn!("changes of the LimiterConfig take effect at the next start");
         }
@@ -174,9 +193,15 @@ impl Daemon {
             .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(kernel) = &self.kernel {
-            kernel.lock().unwrap_or_else(PoisonError::into_inner).apply(&plan.network)?;
+            kernel
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .apply(&plan.network)?;
         }
-        self.active.store(Arc::new(Active::new(&plan, Engine::compile(&plan, &self.state))));
+        self.active.store(Arc::new(Active::new(
+            &plan,
+            Engine::compile(&plan, &self.state),
+        )));
         for (bind, listeners) in sockets {
             self.workers.listen(bind, listeners).await;
         }
@@ -197,7 +222,9 @@ impl Daemon {
         let drained = self.workers.drain(self.config.drain_timeout).await;
         if let Some(kernel) = self.kernel {
             let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-            kernel.stop(self.config.on_exit).context("cannot clean up in the kernel")?;
+            kernel
+                .stop(self.config.on_exit)
+                .context("cannot clean up in the kernel")?;
         }
         result?;
         if !drained {
@@ -209,7 +236,10 @@ impl Daemon {
 }
 
 fn binds(plan: &Plan) -> HashSet<SocketAddr> {
-    plan.listeners.iter().flat_map(|listener| listener.binds.iter().copied()).collect()
+    plan.listeners
+        .iter()
+        .flat_map(|listener| listener.binds.iter().copied())
+        .collect()
 }
 
 fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
@@ -223,7 +253,11 @@ fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc
 fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
     let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
     let describe = |a: &crate::l4::Attachment| {
-        let adopted = if a.adopted { ", adopted from an earlier run" } else { "" };
+        let adopted = if a.adopted {
+            ", adopted from an earlier run"
+        } else {
+            ""
+        };
         format!("xdp: {} {}{adopted}", a.interface, a.mode.name())
     };
     kernel.attachments().iter().map(describe).collect()

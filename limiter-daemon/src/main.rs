@@ -64,7 +64,8 @@ fn main() -> ExitCode {
 }
 
 fn check(dir: &Path) -> anyhow::Result<ExitCode> {
-    let code = cli::check::run(dir, &mut std::io::stdout().lock()).context("cannot write the findings")?;
+    let code =
+        cli::check::run(dir, &mut std::io::stdout().lock()).context("cannot write the findings")?;
     Ok(ExitCode::from(code))
 }
 

@@ -15,7 +15,8 @@ const USERS: &str = "      - clientSelectors: [{headers: [{name: x-user-id, type
       - clientSelectors: [{headers: [{name: x-user-id, type: Exact, value: heavy-user-123}]}]
         limit: {requests: 5, unit: Minute}
 ";
-const HEAVY: &str = "      - clientSelectors: [{headers: [{name: x-user-id, value: heavy-user-123}]}]
+const HEAVY: &str =
+    "      - clientSelectors: [{headers: [{name: x-user-id, value: heavy-user-123}]}]
         limit: {requests: 10, unit: Minute}
       - limit: {requests: 20, unit: Minute}
 ";

@@ -13,10 +13,7 @@ mod run;
 mod setup;
 mod test;
 mod tidy;
-#[expect(
-    dead_code,
-    reason = "xtask lints with it; the build script builds"
-)]
+#[expect(dead_code, reason = "xtask lints with it; the build script builds")]
 #[path = "../../limiter-daemon/build/toolchain.rs"]
 mod toolchain;
 

@@ -75,7 +75,10 @@ impl Sources {
         page.counters(
             "limiterd_policy_reloads",
             "Reloads of the policy files by result.",
-            [([("result", "applied")], reloads.applied), ([("result", "rejected")], reloads.rejected)],
+            [
+                ([("result", "applied")], reloads.applied),
+                ([("result", "rejected")], reloads.rejected),
+            ],
         )?;
         page.gauge(
             "limiterd_policy_last_reload_successful",
@@ -87,8 +90,16 @@ impl Sources {
     fn connections(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
-        page.counter("limiterd_downstream_cx", "Connections accepted.", read(&counters.connections))?;
-        page.gauge("limiterd_downstream_cx_active", "Connections open.", read(&counters.active))?;
+        page.counter(
+            "limiterd_downstream_cx",
+            "Connections accepted.",
+            read(&counters.connections),
+        )?;
+        page.gauge(
+            "limiterd_downstream_cx_active",
+            "Connections open.",
+            read(&counters.active),
+        )?;
         page.counter(
             "limiterd_downstream_cx_full",
             "Times that a worker waited with accepting because it had all the connections it may.",
@@ -110,11 +121,18 @@ impl Sources {
         let routes = self.state.routes();
         let rows = routes.iter().flat_map(|route| {
             CLASSES.iter().zip(&route.responses).map(|(class, count)| {
-                let labels = [("route", route.route.as_str()), ("response_code_class", class)];
+                let labels = [
+                    ("route", route.route.as_str()),
+                    ("response_code_class", class),
+                ];
                 (labels, count.load(Ordering::Relaxed))
             })
         });
-        page.counters("limiterd_downstream_rq", "Requests answered, by route and class of status.", rows)
+        page.counters(
+            "limiterd_downstream_rq",
+            "Requests answered, by route and class of status.",
+            rows,
+        )
     }
 
     fn limits(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -136,7 +154,11 @@ impl Sources {
         )?;
         let table = self.state.table();
         let to_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        page.gauge("limiterd_buckets_capacity", "Buckets that fit.", to_u64(table.capacity()))?;
+        page.gauge(
+            "limiterd_buckets_capacity",
+            "Buckets that fit.",
+            to_u64(table.capacity()),
+        )?;
         page.gauge(
             "limiterd_buckets_live",
             "Buckets that are not full.",
@@ -157,13 +179,29 @@ impl Sources {
         let modes: Vec<_> = kernel
             .attachments()
             .iter()
-            .map(|a| ([("interface", a.interface.clone()), ("mode", a.mode.name().to_owned())], 1))
+            .map(|a| {
+                (
+                    [
+                        ("interface", a.interface.clone()),
+                        ("mode", a.mode.name().to_owned()),
+                    ],
+                    1,
+                )
+            })
             .collect();
-        page.gauges("limiterd_xdp_attached", "1 for each interface that the XDP program is on.", modes)?;
+        page.gauges(
+            "limiterd_xdp_attached",
+            "1 for each interface that the XDP program is on.",
+            modes,
+        )?;
         match kernel.counters() {
             Ok(counters) => {
                 let rows = counters.iter().map(|counter| {
-                    let verdict = if counter.reason.is_drop() { "dropped" } else { "passed" };
+                    let verdict = if counter.reason.is_drop() {
+                        "dropped"
+                    } else {
+                        "passed"
+                    };
                     let labels = [
                         ("policy", counter.policy.as_deref().unwrap_or("")),
                         ("reason", counter.reason.name()),
@@ -171,7 +209,11 @@ impl Sources {
                     ];
                     (labels, counter.packets)
                 });
-                page.counters("limiterd_xdp_packets", "Packets, by policy, reason and verdict.", rows)
+                page.counters(
+                    "limiterd_xdp_packets",
+                    "Packets, by policy, reason and verdict.",
+                    rows,
+                )
             }
             Err(error) => {
                 tracing::error!(%error, "kernel counters cannot be read");
@@ -187,11 +229,16 @@ struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 impl Page<'_, '_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
-        metric.encode(self.0.encode_descriptor(name, help, None, MetricType::Counter)?)
+        metric.encode(
+            self.0
+                .encode_descriptor(name, help, None, MetricType::Counter)?,
+        )
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(value).encode(encoder)
     }
 
@@ -201,8 +248,12 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        family(encoder, rows, |value, encoder| ConstCounter::new(value).encode(encoder))
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        family(encoder, rows, |value, encoder| {
+            ConstCounter::new(value).encode(encoder)
+        })
     }
 
     fn gauges<L: EncodeLabelSet>(
@@ -211,8 +262,12 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        family(encoder, rows, |value, encoder| ConstGauge::new(value).encode(encoder))
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        family(encoder, rows, |value, encoder| {
+            ConstGauge::new(value).encode(encoder)
+        })
     }
 }
 

@@ -42,7 +42,9 @@ pub struct Admin {
 pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     use anyhow::Context as _;
     let listener = TcpListener::bind(address).with_context(|| {
-        format!("cannot listen on admin address {address}; set spec.admin.address of the LimiterConfig")
+        format!(
+            "cannot listen on admin address {address}; set spec.admin.address of the LimiterConfig"
+        )
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -71,8 +73,13 @@ pub async fn serve(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT);
+            if let Err(error) = builder
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+            {
                 tracing::debug!(%error, "admin: connection ended");
             }
         });
@@ -87,7 +94,11 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         "/live" => text(StatusCode::OK, "live\n".to_owned()),
         "/ready" => {
             let (ready, report) = admin.status.report();
-            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
             text(status, report)
         }
         "/metrics" => match admin.metrics.encode() {
@@ -99,13 +110,19 @@ fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
             }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },
-        _ => text(StatusCode::NOT_FOUND, "try /live, /ready or /metrics\n".to_owned()),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "try /live, /ready or /metrics\n".to_owned(),
+        ),
     }
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

@@ -98,8 +98,10 @@ impl Status {
             let _infallible = writeln!(report, "{note}");
         }
         if let Some(reason) = &state.rejected {
-            let _infallible =
-                writeln!(report, "last reload rejected, the previous policy goes on:\n{reason}");
+            let _infallible = writeln!(
+                report,
+                "last reload rejected, the previous policy goes on:\n{reason}"
+            );
         }
         (ready, report)
     }
@@ -125,6 +127,13 @@ mod tests {
         assert_eq!(status.report(), (true, "ready\nxdp: lo generic\n".into()));
         status.draining();
         assert!(!status.report().0);
-        assert_eq!(status.reloads(), Reloads { applied: 1, rejected: 1, last_succeeded: true });
+        assert_eq!(
+            status.reloads(),
+            Reloads {
+                applied: 1,
+                rejected: 1,
+                last_succeeded: true
+            }
+        );
     }
 }

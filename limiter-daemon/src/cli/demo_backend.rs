@@ -22,14 +22,18 @@ use tokio::task::JoinSet;
 /// # Errors
 /// When the address cannot be listened on.
 pub fn run(address: SocketAddr) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(address))
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve(address))
 }
 
 async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener =
-        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "demo backend ready");
     let mut connections = JoinSet::new();
     loop {
@@ -41,7 +45,10 @@ async fn serve(address: SocketAddr) -> anyhow::Result<()> {
         };
         connections.spawn(async move {
             let service = service_fn(|request| async move { Ok::<_, Infallible>(echo(&request)) });
-            if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            if let Err(error) = http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+            {
                 tracing::debug!(%error, "connection ended");
             }
         });
@@ -51,9 +58,15 @@ async fn serve(address: SocketAddr) -> anyhow::Result<()> {
 fn echo(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let mut text = format!("demo backend: {} {}\n", request.method(), request.uri());
     for (name, value) in request.headers() {
-        text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes())));
+        text.push_str(&format!(
+            "{name}: {}\n",
+            String::from_utf8_lossy(value.as_bytes())
+        ));
     }
     let mut response = Response::new(Full::new(Bytes::from(text)));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     response
 }

@@ -85,8 +85,13 @@ mod tests {
 
     #[test]
     fn endpoints_take_turns() {
-        let endpoints = (1..=3).map(|n| Endpoint::Ip([127, 0, 0, n].into(), 80)).collect();
-        let balancer = Balancer::new(&Backend { name: "d/b".into(), endpoints });
+        let endpoints = (1..=3)
+            .map(|n| Endpoint::Ip([127, 0, 0, n].into(), 80))
+            .collect();
+        let balancer = Balancer::new(&Backend {
+            name: "d/b".into(),
+            endpoints,
+        });
         let seen: Vec<_> = (0..6).map(|_| balancer.next()).collect();
         assert_eq!(seen, [0, 1, 2, 0, 1, 2].map(Some));
     }
@@ -94,8 +99,9 @@ mod tests {
     #[test]
     fn weights_are_shares() {
         let weights = [(7, 90), (8, 10), (9, 0)];
-        let choice =
-            WeightedChoice::new(&weights.map(|(backend, weight)| WeightedBackend { backend, weight }));
+        let choice = WeightedChoice::new(
+            &weights.map(|(backend, weight)| WeightedBackend { backend, weight }),
+        );
         let mut hits = [0u32; 10];
         for _ in 0..10_000 {
             hits[choice.next().unwrap()] += 1;
@@ -108,6 +114,13 @@ mod tests {
     #[test]
     fn no_weight_is_no_backend() {
         assert_eq!(WeightedChoice::new(&[]).next(), None);
-        assert_eq!(WeightedChoice::new(&[WeightedBackend { backend: 1, weight: 0 }]).next(), None);
+        assert_eq!(
+            WeightedChoice::new(&[WeightedBackend {
+                backend: 1,
+                weight: 0
+            }])
+            .next(),
+            None
+        );
     }
 }

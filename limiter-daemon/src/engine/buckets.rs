@@ -39,7 +39,9 @@ impl bucket::Cell for Tat {
     }
 
     fn compare_exchange(&self, seen: u64, next: u64) -> Result<(), u64> {
-        self.0.compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst).map(drop)
+        self.0
+            .compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst)
+            .map(drop)
     }
 }
 
@@ -85,7 +87,10 @@ pub enum Bucket<'a> {
     /// The caller's single bucket, or one of its aggregate buckets.
     Shared(&'a Tat),
     /// A bucket of the key's own.
-    Own { table: &'a BucketTable, key: BucketKey },
+    Own {
+        table: &'a BucketTable,
+        key: BucketKey,
+    },
 }
 
 impl BucketTable {
@@ -110,7 +115,11 @@ impl BucketTable {
     /// Buckets that hold a debt at `now`. Walks the table: for metrics, not for decisions.
     #[must_use]
     pub fn live(&self, now: u64) -> usize {
-        self.sets.iter().flat_map(|set| &set.0).filter(|slot| slot.tat.get() > now).count()
+        self.sets
+            .iter()
+            .flat_map(|set| &set.0)
+            .filter(|slot| slot.tat.get() > now)
+            .count()
     }
 
     /// How often a key found both its sets full of live buckets.
@@ -149,7 +158,8 @@ impl BucketTable {
     }
 
     fn find(&self, key: BucketKey) -> Option<&Slot> {
-        self.candidates(key).find(|slot| slot.key.load(Ordering::SeqCst) == key.0)
+        self.candidates(key)
+            .find(|slot| slot.key.load(Ordering::SeqCst) == key.0)
     }
 
     /// Makes `key` the owner of a slot that is free or due. `false` if there is none.
@@ -169,13 +179,16 @@ impl BucketTable {
                 return false;
             }
             let swap = |from, to| {
-                slot.key.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+                slot.key
+                    .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+                    .is_ok()
             };
             if !swap(owner, IN_TRANSITION) {
                 return false;
             }
             let due = bucket::Cell::load(&slot.tat) <= now;
-            slot.key.store(if due { key.0 } else { owner }, Ordering::SeqCst);
+            slot.key
+                .store(if due { key.0 } else { owner }, Ordering::SeqCst);
             due
         })
     }

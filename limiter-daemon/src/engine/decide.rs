@@ -79,10 +79,17 @@ impl LimitSet {
     /// Charges a request with these headers at `now` against every rule that it meets, or against
     /// none if any is over its limit.
     pub fn decide(&self, headers: &HeaderMap, now: u64) -> Outcome {
-        let mut met: SmallVec<[Met<'_>; INLINE]> =
-            self.rules.iter().filter_map(|rule| rule.meet(headers, now)).collect();
+        let mut met: SmallVec<[Met<'_>; INLINE]> = self
+            .rules
+            .iter()
+            .filter_map(|rule| rule.meet(headers, now))
+            .collect();
         if met.is_empty() {
-            met.extend(self.default.as_ref().and_then(|rule| rule.meet(headers, now)));
+            met.extend(
+                self.default
+                    .as_ref()
+                    .and_then(|rule| rule.meet(headers, now)),
+            );
         }
         let denied = charge_all(&met, now);
         if denied.is_none() {
@@ -90,13 +97,19 @@ impl LimitSet {
                 met.rule.scope.admitted.fetch_add(1, Ordering::Relaxed);
             }
         }
-        Outcome { statuses: met.iter().map(|met| met.status(now)).collect(), denied }
+        Outcome {
+            statuses: met.iter().map(|met| met.status(now)).collect(),
+            denied,
+        }
     }
 }
 
 impl Rule {
     fn compile(rule: &LimitRule, route: &str, state: &State) -> Self {
-        let distinct = rule.selectors.iter().any(|s| matches!(s.test, HeaderTest::Each));
+        let distinct = rule
+            .selectors
+            .iter()
+            .any(|s| matches!(s.test, HeaderTest::Each));
         Self {
             selectors: rule.selectors.clone(),
             limit: rule.limit,
@@ -107,7 +120,11 @@ impl Rule {
     }
 
     fn meet(&self, headers: &HeaderMap, now: u64) -> Option<Met<'_>> {
-        if !self.selectors.iter().all(|selector| matches(selector, headers)) {
+        if !self
+            .selectors
+            .iter()
+            .all(|selector| matches(selector, headers))
+        {
             return None;
         }
         let bucket = if self.distinct {
@@ -153,7 +170,10 @@ fn has_value(headers: &HeaderMap, selector: &HeaderSelector, wanted: &HeaderValu
         return false;
     };
     for line in lines {
-        let Some(after) = rest.strip_prefix(b",").and_then(|r| r.strip_prefix(line.as_bytes())) else {
+        let Some(after) = rest
+            .strip_prefix(b",")
+            .and_then(|r| r.strip_prefix(line.as_bytes()))
+        else {
             return false;
         };
         rest = after;
@@ -180,7 +200,10 @@ impl Met<'_> {
 
     fn denied(&self, wait: u64) -> Denied {
         self.rule.scope.limited.fetch_add(1, Ordering::Relaxed);
-        Denied { wait, scope: Arc::clone(&self.rule.scope) }
+        Denied {
+            wait,
+            scope: Arc::clone(&self.rule.scope),
+        }
     }
 }
 

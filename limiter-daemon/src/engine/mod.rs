@@ -44,6 +44,9 @@ impl Engine {
             })
             .collect();
         let backends = plan.backends.iter().map(Balancer::new).collect();
-        Self { listeners, backends }
+        Self {
+            listeners,
+            backends,
+        }
     }
 }

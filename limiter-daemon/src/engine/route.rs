@@ -56,16 +56,25 @@ impl RouteTable {
         for plan in &listener.routes {
             let route = Arc::new(Route {
                 name: plan.name.clone(),
-                limits: plan.limits.as_ref().map(|l| LimitSet::compile(l, &plan.name, state)),
+                limits: plan
+                    .limits
+                    .as_ref()
+                    .map(|l| LimitSet::compile(l, &plan.name, state)),
                 stats: state.route_stats(&plan.name),
             });
             for rule in &plan.rules {
                 let backends = WeightedChoice::new(&rule.backends);
-                let shared = Arc::new(Rule { route: Arc::clone(&route), backends });
+                let shared = Arc::new(Rule {
+                    route: Arc::clone(&route),
+                    backends,
+                });
                 for condition in &rule.matches {
                     for hostname in &plan.hostnames {
                         let rule = Arc::clone(&shared);
-                        table.host(hostname).push(Entry { condition: condition.clone(), rule });
+                        table.host(hostname).push(Entry {
+                            condition: condition.clone(),
+                            rule,
+                        });
                     }
                 }
             }
@@ -90,9 +99,15 @@ impl RouteTable {
     }
 
     fn sort(&mut self) {
-        self.wildcard.sort_by_key(|(suffix, _)| Reverse(suffix.len()));
+        self.wildcard
+            .sort_by_key(|(suffix, _)| Reverse(suffix.len()));
         let wildcard = self.wildcard.iter_mut().map(|(_, entries)| entries);
-        for entries in self.exact.values_mut().chain(wildcard).chain([&mut self.any]) {
+        for entries in self
+            .exact
+            .values_mut()
+            .chain(wildcard)
+            .chain([&mut self.any])
+        {
             entries.sort_by_key(|entry| Reverse(precedence(&entry.condition)));
         }
     }
@@ -144,7 +159,12 @@ fn precedence(condition: &RouteMatch) -> (u8, usize, bool, usize) {
         PathMatch::Regex(regex) => (1, regex.as_str().len()),
         PathMatch::Prefix(prefix) => (0, prefix.len()),
     };
-    (kind, length, condition.method.is_some(), condition.headers.len())
+    (
+        kind,
+        length,
+        condition.method.is_some(),
+        condition.headers.len(),
+    )
 }
 
 impl RouteMatch {
@@ -170,10 +190,13 @@ impl PathMatch {
 impl HeaderMatch {
     /// Of several lines of one header, any may match.
     fn matches(&self, headers: &HeaderMap) -> bool {
-        headers.get_all(&self.name).iter().any(|value| match &self.value {
-            ValueMatch::Exact(wanted) => wanted == value,
-            ValueMatch::Regex(regex) => value.to_str().is_ok_and(|value| regex.is_match(value)),
-        })
+        headers
+            .get_all(&self.name)
+            .iter()
+            .any(|value| match &self.value {
+                ValueMatch::Exact(wanted) => wanted == value,
+                ValueMatch::Regex(regex) => value.to_str().is_ok_and(|value| regex.is_match(value)),
+            })
     }
 }
 

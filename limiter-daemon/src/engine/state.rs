@@ -129,7 +129,11 @@ impl State {
 }
 
 /// The living value under `name`, or a new one.
-fn named<T>(map: &Mutex<HashMap<String, Weak<T>>>, name: String, make: impl FnOnce() -> T) -> Arc<T> {
+fn named<T>(
+    map: &Mutex<HashMap<String, Weak<T>>>,
+    name: String,
+    make: impl FnOnce() -> T,
+) -> Arc<T> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(living) = map.get(&name).and_then(Weak::upgrade) {
         return living;
@@ -143,8 +147,10 @@ fn named<T>(map: &Mutex<HashMap<String, Weak<T>>>, name: String, make: impl FnOn
 fn living<T>(map: &Mutex<HashMap<String, Weak<T>>>) -> Vec<Arc<T>> {
     let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
     map.retain(|_, weak| weak.strong_count() > 0);
-    let mut all: Vec<_> =
-        map.iter().filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?))).collect();
+    let mut all: Vec<_> = map
+        .iter()
+        .filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?)))
+        .collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     all.into_iter().map(|(_, value)| value).collect()
 }

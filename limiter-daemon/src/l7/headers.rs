@@ -38,7 +38,10 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     if let Some(te) = headers.remove(header::TE)
-        && te.to_str().is_ok_and(|te| te.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")))
+        && te.to_str().is_ok_and(|te| {
+            te.split(',')
+                .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
+        })
     {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -47,7 +50,14 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Fields that a `Connection` header cannot remove: a client must not be able to take away what
 /// routing, limits or the upstream rely on.
 fn is_end_to_end(name: &HeaderName) -> bool {
-    [header::HOST, header::CONTENT_LENGTH, header::COOKIE, header::AUTHORIZATION, header::TE].contains(name)
+    [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::COOKIE,
+        header::AUTHORIZATION,
+        header::TE,
+    ]
+    .contains(name)
         || [X_FORWARDED_FOR, X_FORWARDED_PROTO].contains(name)
 }
 
@@ -94,8 +104,12 @@ mod tests {
             ("x-end", "1"),
         ]);
         strip_hop_by_hop(&mut map);
-        let left =
-            headers(&[("host", "h"), ("te", "trailers"), ("x-forwarded-for", "1.2.3.4"), ("x-end", "1")]);
+        let left = headers(&[
+            ("host", "h"),
+            ("te", "trailers"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-end", "1"),
+        ]);
         assert_eq!(map, left);
     }
 
@@ -107,8 +121,10 @@ mod tests {
             ("x-forwarded-proto", "https"),
         ]);
         add_forwarded(&mut map, "::ffff:10.0.0.7".parse().unwrap());
-        let wanted =
-            headers(&[("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.7"), ("x-forwarded-proto", "http")]);
+        let wanted = headers(&[
+            ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.7"),
+            ("x-forwarded-proto", "http"),
+        ]);
         assert_eq!(map, wanted);
     }
 }

@@ -10,7 +10,9 @@ const BACKLOG: i32 = 4096;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; is another process there, or the address not on this host?")]
+#[error(
+    "cannot listen on {address}: {source}; is another process there, or the address not on this host?"
+)]
 pub struct BindError {
     pub address: SocketAddr,
     #[source]
@@ -38,7 +40,11 @@ pub fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, Bin
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if share {
@@ -61,7 +67,10 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let error = bind(address, 2).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot listen on {address}: ")), "{error}");
+        assert!(
+            error.starts_with(&format!("cannot listen on {address}: ")),
+            "{error}"
+        );
         drop(taken);
         assert_eq!(bind(address, 2).unwrap().len(), 2);
     }

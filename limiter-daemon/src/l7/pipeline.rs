@@ -42,13 +42,22 @@ impl Active {
             .enumerate()
             .flat_map(|(index, listener)| listener.binds.iter().map(move |bind| (*bind, index)))
             .collect();
-        let authorities =
-            engine.backends.iter().map(|b| b.endpoints().iter().map(authority).collect()).collect();
-        Self { engine, bound, authorities }
+        let authorities = engine
+            .backends
+            .iter()
+            .map(|b| b.endpoints().iter().map(authority).collect())
+            .collect();
+        Self {
+            engine,
+            bound,
+            authorities,
+        }
     }
 
     fn listener(&self, bind: SocketAddr) -> Option<&Listener> {
-        self.bound.get(&bind).map(|index| &self.engine.listeners[*index])
+        self.bound
+            .get(&bind)
+            .map(|index| &self.engine.listeners[*index])
     }
 
     fn endpoint(&self, backend: usize) -> Option<Authority> {
@@ -84,8 +93,16 @@ struct Decided {
 
 impl Pipeline {
     /// Answers a request: route, client address, local limits, upstream, response headers, metrics.
-    pub(super) async fn serve(&self, from: Downstream, mut request: Request<Incoming>) -> Response<Body> {
-        let Decided { stats, outcome, target } = match self.decide(from, &request) {
+    pub(super) async fn serve(
+        &self,
+        from: Downstream,
+        mut request: Request<Incoming>,
+    ) -> Response<Body> {
+        let Decided {
+            stats,
+            outcome,
+            target,
+        } = match self.decide(from, &request) {
             Ok(decided) => decided,
             Err(refusal) => {
                 self.counters.unrouted.fetch_add(1, Ordering::Relaxed);
@@ -122,7 +139,14 @@ impl Pipeline {
         let host = host(request)?;
         let rule = active
             .listener(from.bind)
-            .and_then(|l| l.routes.find(&host, request.uri().path(), request.method(), request.headers()))
+            .and_then(|l| {
+                l.routes.find(
+                    &host,
+                    request.uri().path(),
+                    request.method(),
+                    request.headers(),
+                )
+            })
             .ok_or(Refusal::NoRoute)?;
         let limits = rule.route.limits.as_ref();
         let outcome = limits.map(|limits| limits.decide(request.headers(), self.clock.now()));
@@ -130,11 +154,18 @@ impl Pipeline {
         let target = match denied {
             Some(denied) => Err(Refusal::Limited { wait: denied.wait }),
             None => {
-                let backend = rule.backends.next().and_then(|backend| active.endpoint(backend));
+                let backend = rule
+                    .backends
+                    .next()
+                    .and_then(|backend| active.endpoint(backend));
                 backend.ok_or(Refusal::NoBackend)
             }
         };
-        Ok(Decided { stats: Arc::clone(&rule.route.stats), outcome, target })
+        Ok(Decided {
+            stats: Arc::clone(&rule.route.stats),
+            outcome,
+            target,
+        })
     }
 }
 
@@ -165,7 +196,10 @@ fn host(request: &Request<Incoming>) -> Result<Cow<'_, str>, Refusal> {
 /// Makes the request fit to forward.
 fn prepare(from: Downstream, request: &mut Request<Incoming>) {
     // HTTP/2 and absolute targets carry the host in the target; HTTP/1.1 upstreams want the header.
-    let authority = request.uri().authority().map(|a| HeaderValue::from_str(a.as_str()));
+    let authority = request
+        .uri()
+        .authority()
+        .map(|a| HeaderValue::from_str(a.as_str()));
     let headers = request.headers_mut();
     if let Some(Ok(host)) = authority {
         headers.insert(HOST, host);

@@ -82,7 +82,11 @@ impl Refusal {
 /// writes): those of the rule with the fewest tokens left, the first of equals; with the quotas of
 /// all in `X-RateLimit-Limit`.
 pub(super) fn add_rate_limit_headers(headers: &mut HeaderMap, outcome: &Outcome) {
-    let Some(tightest) = outcome.statuses.iter().min_by_key(|status| status.remaining) else {
+    let Some(tightest) = outcome
+        .statuses
+        .iter()
+        .min_by_key(|status| status.remaining)
+    else {
         return;
     };
     headers.insert(LIMIT, quotas(tightest, &outcome.statuses));
@@ -112,13 +116,27 @@ mod tests {
     use super::*;
 
     fn status(quota: u64, window: u64, remaining: u64, reset: u64) -> Status {
-        Status { quota, window, remaining, reset }
+        Status {
+            quota,
+            window,
+            remaining,
+            reset,
+        }
     }
 
     fn written(statuses: smallvec::SmallVec<[Status; 4]>) -> Vec<String> {
         let mut headers = HeaderMap::new();
-        add_rate_limit_headers(&mut headers, &Outcome { statuses, denied: None });
-        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect()
+        add_rate_limit_headers(
+            &mut headers,
+            &Outcome {
+                statuses,
+                denied: None,
+            },
+        );
+        headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect()
     }
 
     #[test]
@@ -126,9 +144,17 @@ mod tests {
         assert_eq!(written(smallvec![]), [""; 0]);
         assert_eq!(
             written(smallvec![status(100, 60, 99, 600_000_000)]),
-            ["x-ratelimit-limit: 100, 100;w=60", "x-ratelimit-remaining: 99", "x-ratelimit-reset: 1"]
+            [
+                "x-ratelimit-limit: 100, 100;w=60",
+                "x-ratelimit-remaining: 99",
+                "x-ratelimit-reset: 1"
+            ]
         );
-        let two = smallvec![status(1000, 3600, 7, 1), status(10, 1, 7, 2), status(5, 1, 8, 3)];
+        let two = smallvec![
+            status(1000, 3600, 7, 1),
+            status(10, 1, 7, 2),
+            status(5, 1, 8, 3)
+        ];
         assert_eq!(
             written(two),
             [

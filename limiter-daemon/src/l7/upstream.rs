@@ -52,10 +52,15 @@ impl Upstreams {
         let mut uri = http::uri::Parts::default();
         uri.scheme = Some(Scheme::HTTP);
         uri.authority = Some(authority);
-        uri.path_and_query =
-            Some(request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")));
-        *request.uri_mut() =
-            Uri::from_parts(uri).map_err(|_invalid| Refusal::BadRequest("the request target is not a URI"))?;
+        uri.path_and_query = Some(
+            request
+                .uri()
+                .path_and_query()
+                .cloned()
+                .unwrap_or(PathAndQuery::from_static("/")),
+        );
+        *request.uri_mut() = Uri::from_parts(uri)
+            .map_err(|_invalid| Refusal::BadRequest("the request target is not a URI"))?;
         *request.version_mut() = Version::HTTP_11;
         match tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),

@@ -77,13 +77,17 @@ impl Workers {
     /// When a thread or a runtime cannot be made.
     pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
         let start = |index| Worker::start(index, shared.clone());
-        Ok(Self { workers: (0..count).map(start).collect::<io::Result<_>>()? })
+        Ok(Self {
+            workers: (0..count).map(start).collect::<io::Result<_>>()?,
+        })
     }
 
     /// Serves `address` with `listeners`, one for each worker (see [`super::listener::bind`]).
     pub async fn listen(&self, address: SocketAddr, listeners: Vec<TcpListener>) {
         for (worker, listener) in self.workers.iter().zip(listeners) {
-            worker.send(Command::Listen(HashMap::from([(address, listener)]))).await;
+            worker
+                .send(Command::Listen(HashMap::from([(address, listener)])))
+                .await;
         }
     }
 
@@ -96,11 +100,20 @@ impl Workers {
 
     /// Returns when a worker has ended that was not told to.
     pub async fn died(&mut self) {
-        let died = self.workers.iter_mut().map(|worker| Box::pin(&mut worker.died));
+        let died = self
+            .workers
+            .iter_mut()
+            .map(|worker| Box::pin(&mut worker.died));
         let mut died: Vec<_> = died.collect();
         std::future::poll_fn(|cx| {
-            let ended = died.iter_mut().any(|died| died.as_mut().poll(cx).is_ready());
-            if ended { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            let ended = died
+                .iter_mut()
+                .any(|died| died.as_mut().poll(cx).is_ready());
+            if ended {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
         })
         .await;
     }
@@ -111,21 +124,33 @@ impl Workers {
         for worker in &self.workers {
             worker.send(Command::Drain(timeout)).await;
         }
-        let join = move || self.workers.into_iter().all(|worker| worker.thread.join().is_ok());
+        let join = move || {
+            self.workers
+                .into_iter()
+                .all(|worker| worker.thread.join().is_ok())
+        };
         tokio::task::spawn_blocking(join).await.unwrap_or(false)
     }
 }
 
 impl Worker {
     fn start(index: usize, shared: Shared) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (commands, inbox) = mpsc::channel(16);
         let (alive, died) = oneshot::channel();
-        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            let _alive: oneshot::Sender<Infallible> = alive;
-            runtime.block_on(run(inbox, shared));
-        })?;
-        Ok(Self { commands, thread, died })
+        let thread = std::thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .spawn(move || {
+                let _alive: oneshot::Sender<Infallible> = alive;
+                runtime.block_on(run(inbox, shared));
+            })?;
+        Ok(Self {
+            commands,
+            thread,
+            died,
+        })
     }
 
     /// A worker that is gone is noticed by [`Workers::died`], not here.
@@ -152,7 +177,13 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
                 for (bind, socket) in sockets {
                     let (stop, stopped) = oneshot::channel();
                     stops.insert(bind, stop);
-                    loops.spawn(accept(bind, socket, Arc::clone(&pipeline), Arc::clone(&room), stopped));
+                    loops.spawn(accept(
+                        bind,
+                        socket,
+                        Arc::clone(&pipeline),
+                        Arc::clone(&room),
+                        stopped,
+                    ));
                 }
             }
             // Dropping the sender stops the loop with time enough to finish.
@@ -217,14 +248,20 @@ async fn accept(
                 });
             }
             Err(error) => {
-                pipeline.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                pipeline
+                    .counters
+                    .accept_errors
+                    .fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%bind, %error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     };
     drop(listener);
-    if tokio::time::timeout(timeout, graceful.shutdown()).await.is_err() {
+    if tokio::time::timeout(timeout, graceful.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!(%bind, "requests in flight were cut off");
     }
 }
@@ -258,7 +295,10 @@ async fn connection(
         watcher.watch(builder.serve_connection(io, service)).await
     } else {
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD as usize);
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(MAX_HEAD as usize);
         watcher.watch(builder.serve_connection(io, service)).await
     };
     if let Err(error) = served {

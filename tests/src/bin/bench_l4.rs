@@ -16,16 +16,30 @@ const REPEAT: u32 = 2_000_000;
 const MAX_SOURCES: u32 = 1 << 17;
 
 /// (what, sources drawn from; 0: one)
-const SOURCES: [(&str, u32); 3] = [("one source", 0), ("64 Ki sources", 1 << 16), ("random sources", 1 << 31)];
+const SOURCES: [(&str, u32); 3] = [
+    ("one source", 0),
+    ("64 Ki sources", 1 << 16),
+    ("random sources", 1 << 31),
+];
 
 fn main() -> Result<()> {
-    let plenty = Limit { interval: 1, tolerance: 1 << 61 };
-    let none = Limit { interval: 1 << 61, tolerance: 1 << 61 };
+    let plenty = Limit {
+        interval: 1,
+        tolerance: 1 << 61,
+    };
+    let none = Limit {
+        interval: 1 << 61,
+        tolerance: 1 << 61,
+    };
     println!("| packets | bare drop, ns | limiter, ns | bare / limiter | [min..max] |");
     println!("|---|---|---|---|---|");
     for (what, vary_sources) in SOURCES {
         for (how, limit) in [("within the limit", plenty), ("over the limit", none)] {
-            let settings = Settings { max_sources: MAX_SOURCES, real_clock: true, vary_sources };
+            let settings = Settings {
+                max_sources: MAX_SOURCES,
+                real_clock: true,
+                vary_sources,
+            };
             let mut trial = Trial::new(settings)?;
             trial.apply(&[NetworkPolicy {
                 name: "bench/bench".to_owned(),
@@ -46,7 +60,9 @@ fn row(what: &str, trial: &Trial) -> Result<()> {
     let mut ratios = Vec::new();
     // The first round fills the table and the caches, and is not counted.
     for round in 0..=ROUNDS {
-        let of = |program| Ok::<_, anyhow::Error>(trial.run(program, &packet, REPEAT)?.nanos_per_packet.max(1));
+        let of = |program| {
+            Ok::<_, anyhow::Error>(trial.run(program, &packet, REPEAT)?.nanos_per_packet.max(1))
+        };
         let (drop, limiter) = (of(Program::BareDrop)?, of(Program::Limiter)?);
         if round > 0 {
             bare.push(drop);
@@ -70,7 +86,9 @@ fn row(what: &str, trial: &Trial) -> Result<()> {
 }
 
 fn to_f64(nanos: u64) -> Result<f64> {
-    Ok(f64::from(u32::try_from(nanos).context("a packet takes seconds")?))
+    Ok(f64::from(
+        u32::try_from(nanos).context("a packet takes seconds")?,
+    ))
 }
 
 fn syn() -> Result<Vec<u8>> {

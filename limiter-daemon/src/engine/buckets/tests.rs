@@ -1,8 +1,13 @@
+//! The table under collisions, pressure and threads.
+
 use std::thread;
 
 use super::*;
 
-const LIMIT: Limit = Limit { interval: 1_000, tolerance: 10_000 };
+const LIMIT: Limit = Limit {
+    interval: 1_000,
+    tolerance: 10_000,
+};
 
 fn keyed(table: &BucketTable, n: u64) -> BucketKey {
     let mut hasher = table.hasher();
@@ -21,7 +26,8 @@ fn keys_keep_apart() {
     for n in 0..1_000 {
         let bucket = table.bucket(keyed(&table, n), 0, &spare);
         assert!(matches!(bucket, Bucket::Own { .. }));
-        let taken = (0..20).filter(|_| matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. }));
+        let taken =
+            (0..20).filter(|_| matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. }));
         assert_eq!(taken.count(), 10);
     }
     assert_eq!(table.live(0), 1_000);
@@ -45,7 +51,10 @@ fn a_full_table_neither_evicts_nor_hands_out_full_buckets() {
     assert!(flood <= table.capacity() + 4 * 10, "{flood}");
     assert!(table.refused() > 90_000);
     let again = table.bucket(regular, 0, &spare);
-    assert!(matches!(again.take(LIMIT, 1, 0), Decision::Denied { wait: 1_000 }));
+    assert!(matches!(
+        again.take(LIMIT, 1, 0),
+        Decision::Denied { wait: 1_000 }
+    ));
 }
 
 #[test]
@@ -57,7 +66,10 @@ fn slots_that_are_due_are_taken_over() {
         let bucket = table.bucket(keyed(&table, n), now, &spare);
         assert!(matches!(bucket, Bucket::Own { .. }), "{n}");
         assert_eq!(bucket.tat().max(now), now);
-        assert!(matches!(bucket.take(LIMIT, 10, now), Decision::Admitted { .. }));
+        assert!(matches!(
+            bucket.take(LIMIT, 10, now),
+            Decision::Admitted { .. }
+        ));
     }
     assert_eq!(table.refused(), 0);
 }
@@ -70,11 +82,20 @@ fn a_lost_slot_is_claimed_again() {
     // Nothing was charged, so the slot is due at once and others may have it.
     for n in 1..=8 {
         let bucket = table.bucket(keyed(&table, n), 0, &spare);
-        assert!(matches!(bucket.take(LIMIT, 10, 0), Decision::Admitted { .. }));
+        assert!(matches!(
+            bucket.take(LIMIT, 10, 0),
+            Decision::Admitted { .. }
+        ));
     }
     assert_eq!(first.take(LIMIT, 1, 0), Decision::Contended);
-    assert!(matches!(first.take(LIMIT, 10, 10_000), Decision::Admitted { .. }));
-    assert!(matches!(first.take(LIMIT, 1, 10_000), Decision::Denied { .. }));
+    assert!(matches!(
+        first.take(LIMIT, 10, 10_000),
+        Decision::Admitted { .. }
+    ));
+    assert!(matches!(
+        first.take(LIMIT, 1, 10_000),
+        Decision::Denied { .. }
+    ));
 }
 
 #[test]
@@ -119,7 +140,9 @@ fn churn_never_admits_more_than_the_limit() {
                     if now > END {
                         break;
                     }
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
                     let n = (random >> 33) % KEYS;
                     if let own @ Bucket::Own { .. } = table.bucket(keyed(table, n), now, spare)
                         && matches!(own.take(LIMIT, 1, now), Decision::Admitted { .. })

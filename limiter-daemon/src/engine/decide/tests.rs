@@ -1,3 +1,5 @@
+//! Which rules are met, and what they charge.
+
 use http::HeaderName;
 
 use super::*;
@@ -5,16 +7,28 @@ use super::*;
 const SECOND: u64 = 1_000_000_000;
 
 fn header(name: &str, test: HeaderTest) -> HeaderSelector {
-    HeaderSelector { name: HeaderName::try_from(name).unwrap(), test }
+    HeaderSelector {
+        name: HeaderName::try_from(name).unwrap(),
+        test,
+    }
 }
 
 fn rule(index: usize, per_minute: u64, selectors: Vec<HeaderSelector>) -> LimitRule {
     let limit = Limit::new(per_minute, per_minute, 60 * SECOND).unwrap();
-    LimitRule { name: format!("d/p/rule/{index}"), selectors, limit, window: 60 }
+    LimitRule {
+        name: format!("d/p/rule/{index}"),
+        selectors,
+        limit,
+        window: 60,
+    }
 }
 
 fn compile(rules: Vec<LimitRule>, default: Option<LimitRule>) -> LimitSet {
-    let limits = LocalLimits { policy: "d/p".into(), rules, default };
+    let limits = LocalLimits {
+        policy: "d/p".into(),
+        rules,
+        default,
+    };
     LimitSet::compile(&limits, "d/r", &State::new(1024))
 }
 
@@ -23,7 +37,9 @@ fn user(name: &str) -> HeaderMap {
 }
 
 fn admitted(set: &LimitSet, headers: &HeaderMap, tries: usize, now: u64) -> usize {
-    (0..tries).filter(|_| set.decide(headers, now).denied.is_none()).count()
+    (0..tries)
+        .filter(|_| set.decide(headers, now).denied.is_none())
+        .count()
 }
 
 #[test]
@@ -34,7 +50,12 @@ fn a_hundred_a_minute_is_a_hundred_at_once_and_then_one_each_600_ms() {
         let outcome = set.decide(&none, 7);
         assert!(outcome.denied.is_none());
         let reset = (100 - left) * 600_000_000;
-        let wanted = Status { quota: 100, window: 60, remaining: left, reset };
+        let wanted = Status {
+            quota: 100,
+            window: 60,
+            remaining: left,
+            reset,
+        };
         assert_eq!(outcome.statuses.as_slice(), [wanted]);
     }
     let outcome = set.decide(&none, 7);
@@ -58,7 +79,10 @@ fn each_value_has_a_bucket_of_its_own() {
 #[test]
 fn the_default_bucket_is_for_whom_no_other_rule_meets() {
     let heavy = HeaderTest::Is(HeaderValue::from_static("heavy"));
-    let set = compile(vec![rule(0, 5, vec![header("x-user-id", heavy)])], Some(rule(1, 20, Vec::new())));
+    let set = compile(
+        vec![rule(0, 5, vec![header("x-user-id", heavy)])],
+        Some(rule(1, 20, Vec::new())),
+    );
     assert_eq!(admitted(&set, &user("heavy"), 30, 0), 5);
     assert_eq!(admitted(&set, &user("alice"), 30, 0), 20);
     assert_eq!(admitted(&set, &HeaderMap::new(), 30, 0), 0);
@@ -67,7 +91,10 @@ fn the_default_bucket_is_for_whom_no_other_rule_meets() {
 #[test]
 fn a_denied_request_charges_no_rule() {
     let each = vec![header("x-user-id", HeaderTest::Each)];
-    let heavy = vec![header("x-user-id", HeaderTest::Is(HeaderValue::from_static("heavy")))];
+    let heavy = vec![header(
+        "x-user-id",
+        HeaderTest::Is(HeaderValue::from_static("heavy")),
+    )];
     let set = compile(vec![rule(0, 50, each), rule(1, 5, heavy)], None);
     assert_eq!(admitted(&set, &user("heavy"), 30, 0), 5);
     let outcome = set.decide(&user("heavy"), 0);
@@ -80,7 +107,11 @@ fn a_denied_request_charges_no_rule() {
 fn selectors_of_a_rule_are_all_of_them() {
     let is = |value| HeaderTest::Is(HeaderValue::from_static(value));
     let is_not = |value| HeaderTest::IsNot(HeaderValue::from_static(value));
-    let selectors = vec![header("a", is("1")), header("b", is_not("2")), header("c", HeaderTest::Absent)];
+    let selectors = vec![
+        header("a", is("1")),
+        header("b", is_not("2")),
+        header("c", HeaderTest::Absent),
+    ];
     let set = compile(vec![rule(0, 1, selectors)], None);
     let request = |pairs: &[(&'static str, &'static str)]| {
         let mut headers = HeaderMap::new();
@@ -102,7 +133,10 @@ fn a_repeated_header_is_one_value() {
     let value = HeaderTest::Is(HeaderValue::from_static("x,y"));
     let selector = header("a", value);
     let headers = |values: &[&'static str]| {
-        values.iter().map(|v| (HeaderName::from_static("a"), HeaderValue::from_static(v))).collect()
+        values
+            .iter()
+            .map(|v| (HeaderName::from_static("a"), HeaderValue::from_static(v)))
+            .collect()
     };
     assert!(matches(&selector, &headers(&["x,y"])));
     let mut two: HeaderMap = headers(&["x"]);
@@ -117,7 +151,11 @@ fn a_repeated_header_is_one_value() {
 fn a_reload_keeps_buckets_and_takes_new_limits() {
     let state = State::new(1024);
     let each = || vec![header("x-user-id", HeaderTest::Each)];
-    let limits = |n| LocalLimits { policy: "d/p".into(), rules: vec![rule(0, n, each())], default: None };
+    let limits = |n| LocalLimits {
+        policy: "d/p".into(),
+        rules: vec![rule(0, n, each())],
+        default: None,
+    };
     let before = LimitSet::compile(&limits(50), "d/r", &state);
     assert_eq!(admitted(&before, &user("alice"), 40, 0), 40);
     let after = LimitSet::compile(&limits(50), "d/r", &state);
@@ -126,7 +164,10 @@ fn a_reload_keeps_buckets_and_takes_new_limits() {
     // 50 tokens of 1.2 s each are spent: a bucket of 10 tokens of 6 s is empty, and not emptier.
     let lower = LimitSet::compile(&limits(10), "d/r", &state);
     drop(after);
-    assert_eq!(lower.decide(&user("alice"), 0).denied.unwrap().wait, 6 * SECOND);
+    assert_eq!(
+        lower.decide(&user("alice"), 0).denied.unwrap().wait,
+        6 * SECOND
+    );
     assert_eq!(admitted(&lower, &user("alice"), 2, 6 * SECOND), 1);
 }
 
@@ -136,16 +177,35 @@ fn a_lowered_limit_among_several_is_waited_for_no_longer_than_it_says() {
     let any = || vec![header("x-none", HeaderTest::Absent)];
     let compile = |window: u64| {
         let limit = Limit::new(10, 10, window * SECOND).unwrap();
-        let slow = LimitRule { name: "d/p/rule/0".into(), selectors: any(), limit, window };
+        let slow = LimitRule {
+            name: "d/p/rule/0".into(),
+            selectors: any(),
+            limit,
+            window,
+        };
         let rules = vec![slow, rule(1, 1_000, any())];
-        let limits = LocalLimits { policy: "d/p".into(), rules, default: None };
+        let limits = LocalLimits {
+            policy: "d/p".into(),
+            rules,
+            default: None,
+        };
         LimitSet::compile(&limits, "d/r", &state)
     };
     let hourly = compile(3_600);
     assert_eq!(admitted(&hourly, &HeaderMap::new(), 20, 0), 10);
     let every_ten_seconds = compile(10);
-    assert_eq!(every_ten_seconds.decide(&HeaderMap::new(), 0).denied.unwrap().wait, SECOND);
-    assert_eq!(admitted(&every_ten_seconds, &HeaderMap::new(), 20, SECOND), 1);
+    assert_eq!(
+        every_ten_seconds
+            .decide(&HeaderMap::new(), 0)
+            .denied
+            .unwrap()
+            .wait,
+        SECOND
+    );
+    assert_eq!(
+        admitted(&every_ten_seconds, &HeaderMap::new(), 20, SECOND),
+        1
+    );
 }
 
 #[test]
@@ -154,8 +214,9 @@ fn threads_admit_together_what_one_would() {
     let all = vec![header("x-tenant", HeaderTest::Absent)];
     let set = compile(vec![rule(0, 1000, each), rule(1, 700, all)], None);
     let total: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| admitted(&set, &user("alice"), 5_000, 0))).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| admitted(&set, &user("alice"), 5_000, 0)))
+            .collect();
         threads.into_iter().map(|t| t.join().unwrap()).sum()
     });
     assert_eq!(total, 700);

@@ -1,3 +1,5 @@
+//! Precedence of hosts, paths, methods and headers.
+
 use http::{HeaderName, HeaderValue};
 use regex::Regex;
 
@@ -5,7 +7,11 @@ use super::*;
 use crate::policy::plan::{Route as RoutePlan, RouteRule, WeightedBackend};
 
 fn any_path(path: PathMatch) -> RouteMatch {
-    RouteMatch { path, method: None, headers: Vec::new() }
+    RouteMatch {
+        path,
+        method: None,
+        headers: Vec::new(),
+    }
 }
 
 fn prefix(path: &str) -> RouteMatch {
@@ -13,12 +19,24 @@ fn prefix(path: &str) -> RouteMatch {
 }
 
 fn route(name: &str, hostnames: Vec<Hostname>, matches: Vec<RouteMatch>) -> RoutePlan {
-    let backends = vec![WeightedBackend { backend: 0, weight: 1 }];
-    RoutePlan { name: name.into(), hostnames, rules: vec![RouteRule { matches, backends }], limits: None }
+    let backends = vec![WeightedBackend {
+        backend: 0,
+        weight: 1,
+    }];
+    RoutePlan {
+        name: name.into(),
+        hostnames,
+        rules: vec![RouteRule { matches, backends }],
+        limits: None,
+    }
 }
 
 fn table(routes: Vec<RoutePlan>) -> RouteTable {
-    let listener = Listener { name: "d/g/l".into(), binds: Vec::new(), routes };
+    let listener = Listener {
+        name: "d/g/l".into(),
+        binds: Vec::new(),
+        routes,
+    };
     RouteTable::compile(&listener, &State::new(16))
 }
 
@@ -31,9 +49,21 @@ fn find(table: &RouteTable, host: &str, path: &str) -> Option<String> {
 fn the_most_specific_host_serves() {
     let table = table(vec![
         route("any", vec![Hostname::Any], vec![prefix("")]),
-        route("com", vec![Hostname::Wildcard(".com".into())], vec![prefix("")]),
-        route("wild", vec![Hostname::Wildcard(".example.com".into())], vec![prefix("")]),
-        route("exact", vec![Hostname::Exact("api.example.com".into())], vec![prefix("/v1")]),
+        route(
+            "com",
+            vec![Hostname::Wildcard(".com".into())],
+            vec![prefix("")],
+        ),
+        route(
+            "wild",
+            vec![Hostname::Wildcard(".example.com".into())],
+            vec![prefix("")],
+        ),
+        route(
+            "exact",
+            vec![Hostname::Exact("api.example.com".into())],
+            vec![prefix("/v1")],
+        ),
     ]);
     for (host, path, wanted) in [
         ("api.example.com", "/v1", Some("exact")),
@@ -58,7 +88,11 @@ fn paths_take_precedence_by_kind_and_length() {
         route("a", vec![Hostname::Any], vec![prefix("/a")]),
         route("ab", vec![Hostname::Any], vec![prefix("/ab/c")]),
         route("regex", vec![Hostname::Any], vec![any_path(regex)]),
-        route("exact", vec![Hostname::Any], vec![any_path(PathMatch::Exact("/a/b".into()))]),
+        route(
+            "exact",
+            vec![Hostname::Any],
+            vec![any_path(PathMatch::Exact("/a/b".into()))],
+        ),
     ]);
     for (path, wanted) in [
         ("/", "root"),
@@ -79,8 +113,14 @@ fn methods_and_headers_narrow_and_order_breaks_ties() {
         name: HeaderName::from_static("x-v"),
         value: ValueMatch::Exact(HeaderValue::from_static("2")),
     };
-    let get = RouteMatch { method: Some(Method::GET), ..prefix("") };
-    let v2 = RouteMatch { headers: vec![header], ..prefix("") };
+    let get = RouteMatch {
+        method: Some(Method::GET),
+        ..prefix("")
+    };
+    let v2 = RouteMatch {
+        headers: vec![header],
+        ..prefix("")
+    };
     let table = table(vec![
         route("first", vec![Hostname::Any], vec![prefix("")]),
         route("second", vec![Hostname::Any], vec![prefix("")]),
@@ -89,7 +129,9 @@ fn methods_and_headers_narrow_and_order_breaks_ties() {
     ]);
     let mut headers = HeaderMap::new();
     let name = |method, headers: &HeaderMap| {
-        table.find("h", "/", method, headers).map(|rule| rule.route.name.as_str())
+        table
+            .find("h", "/", method, headers)
+            .map(|rule| rule.route.name.as_str())
     };
     assert_eq!(name(&Method::POST, &headers), Some("first"));
     assert_eq!(name(&Method::GET, &headers), Some("get"));
