@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use std::{env, fs};
 
 #[path = "build/toolchain.rs"]
+#[expect(dead_code, reason = "linting is for xtask, which shares the file")]
 mod toolchain;
 
 fn main() -> ExitCode {

@@ -78,7 +78,6 @@ impl Toolchain {
     ///
     /// # Errors
     /// If bpf-linker or Debian's `rust-web-clippy` is not installed.
-    #[allow(dead_code, reason = "the build script does not lint; xtask does")]
     pub(crate) fn lint_command(self, workspace: &Path, target: &Path) -> Result<Command, String> {
         let mut command = match self {
             Self::Nightly => nightly_cargo(),
