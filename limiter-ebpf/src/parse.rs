@@ -27,19 +27,41 @@ pub(crate) struct Segment {
     pub(crate) attempt: bool,
 }
 
-/// The source address of a packet.
-pub(crate) enum Source {
-    V4([u8; 4]),
-    V6([u8; 16]),
+/// The source address of a packet, as the key of its buckets has it ([`SourceKey`]): in two words,
+/// because a choice between two arrays of bytes compiles to a branch a byte.
+pub(crate) struct Source {
+    high: u64,
+    low: u64,
 }
 
 impl Source {
+    #[inline(always)]
+    pub(crate) const fn v4(address: [u8; 4]) -> Self {
+        Self::of(SourceKey::v4(address, 0))
+    }
+
+    #[inline(always)]
+    pub(crate) const fn v6(address: [u8; 16]) -> Self {
+        Self::of(SourceKey::v6(address, 0))
+    }
+
+    #[inline(always)]
+    const fn of(key: SourceKey) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = key.address;
+        Self {
+            high: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+            low: u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        }
+    }
+
     /// Under which the source's buckets lie.
     #[inline(always)]
     pub(crate) const fn key(&self, policy: u32) -> SourceKey {
-        match *self {
-            Self::V4(address) => SourceKey::v4(address, policy),
-            Self::V6(address) => SourceKey::v6(address, policy),
+        let [a, b, c, d, e, f, g, h] = self.high.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.low.to_ne_bytes();
+        SourceKey {
+            address: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p],
+            policy,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Every attachment is a pinned `bpf_link`: it outlives the daemon, the next daemon updates it to
 //! its own program in one step, and nobody else's program is ever replaced.
 
-use std::io;
+use std::time::Duration;
+use std::{io, thread};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -15,6 +16,10 @@ use super::error::{L4Error, chain, errno, is_denied};
 use super::netlink;
 use super::pins::Pins;
 use crate::policy::plan::{AttachMode, Interface};
+
+/// How long the kernel may take to detach: 2 s at the most.
+const DETACH_POLL: Duration = Duration::from_millis(5);
+const DETACH_POLLS: u32 = 400;
 
 /// How the program sees an interface's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +128,14 @@ fn attach(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Attachm
     if let Some(mode) = adopt(program, target, pins)? {
         return Ok(target.attachment(mode, true));
     }
-    pins.remove_foreign_version(target.name)?;
+    let stale = pins.remove_link(target.name)? | pins.remove_other_links(target.name)?;
+    if stale {
+        info!(
+            interface = target.name,
+            "removed a link that cannot be adopted"
+        );
+        wait_until_off(target.ifindex, None);
+    }
     if let Some(other) = target.attached()? {
         let interface = target.name.to_owned();
         return Err(L4Error::Foreign {
@@ -155,8 +167,8 @@ fn attach(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Attachm
 }
 
 /// Updates the link that an earlier daemon pinned for this interface to `program`, if that link is
-/// what is attached now and its mode is admissible. Otherwise the pin is removed: the interface was
-/// removed and made anew, or the mode was changed.
+/// what is attached now and its mode is admissible. Otherwise the interface was removed and made
+/// anew, or the mode was changed.
 fn adopt(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Option<Mode>, L4Error> {
     let path = pins.link(target.name);
     if !path.exists() {
@@ -181,12 +193,25 @@ fn adopt(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Option<M
             }
         }
     }
-    info!(interface = target.name, "removing a stale link");
-    pins.remove_link(target.name)?;
     Ok(None)
 }
 
-/// A new link, still owned by `program`'s list of links.
+/// Waits until the interface has no XDP program, or not this one: after the last reference to a
+/// link is gone, the kernel detaches in the background. Not for ever, and errors are for whoever
+/// asks next: the interface may be gone as well.
+pub(super) fn wait_until_off(ifindex: u32, program: Option<u32>) {
+    for _ in 0..DETACH_POLLS {
+        match netlink::attached(ifindex) {
+            Ok(Some(found)) if program.is_none_or(|program| program == found.program) => {
+                thread::sleep(DETACH_POLL);
+            }
+            _ => return,
+        }
+    }
+    warn!(ifindex, "the kernel has not detached the XDP program yet");
+}
+
+/// A new link.
 fn create(program: &mut Xdp, target: &Target<'_>, mode: XdpMode) -> Result<FdLink, AttachError> {
     let id = program.attach_to_if_index(target.ifindex, mode)?;
     // On EINVAL aya falls back to netlink, which makes an attachment that cannot be pinned and has

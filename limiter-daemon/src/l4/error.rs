@@ -9,8 +9,8 @@ use aya::programs::ProgramError;
 /// Why the kernel half could not be started or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum L4Error {
-    #[error("kernel {found} is too old: limits in the kernel need Linux 5.15 or later")]
-    KernelTooOld { found: String },
+    #[error("Linux {major}.{minor} is too old: limits in the kernel need 5.15 or later")]
+    KernelTooOld { major: u32, minor: u32 },
 
     #[error(
         "may not {action}: run as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN \
@@ -81,12 +81,11 @@ pub enum L4Error {
     },
 }
 
-/// Whether an operation failed for want of privilege.
+/// Whether an operation failed for want of privilege. `EACCES` is not that: the verifier answers so
+/// when it refuses a program.
 pub(super) fn is_denied(error: &ProgramError) -> bool {
-    errno(error).is_some_and(|error| {
-        matches!(error.raw_os_error(), Some(code) if code == rustix::io::Errno::PERM.raw_os_error()
-            || code == rustix::io::Errno::ACCESS.raw_os_error())
-    })
+    let denied = Some(rustix::io::Errno::PERM.raw_os_error());
+    errno(error).is_some_and(|error| error.raw_os_error() == denied)
 }
 
 /// The error that the kernel gave.

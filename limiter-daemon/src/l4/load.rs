@@ -63,13 +63,18 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp,
     }
 }
 
+/// The kernel's id of the limiter.
+pub(super) fn id(ebpf: &Ebpf) -> Option<u32> {
+    ebpf.program(LIMITER)?.info().ok().map(|info| info.id())
+}
+
 fn check_kernel() -> Result<(), L4Error> {
     let kernel = KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))?;
     let oldest = KernelVersion::new(OLDEST.0, OLDEST.1, 0);
     if kernel < oldest {
-        return Err(L4Error::KernelTooOld {
-            found: format!("{kernel:?}"),
-        });
+        let code = kernel.code();
+        let (major, minor) = (code >> 16, code >> 8 & 0xff);
+        return Err(L4Error::KernelTooOld { major, minor });
     }
     Ok(())
 }

@@ -127,8 +127,13 @@ impl Kernel {
         match on_exit {
             OnExit::Keep => Ok(()),
             OnExit::Detach => {
+                let program = load::id(&running.ebpf);
                 let removed = running.pins.remove();
+                // Closes the links that were adopted.
                 drop(running.ebpf);
+                for attachment in &running.attachments {
+                    attach::wait_until_off(attachment.ifindex, program);
+                }
                 removed
             }
         }

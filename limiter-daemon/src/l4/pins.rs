@@ -69,8 +69,9 @@ impl Pins {
         Ok(names.iter().filter_map(link).collect())
     }
 
-    /// Unpins the interface's link. Detaches the program from it, unless it is held elsewhere.
-    pub(super) fn remove_link(&self, interface: &str) -> Result<(), L4Error> {
+    /// Unpins the interface's link, if there is one. The kernel then detaches the program, some time
+    /// after.
+    pub(super) fn remove_link(&self, interface: &str) -> Result<bool, L4Error> {
         remove_file(&self.link(interface))
     }
 
@@ -99,18 +100,15 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the links that daemons of other ABI versions left on this interface. They cannot be
-    /// updated to this program's maps, and an interface takes one XDP link: the packets until the
-    /// new link is attached pass unjudged.
-    pub(super) fn remove_foreign_version(&self, interface: &str) -> Result<(), L4Error> {
+    /// Removes the links that daemons of other ABI versions left on this interface, if there are
+    /// any. They cannot be updated to a program with other maps, and an interface takes one XDP
+    /// link: until the new one is attached, packets pass unjudged.
+    pub(super) fn remove_other_links(&self, interface: &str) -> Result<bool, L4Error> {
+        let mut removed = false;
         for directory in self.other_versions()? {
-            let link = directory.join(format!("{LINK}{interface}"));
-            if link.exists() {
-                info!(path = %link.display(), "removing the link of another version of limiterd");
-                remove_file(&link)?;
-            }
+            removed |= remove_file(&directory.join(format!("{LINK}{interface}")))?;
         }
-        Ok(())
+        Ok(removed)
     }
 
     /// Removes what daemons of other ABI versions left.
@@ -142,13 +140,20 @@ impl Pins {
     }
 }
 
-/// Removes what an earlier daemon left under `root`, if it left anything.
+/// Removes what an earlier daemon left under `root`, if it left anything and is gone.
 pub(super) fn clear(root: &Path) -> Result<(), L4Error> {
     if !root.is_dir() || !is_bpffs(root)? {
         return Ok(());
     }
-    info!(path = %root.display(), "no interfaces are configured: removing pins of an earlier run");
-    Pins::open(root)?.remove()
+    match Pins::open(root) {
+        Ok(pins) => {
+            info!(path = %root.display(), "no interfaces are configured: removing old pins");
+            pins.remove()
+        }
+        // They belong to a daemon that lives and has interfaces.
+        Err(L4Error::InUse { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The directory, locked; `None` if it was removed before it could be locked.
@@ -198,9 +203,9 @@ fn is_bpffs(path: &Path) -> Result<bool, L4Error> {
     let existing = path
         .ancestors()
         .find(|path| path.exists())
-        .unwrap_or(Path::new("/"));
+        .unwrap_or_else(|| Path::new("/"));
     let info = statfs(existing).map_err(|error| failed(existing)(error.into()))?;
-    Ok(i64::from(info.f_type) == BPFFS_MAGIC)
+    Ok(info.f_type == BPFFS_MAGIC)
 }
 
 fn create(directory: &Path) -> Result<(), L4Error> {
@@ -232,10 +237,12 @@ fn remove_directory(directory: &Path) -> Result<(), L4Error> {
     fs::remove_dir(directory).map_err(failed(directory))
 }
 
-fn remove_file(path: &Path) -> Result<(), L4Error> {
+/// Whether there was one.
+fn remove_file(path: &Path) -> Result<bool, L4Error> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path)(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failed(path)(error)),
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn v4(frame: &Frame, network: usize) -> Result<Packet, Reason> {
         return Err(Reason::Fragment);
     }
     Ok(Packet {
-        source: Source::V4(vary([header[12], header[13], header[14], header[15]])),
+        source: Source::v4(vary([header[12], header[13], header[14], header[15]])),
         protocol: header[9],
         payload: network + length,
         end: network + usize::from(u16::from_be_bytes([header[2], header[3]])),
@@ -74,7 +74,7 @@ pub(crate) fn v6(frame: &Frame, network: usize) -> Result<Packet, Reason> {
     address.copy_from_slice(&header[8..24]);
     let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let mut packet = Packet {
-        source: Source::V6(address),
+        source: Source::v6(address),
         protocol: header[6],
         payload: network + 40,
         end: network + 40 + stated,

@@ -23,11 +23,11 @@ impl Cell for Shared {
     }
 }
 
-const THREADS: u64 = 4;
+const THREADS: u32 = 4;
 const HOUR: u64 = 3_600_000_000_000;
 
 /// Calls `work` on every thread, all starting at once; the sum of what they return.
-fn together(work: impl Fn(u64) -> u64 + Sync) -> u64 {
+fn together(work: impl Fn(u32) -> u64 + Sync) -> u64 {
     let start = Barrier::new(THREADS as usize);
     thread::scope(|scope| {
         let run = |thread| {
@@ -69,12 +69,12 @@ fn admit_no_more_than_the_rate_when_their_clocks_differ() {
     let bucket = Shared(AtomicU64::new(0));
     let requests = 50_000;
     let admit = |thread| {
-        let now = |n| HOUR + n * 1_000 + thread * 7;
+        let now = |n| HOUR + n * 1_000 + u64::from(thread) * 7;
         (0..requests)
             .filter(|&n| admitted(&bucket, &limit, now(n)))
             .count() as u64
     };
-    let elapsed = (requests - 1) * 1_000 + (THREADS - 1) * 7;
+    let elapsed = (requests - 1) * 1_000 + (u64::from(THREADS) - 1) * 7;
     let most = 10 + elapsed / limit.interval;
     let admitted = together(admit);
     assert!(admitted <= most, "{admitted} of {most}");
@@ -83,7 +83,7 @@ fn admit_no_more_than_the_rate_when_their_clocks_differ() {
 
 #[test]
 fn lose_no_token_that_is_given_back() {
-    let limit = Limit::new(THREADS, 1, HOUR).unwrap();
+    let limit = Limit::new(THREADS.into(), 1, HOUR).unwrap();
     let bucket = Shared(AtomicU64::new(0));
     // One token a thread: everybody is always admitted, if giving back loses nothing.
     let borrow = |_| {
@@ -94,7 +94,7 @@ fn lose_no_token_that_is_given_back() {
         });
         borrowed.count() as u64
     };
-    assert_eq!(together(borrow), THREADS * 50_000);
+    assert_eq!(together(borrow), u64::from(THREADS) * 50_000);
 }
 
 #[test]
