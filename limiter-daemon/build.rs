@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
 
-#[expect(dead_code, reason = "xtask lints with it; the build script builds")]
 #[path = "build/toolchain.rs"]
 #[expect(dead_code, reason = "linting is for xtask, which shares the file")]
 mod toolchain;

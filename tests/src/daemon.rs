@@ -1,6 +1,5 @@
 //! Running `limiterd` and its demo backend.
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::http_client::get;
 use crate::netns::Netns;
@@ -92,7 +91,7 @@ impl Policies {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    log: File,
+    log: NamedTempFile,
 }
 
 impl Process {
@@ -101,8 +100,11 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(netns: &Netns, args: &[&str]) -> Result<Self> {
-        let log = tempfile::tempfile()?;
-        let [out, err]: [OwnedFd; 2] = [log.try_clone()?.into(), log.try_clone()?.into()];
+        let log = NamedTempFile::new()?;
+        let [out, err]: [OwnedFd; 2] = [
+            log.as_file().try_clone()?.into(),
+            log.as_file().try_clone()?.into(),
+        ];
         let child = netns.enter(|| {
             let mut command = Command::new(binary());
             command
@@ -119,11 +121,10 @@ impl Process {
 
     /// What it has written so far.
     pub fn output(&self) -> String {
-        use std::os::unix::fs::FileExt as _;
-        let mut text = vec![0; self.log.metadata().map_or(0, |m| m.len() as usize)];
-        let read = self.log.read_at(&mut text, 0).unwrap_or(0);
-        text.truncate(read);
-        String::from_utf8_lossy(&text).into_owned()
+        match std::fs::read(self.log.path()) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("its output cannot be read: {error}"),
+        }
     }
 
     /// # Errors

@@ -1,6 +1,6 @@
 //! HTTP limits over real sockets: exact counts, and the headers of every answer.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use http::Request;
 use tests::daemon::{Daemon, Policies, Process, demo_backend};
 use tests::http_client::{Answer, Speak, count, get, gets, many};
@@ -58,11 +58,10 @@ fn stage() -> Result<Stage> {
     })
 }
 
-fn number(answer: &Answer, header: &str) -> u64 {
-    answer
-        .header(header)
-        .parse()
-        .unwrap_or_else(|_| panic!("{header}: {answer:?}"))
+fn number(answer: &Answer, header: &str) -> Result<u64> {
+    let text = answer.header(header);
+    text.parse()
+        .with_context(|| format!("{header} of {answer:?}"))
 }
 
 #[test]
@@ -77,8 +76,8 @@ fn a_hundred_a_minute_of_a_hundred_and_twenty_at_once() -> Result<()> {
     let mut remaining = Vec::new();
     for answer in &answers {
         assert_eq!(answer.header("x-ratelimit-limit"), "100, 100;w=60");
-        let left = number(answer, "x-ratelimit-remaining");
-        let reset = number(answer, "x-ratelimit-reset");
+        let left = number(answer, "x-ratelimit-remaining")?;
+        let reset = number(answer, "x-ratelimit-reset")?;
         // A token comes back every 600 ms; what the run itself takes is not more than a few.
         let full_after = ((100 - left) * 600).div_ceil(1000);
         assert!(

@@ -52,7 +52,7 @@ fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
 #[test]
 fn enforces_while_it_runs_and_leaves_nothing_behind() {
     let net = Net::new();
-    let kernel = start(&net, &on_veth(&net), &attempts(3)).unwrap();
+    let mut kernel = start(&net, &on_veth(&net), &attempts(3)).unwrap();
     let [attachment] = kernel.attachments() else {
         panic!("{:?}", kernel.attachments())
     };
@@ -88,7 +88,7 @@ fn a_restart_adopts_what_a_killed_daemon_left() {
         "the last policy stays enforced"
     );
 
-    let second = start(&net, &on_veth(&net), &attempts(3)).unwrap();
+    let mut second = start(&net, &on_veth(&net), &attempts(3)).unwrap();
     assert!(second.attachments()[0].adopted);
     assert_eq!(net.attempts_seen(PORT, 1), 0, "no fresh bucket");
     assert_eq!(
@@ -103,7 +103,7 @@ fn a_restart_adopts_what_a_killed_daemon_left() {
 #[test]
 fn keep_leaves_the_policy_enforced() {
     let net = Net::new();
-    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     kernel.stop(OnExit::Keep).unwrap();
     assert_eq!(net.attempts_seen(PORT, 2), 1);
     let no_interfaces = start(&net, &config(&net, Vec::new()), &[]).unwrap();
@@ -137,7 +137,7 @@ fn the_mode_is_what_was_asked_for() {
         (AttachMode::Native, Mode::Native),
     ] {
         let config = config(&net, vec![interface(INTERFACE, mode)]);
-        let kernel = start(&net, &config, &attempts(1)).unwrap();
+        let mut kernel = start(&net, &config, &attempts(1)).unwrap();
         let attachment = &kernel.attachments()[0];
         assert_eq!((attachment.mode, attachment.adopted), (expected, false));
         kernel.stop(OnExit::Keep).unwrap();
@@ -151,7 +151,7 @@ fn native_or_not_at_all() {
     let error = start(&net, &native, &attempts(1)).unwrap_err();
     assert!(matches!(error, L4Error::NativeRefused { .. }), "{error}");
     let auto = config(&net, vec![interface("lo", AttachMode::Auto)]);
-    let kernel = start(&net, &auto, &attempts(1)).unwrap();
+    let mut kernel = start(&net, &auto, &attempts(1)).unwrap();
     assert_eq!(kernel.attachments()[0].mode, Mode::Generic);
     kernel.stop(OnExit::Detach).unwrap();
 }
@@ -171,7 +171,7 @@ fn another_program_is_never_replaced() {
 #[test]
 fn a_second_daemon_on_the_same_pin_path_is_refused() {
     let net = Net::new();
-    let first = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let mut first = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     let error = start(&net, &on_veth(&net), &attempts(1)).unwrap_err();
     assert!(matches!(error, L4Error::InUse { .. }), "{error}");
     assert_eq!(net.attempts_seen(PORT, 2), 1);
@@ -212,7 +212,7 @@ fn a_link_to_an_interface_that_was_made_anew_is_replaced() {
     assert_eq!(net.attempts_seen(PORT, 3), 2);
     net.part();
     net.join();
-    let kernel = start(&net, &on_veth(&net), &attempts(2)).unwrap();
+    let mut kernel = start(&net, &on_veth(&net), &attempts(2)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(net.has_xdp(INTERFACE));
     assert_eq!(net.attempts_seen(PORT, 1), 0, "the maps were adopted");
@@ -226,7 +226,7 @@ fn an_interface_that_is_not_configured_any_more_is_released() {
     let two = [INTERFACE, "extra0"].map(|name| interface(name, AttachMode::Auto));
     drop(start(&net, &config(&net, two.to_vec()), &attempts(1)).unwrap());
     assert!(net.has_xdp("extra0"));
-    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(kernel.attachments()[0].adopted);
     assert!(!net.has_xdp("extra0"));
     kernel.stop(OnExit::Detach).unwrap();
@@ -241,7 +241,7 @@ fn a_table_of_another_size_is_made_anew() {
         max_sources: 1 << 10,
         ..on_veth(&net)
     };
-    let kernel = start(&net, &larger, &attempts(1)).unwrap();
+    let mut kernel = start(&net, &larger, &attempts(1)).unwrap();
     assert!(kernel.attachments()[0].adopted);
     assert_eq!(
         packets(&kernel, Reason::OverConnections),
@@ -257,7 +257,7 @@ fn what_another_version_left_is_replaced() {
     let net = Net::new();
     drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
     fs::rename(net.pins().join("v1"), net.pins().join("v999")).unwrap();
-    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(!net.pins().join("v999").exists());
     assert_eq!(net.attempts_seen(PORT, 2), 1);

@@ -15,5 +15,4 @@ mod life;
 mod limits;
 mod netns;
 mod packet;
-mod speed;
 mod support;
