@@ -27,9 +27,7 @@ const STEPS: &[Step] = &[
     ("build", |w| {
         Ok(cmd!(w.sh, "cargo build --workspace --exclude limiter-ebpf").run()?)
     }),
-    ("tests", |w| {
-        Ok(cmd!(w.sh, "cargo test --workspace --exclude limiter-ebpf").run()?)
-    }),
+    ("tests", tests),
     ("release build", |w| {
         Ok(cmd!(w.sh, "cargo build --release -p limiter-daemon").run()?)
     }),
@@ -70,6 +68,17 @@ fn documentation(workspace: &Workspace) -> Result<()> {
         "cargo doc --workspace --exclude limiter-ebpf --no-deps"
     )
     .env("RUSTDOCFLAGS", "-D warnings")
+    .run()?;
+    Ok(())
+}
+
+/// The scenarios run the binary that the step before built.
+fn tests(workspace: &Workspace) -> Result<()> {
+    cmd!(
+        workspace.sh,
+        "cargo test --workspace --exclude limiter-ebpf"
+    )
+    .env("LIMITERD_BIN", workspace.root.join("target/debug/limiterd"))
     .run()?;
     Ok(())
 }
