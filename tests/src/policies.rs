@@ -1,5 +1,7 @@
 //! Policy files that several scenarios share.
 
+use crate::topology::Pins;
+
 /// A Gateway on port 8080 of every address, and a Backend for the demo backend.
 pub const GATEWAY: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -69,7 +71,7 @@ spec:
 
 /// A LimiterConfig with these interfaces and a pin path of its own.
 #[must_use]
-pub fn config(interfaces: &[&str], pins: &str, on_exit: &str) -> String {
+pub fn config(interfaces: &[&str], pins: &Pins, on_exit: &str) -> String {
     let interfaces: Vec<_> = interfaces
         .iter()
         .map(|name| format!("{{name: {name}}}"))
@@ -81,8 +83,9 @@ kind: LimiterConfig
 metadata: {{name: limiterd}}
 spec:
   interfaces: [{}]
-  kernel: {{pinPath: {pins}, onExit: {on_exit}}}
+  kernel: {{pinPath: {}, onExit: {on_exit}}}
 ",
-        interfaces.join(", ")
+        interfaces.join(", "),
+        pins.path()
     )
 }

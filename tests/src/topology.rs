@@ -1,6 +1,7 @@
 //! The stage of most scenarios: a gateway and two clients, each on a wire of its own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 
 use anyhow::Result;
 
@@ -20,6 +21,32 @@ pub struct Client {
     pub gateway_v6: Ipv6Addr,
 }
 
+/// A pin path; what a killed daemon left there goes with it.
+#[derive(Debug)]
+pub struct Pins(PathBuf);
+
+impl Pins {
+    #[must_use]
+    pub fn path(&self) -> std::path::Display<'_> {
+        self.0.display()
+    }
+
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.0.exists()
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if self.0.exists()
+            && let Err(error) = std::fs::remove_dir_all(&self.0)
+        {
+            eprintln!("pins are left behind in {}: {error}", self.path());
+        }
+    }
+}
+
 /// A gateway with two clients.
 #[derive(Debug)]
 pub struct Topology {
@@ -29,6 +56,15 @@ pub struct Topology {
 }
 
 impl Topology {
+    /// Where the daemon of this stage pins what it has in the kernel.
+    #[must_use]
+    pub fn pins(&self) -> Pins {
+        Pins(PathBuf::from(format!(
+            "/sys/fs/bpf/{}",
+            self.gateway.name()
+        )))
+    }
+
     /// # Errors
     /// When `ip` fails.
     pub fn new() -> Result<Self> {

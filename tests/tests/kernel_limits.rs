@@ -26,7 +26,7 @@ fn flood_and_serve(v6: bool) -> Result<()> {
         flooder.gateway_interface.as_str(),
         calm.gateway_interface.as_str(),
     ];
-    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let pins = topology.pins();
     let policies = Policies::new(&[
         ("limiterd.yaml", &config(&interfaces, &pins, "Detach")),
         ("gateway.yaml", GATEWAY),
@@ -78,10 +78,7 @@ fn flood_and_serve(v6: bool) -> Result<()> {
     let dropped = page.packets("default/edge", "over_connections");
     assert_eq!(dropped, f64::from(ATTEMPTS) - passed as f64);
     assert!(daemon.stop()?.success());
-    assert!(
-        !std::path::Path::new(&pins).exists(),
-        "pins are left behind"
-    );
+    assert!(!pins.exist(), "pins are left behind");
     Ok(())
 }
 
@@ -117,7 +114,7 @@ fn a_port_that_no_policy_targets_is_untouched() -> Result<()> {
         ..
     } = &topology;
     let tight = "  connections: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}\n";
-    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let pins = topology.pins();
     let policies = Policies::new(&[
         (
             "limiterd.yaml",

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -59,7 +58,7 @@ fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result
     let topology = Topology::new()?;
     let gateway = &topology.gateway;
     let interface = topology.first.gateway_interface.as_str();
-    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let pins = topology.pins();
     for (what, rules, wanted) in BROKEN {
         let policies = Policies::new(&[
             ("limiterd.yaml", &config(&[interface], &pins, "Detach")),
@@ -77,7 +76,7 @@ fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result
         let mut run = Process::start(gateway, &["run", "--config", dir])?;
         assert_eq!(run.wait()?.code(), Some(1), "{what}");
         assert!(run.output().contains(wanted[0]), "{what}: {}", run.output());
-        assert!(!Path::new(&pins).exists(), "{what}: something is pinned");
+        assert!(!pins.exist(), "{what}: something is pinned");
         assert!(
             !attached(gateway, interface)?,
             "{what}: something is attached"
@@ -185,7 +184,7 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
     let topology = Topology::new()?;
     let (gateway, client) = (&topology.gateway, &topology.first);
     let interface = client.gateway_interface.as_str();
-    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let pins = topology.pins();
     let policies = Policies::new(&[
         ("limiterd.yaml", &config(&[interface], &pins, "Keep")),
         ("gateway.yaml", GATEWAY),
@@ -231,7 +230,7 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
     policies.write("limiterd.yaml", &config(&[interface], &pins, "Detach"))?;
     let third = Daemon::start(gateway, policies.path())?;
     assert!(third.stop()?.success());
-    assert!(!attached(gateway, interface)? && !Path::new(&pins).exists());
+    assert!(!attached(gateway, interface)? && !pins.exist());
     Ok(())
 }
 

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 fn play() -> Result<Vec<Row>> {
     let topology = Topology::new()?;
     let gateway = &topology.gateway;
-    let pins = format!("/sys/fs/bpf/{}", gateway.name());
+    let pins = topology.pins();
     let interfaces = [
         topology.first.gateway_interface.as_str(),
         topology.second.gateway_interface.as_str(),
