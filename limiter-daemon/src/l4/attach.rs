@@ -3,23 +3,17 @@
 //! Every attachment is a pinned `bpf_link`: it outlives the daemon, the next daemon updates it to
 //! its own program in one step, and nobody else's program is ever replaced.
 
-use std::time::Duration;
-use std::{io, thread};
+use std::io;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use tracing::{info, warn};
 
+use super::device;
 use super::error::{L4Error, chain, errno, is_denied};
-use super::netlink;
 use super::pins::Pins;
 use crate::policy::plan::{AttachMode, Interface};
-
-/// How long the kernel may take to detach: 2 s at the most.
-const DETACH_POLL: Duration = Duration::from_millis(5);
-const DETACH_POLLS: u32 = 400;
 
 /// How the program sees an interface's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,21 +55,14 @@ pub(super) struct Target<'a> {
 
 /// Looks the interfaces up.
 pub(super) fn resolve(interfaces: &[Interface]) -> Result<Vec<Target<'_>>, L4Error> {
-    let socket = socket_with(
-        AddressFamily::UNIX,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
     let mut targets = Vec::with_capacity(interfaces.len());
     for Interface { name, mode } in interfaces {
-        let socket = socket
-            .as_ref()
-            .map_err(|&error| failed(name)(error.into()))?;
-        let ifindex =
-            netdevice::name_to_index(socket, name).map_err(|_no_device| L4Error::NoInterface {
+        let ifindex = device::index(name).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => failed(name)(error),
+            _ => L4Error::NoInterface {
                 interface: name.clone(),
-            })?;
+            },
+        })?;
         targets.push(Target {
             name,
             ifindex,
@@ -134,7 +121,6 @@ fn attach(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Attachm
             interface = target.name,
             "removed a link that cannot be adopted"
         );
-        wait_until_off(target.ifindex, None);
     }
     if let Some(other) = target.attached()? {
         let interface = target.name.to_owned();
@@ -196,21 +182,6 @@ fn adopt(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Option<M
     Ok(None)
 }
 
-/// Waits until the interface has no XDP program, or not this one: after the last reference to a
-/// link is gone, the kernel detaches in the background. Not for ever, and errors are for whoever
-/// asks next: the interface may be gone as well.
-pub(super) fn wait_until_off(ifindex: u32, program: Option<u32>) {
-    for _ in 0..DETACH_POLLS {
-        match netlink::attached(ifindex) {
-            Ok(Some(found)) if program.is_none_or(|program| program == found.program) => {
-                thread::sleep(DETACH_POLL);
-            }
-            _ => return,
-        }
-    }
-    warn!(ifindex, "the kernel has not detached the XDP program yet");
-}
-
 /// A new link.
 fn create(program: &mut Xdp, target: &Target<'_>, mode: XdpMode) -> Result<FdLink, AttachError> {
     let id = program.attach_to_if_index(target.ifindex, mode)?;
@@ -253,8 +224,8 @@ impl Target<'_> {
         }
     }
 
-    fn attached(&self) -> Result<Option<netlink::Attached>, L4Error> {
-        netlink::attached(self.ifindex).map_err(failed(self.name))
+    fn attached(&self) -> Result<Option<device::Attached>, L4Error> {
+        device::attached(self.ifindex).map_err(failed(self.name))
     }
 
     const fn admits(&self, mode: Mode) -> bool {

@@ -63,11 +63,6 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp,
     }
 }
 
-/// The kernel's id of the limiter.
-pub(super) fn id(ebpf: &Ebpf) -> Option<u32> {
-    ebpf.program(LIMITER)?.info().ok().map(|info| info.id())
-}
-
 fn check_kernel() -> Result<(), L4Error> {
     let kernel = KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))?;
     let oldest = KernelVersion::new(OLDEST.0, OLDEST.1, 0);

@@ -8,10 +8,10 @@
 //! No task and no clock here: `app` calls in, and gets an answer.
 
 mod attach;
+mod device;
 mod error;
 mod load;
 mod maps;
-mod netlink;
 mod pins;
 mod sync;
 pub mod trial;
@@ -127,14 +127,9 @@ impl Kernel {
         match on_exit {
             OnExit::Keep => Ok(()),
             OnExit::Detach => {
-                let program = load::id(&running.ebpf);
-                let removed = running.pins.remove();
-                // Closes the links that were adopted.
+                // Closes the links that were adopted; the pins hold them still.
                 drop(running.ebpf);
-                for attachment in &running.attachments {
-                    attach::wait_until_off(attachment.ifindex, program);
-                }
-                removed
+                running.pins.remove()
             }
         }
     }

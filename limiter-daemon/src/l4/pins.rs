@@ -5,17 +5,20 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
-use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, thread};
 
 use aya::maps::MapInfo;
+use aya::programs::links::{FdLink, PinnedLink};
 use limiter_common::ABI_VERSION;
 use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use tracing::{info, warn};
 
+use super::device;
 use super::error::L4Error;
 use super::maps::Pinned;
 
@@ -24,6 +27,11 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 const LINK: &str = "link-";
+
+/// A daemon on its way out, or a process that it was just starting, may hold the lock a little
+/// longer: half a second for that.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The pin path, held.
 #[derive(Debug)]
@@ -69,10 +77,9 @@ impl Pins {
         Ok(names.iter().filter_map(link).collect())
     }
 
-    /// Unpins the interface's link, if there is one. The kernel then detaches the program, some time
-    /// after.
+    /// Unpins the interface's link, if there is one, and waits until the program is detached.
     pub(super) fn remove_link(&self, interface: &str) -> Result<bool, L4Error> {
-        remove_file(&self.link(interface))
+        remove_pin(&self.link(interface))
     }
 
     /// Removes pinned maps that do not have the shape they are to have now (aya 0.14 would use them
@@ -93,7 +100,7 @@ impl Pins {
                         path = %path.display(), ?found, ?wanted,
                         "pinned map does not fit the configuration: made anew, its state is lost"
                     );
-                    remove_file(&path)?;
+                    remove_pin(&path)?;
                 }
             }
         }
@@ -106,7 +113,7 @@ impl Pins {
     pub(super) fn remove_other_links(&self, interface: &str) -> Result<bool, L4Error> {
         let mut removed = false;
         for directory in self.other_versions()? {
-            removed |= remove_file(&directory.join(format!("{LINK}{interface}")))?;
+            removed |= remove_pin(&directory.join(format!("{LINK}{interface}")))?;
         }
         Ok(removed)
     }
@@ -163,14 +170,18 @@ fn lock(root: &Path) -> Result<Option<File>, L4Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(root)(error)),
     };
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            return Err(L4Error::InUse {
-                path: root.to_owned(),
-            });
+    let mut tries = LOCK_TRIES;
+    while let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        tries -= 1;
+        match error {
+            Errno::WOULDBLOCK if tries > 0 => thread::sleep(LOCK_PAUSE),
+            Errno::WOULDBLOCK => {
+                return Err(L4Error::InUse {
+                    path: root.to_owned(),
+                });
+            }
+            error => return Err(failed(root)(error.into())),
         }
-        Err(error) => return Err(failed(root)(error.into())),
     }
     let locked = directory.metadata().map_err(failed(root))?;
     let present = fs::metadata(root).is_ok_and(|now| now.ino() == locked.ino());
@@ -232,15 +243,25 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, L4Error> {
 /// bpffs directories here hold pins only, one level deep.
 fn remove_directory(directory: &Path) -> Result<(), L4Error> {
     for path in entries(directory)? {
-        remove_file(&path)?;
+        remove_pin(&path)?;
     }
     fs::remove_dir(directory).map_err(failed(directory))
 }
 
-/// Whether there was one.
-fn remove_file(path: &Path) -> Result<bool, L4Error> {
+/// Whether there was one. If it is a link, it is off its interface afterwards.
+fn remove_pin(path: &Path) -> Result<bool, L4Error> {
+    let interface = file_name(path).and_then(|name| name.strip_prefix(LINK));
+    let program = interface.and_then(|_| {
+        let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
+        link.info().ok().map(|info| info.program_id())
+    });
     match fs::remove_file(path) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            if let (Some(interface), Some(program)) = (interface, program) {
+                device::wait_until_off(interface, program);
+            }
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(failed(path)(error)),
     }

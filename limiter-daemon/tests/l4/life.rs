@@ -40,6 +40,10 @@ fn start(net: &Net, config: &DaemonConfig, policies: &[NetworkPolicy]) -> Result
     net.at_gateway(|| Kernel::start(config, policies))
 }
 
+fn stop(net: &Net, mut kernel: Kernel, on_exit: OnExit) {
+    net.at_gateway(|| kernel.stop(on_exit)).unwrap();
+}
+
 fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
     let counters = kernel.counters().unwrap();
     counters
@@ -52,7 +56,7 @@ fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
 #[test]
 fn enforces_while_it_runs_and_leaves_nothing_behind() {
     let net = Net::new();
-    let mut kernel = start(&net, &on_veth(&net), &attempts(3)).unwrap();
+    let kernel = start(&net, &on_veth(&net), &attempts(3)).unwrap();
     let [attachment] = kernel.attachments() else {
         panic!("{:?}", kernel.attachments())
     };
@@ -68,7 +72,7 @@ fn enforces_while_it_runs_and_leaves_nothing_behind() {
     assert_eq!(net.attempts_seen(PORT + 1, 5), 5, "a port without a policy");
     assert_eq!(packets(&kernel, Reason::OverConnections), 4);
 
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
     assert!(!net.has_xdp(INTERFACE));
     assert!(!net.pins().exists());
     assert_eq!(net.attempts_seen(PORT, 2), 2);
@@ -88,7 +92,7 @@ fn a_restart_adopts_what_a_killed_daemon_left() {
         "the last policy stays enforced"
     );
 
-    let mut second = start(&net, &on_veth(&net), &attempts(3)).unwrap();
+    let second = start(&net, &on_veth(&net), &attempts(3)).unwrap();
     assert!(second.attachments()[0].adopted);
     assert_eq!(net.attempts_seen(PORT, 1), 0, "no fresh bucket");
     assert_eq!(
@@ -96,15 +100,15 @@ fn a_restart_adopts_what_a_killed_daemon_left() {
         3,
         "counters go on"
     );
-    second.stop(OnExit::Detach).unwrap();
+    stop(&net, second, OnExit::Detach);
     assert!(!net.has_xdp(INTERFACE));
 }
 
 #[test]
 fn keep_leaves_the_policy_enforced() {
     let net = Net::new();
-    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
-    kernel.stop(OnExit::Keep).unwrap();
+    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    stop(&net, kernel, OnExit::Keep);
     assert_eq!(net.attempts_seen(PORT, 2), 1);
     let no_interfaces = start(&net, &config(&net, Vec::new()), &[]).unwrap();
     assert!(no_interfaces.attachments().is_empty());
@@ -126,7 +130,7 @@ fn a_reload_changes_limits_and_keeps_buckets() {
     assert_eq!(net.attempts_seen(PORT, 3), 3);
     kernel.apply(&attempts(3)).unwrap();
     assert_eq!(net.attempts_seen(PORT, 1), 0);
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]
@@ -137,10 +141,10 @@ fn the_mode_is_what_was_asked_for() {
         (AttachMode::Native, Mode::Native),
     ] {
         let config = config(&net, vec![interface(INTERFACE, mode)]);
-        let mut kernel = start(&net, &config, &attempts(1)).unwrap();
+        let kernel = start(&net, &config, &attempts(1)).unwrap();
         let attachment = &kernel.attachments()[0];
         assert_eq!((attachment.mode, attachment.adopted), (expected, false));
-        kernel.stop(OnExit::Keep).unwrap();
+        stop(&net, kernel, OnExit::Keep);
     }
 }
 
@@ -151,9 +155,9 @@ fn native_or_not_at_all() {
     let error = start(&net, &native, &attempts(1)).unwrap_err();
     assert!(matches!(error, L4Error::NativeRefused { .. }), "{error}");
     let auto = config(&net, vec![interface("lo", AttachMode::Auto)]);
-    let mut kernel = start(&net, &auto, &attempts(1)).unwrap();
+    let kernel = start(&net, &auto, &attempts(1)).unwrap();
     assert_eq!(kernel.attachments()[0].mode, Mode::Generic);
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]
@@ -171,15 +175,13 @@ fn another_program_is_never_replaced() {
 #[test]
 fn a_second_daemon_on_the_same_pin_path_is_refused() {
     let net = Net::new();
-    let mut first = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let first = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     let error = start(&net, &on_veth(&net), &attempts(1)).unwrap_err();
     assert!(matches!(error, L4Error::InUse { .. }), "{error}");
     assert_eq!(net.attempts_seen(PORT, 2), 1);
-    first.stop(OnExit::Detach).unwrap();
-    start(&net, &on_veth(&net), &attempts(1))
-        .unwrap()
-        .stop(OnExit::Detach)
-        .unwrap();
+    stop(&net, first, OnExit::Detach);
+    let second = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    stop(&net, second, OnExit::Detach);
 }
 
 #[test]
@@ -212,11 +214,11 @@ fn a_link_to_an_interface_that_was_made_anew_is_replaced() {
     assert_eq!(net.attempts_seen(PORT, 3), 2);
     net.part();
     net.join();
-    let mut kernel = start(&net, &on_veth(&net), &attempts(2)).unwrap();
+    let kernel = start(&net, &on_veth(&net), &attempts(2)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(net.has_xdp(INTERFACE));
     assert_eq!(net.attempts_seen(PORT, 1), 0, "the maps were adopted");
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]
@@ -226,10 +228,10 @@ fn an_interface_that_is_not_configured_any_more_is_released() {
     let two = [INTERFACE, "extra0"].map(|name| interface(name, AttachMode::Auto));
     drop(start(&net, &config(&net, two.to_vec()), &attempts(1)).unwrap());
     assert!(net.has_xdp("extra0"));
-    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(kernel.attachments()[0].adopted);
     assert!(!net.has_xdp("extra0"));
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]
@@ -241,7 +243,7 @@ fn a_table_of_another_size_is_made_anew() {
         max_sources: 1 << 10,
         ..on_veth(&net)
     };
-    let mut kernel = start(&net, &larger, &attempts(1)).unwrap();
+    let kernel = start(&net, &larger, &attempts(1)).unwrap();
     assert!(kernel.attachments()[0].adopted);
     assert_eq!(
         packets(&kernel, Reason::OverConnections),
@@ -249,7 +251,7 @@ fn a_table_of_another_size_is_made_anew() {
         "other maps are kept"
     );
     assert_eq!(net.attempts_seen(PORT, 2), 1);
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]
@@ -257,9 +259,9 @@ fn what_another_version_left_is_replaced() {
     let net = Net::new();
     drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
     fs::rename(net.pins().join("v1"), net.pins().join("v999")).unwrap();
-    let mut kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(!net.pins().join("v999").exists());
     assert_eq!(net.attempts_seen(PORT, 2), 1);
-    kernel.stop(OnExit::Detach).unwrap();
+    stop(&net, kernel, OnExit::Detach);
 }

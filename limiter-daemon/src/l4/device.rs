@@ -1,11 +1,14 @@
-//! What XDP program an interface has, asked by rtnetlink: the one place where the kernel tells it.
+//! What the kernel knows of an interface. Which XDP program it has, only rtnetlink tells.
 
-use std::io;
+use std::time::Duration;
+use std::{io, thread};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, sendto,
+    socket_with,
 };
+use tracing::warn;
 
 use super::attach::Mode;
 
@@ -27,11 +30,45 @@ const ATTRIBUTE: usize = 4;
 /// More than the kernel says of one interface.
 const REPLY: usize = 64 * 1024;
 
+/// How long the kernel may take to detach: 2 s at the most.
+const DETACH_POLL: Duration = Duration::from_millis(5);
+const DETACH_POLLS: u32 = 400;
+
 /// The XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attached {
     pub(super) program: u32,
     pub(super) mode: Mode,
+}
+
+/// The index of the interface with this name.
+pub(super) fn index(name: &str) -> io::Result<u32> {
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok(netdevice::name_to_index(&socket, name)?)
+}
+
+/// Waits until this program is off the interface: after the last reference to a link is gone, the
+/// kernel detaches in the background. Errors are for whoever asks next: the interface may be gone,
+/// too.
+pub(super) fn wait_until_off(interface: &str, program: u32) {
+    let Ok(ifindex) = index(interface) else {
+        return;
+    };
+    for _ in 0..DETACH_POLLS {
+        match attached(ifindex) {
+            Ok(Some(found)) if found.program == program => thread::sleep(DETACH_POLL),
+            _ => return,
+        }
+    }
+    warn!(
+        interface,
+        program, "the kernel has not detached the XDP program yet"
+    );
 }
 
 /// The program on the interface; `None` if there is none.
