@@ -21,11 +21,20 @@ pub const KERNEL_TRIES: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Limit {
-    /// Emission interval: nanoseconds a token takes to come back, at least 1.
+    /// Emission interval: what a token takes to come back, in units of `2^-shift` nanoseconds.
     pub interval: u64,
-    /// Nanoseconds an empty bucket takes to fill: capacity in tokens times `interval`.
+    /// Nanoseconds an empty bucket takes to fill.
     pub tolerance: u64,
+    /// Tokens of a full bucket.
+    pub capacity: u64,
+    /// 0, or [`FINE_SHIFT`] where a token is worth less than [`COARSE_INTERVAL`] (bytes, mostly).
+    pub shift: u64,
 }
+
+/// Intervals from here on, in nanoseconds, are kept in whole nanoseconds.
+pub const COARSE_INTERVAL: u64 = 1 << 10;
+/// Fractional bits of shorter ones.
+pub const FINE_SHIFT: u64 = 20;
 
 /// Why three numbers of a policy do not make a [`Limit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +45,7 @@ pub enum LimitError {
     NoFill,
     /// The fill interval is zero.
     NoInterval,
-    /// More than one token a nanosecond: finer than the bucket's clock.
+    /// More than 2^20 tokens a nanosecond: finer than the bucket's arithmetic.
     TooFast,
     /// The bucket would take longer than [`MAX_TOLERANCE`] to fill.
     TooSlow,
@@ -47,8 +56,8 @@ impl Limit {
     /// `fill_interval_ns`.
     ///
     /// A fill cannot add more than the bucket holds, so `tokens_per_fill` counts as `max_tokens`
-    /// where it is larger (as in Envoy's `token_bucket`). The emission interval is rounded up to
-    /// whole nanoseconds: never more than the stated rate, and less than 1 ns a token below it.
+    /// where it is larger (as in Envoy's `token_bucket`). Rounding is against the source, by less
+    /// than 1 ns for each time that tokens are taken: never more than the stated rate and burst.
     ///
     /// # Errors
     /// [`LimitError`] for any zero and for what a `u64` of nanoseconds cannot express.
@@ -71,43 +80,56 @@ impl Limit {
         if fill_interval_ns == 0 {
             return Err(LimitError::NoInterval);
         }
-        if fill.get() > fill_interval_ns {
+        let shift = if fill_interval_ns / fill.get() < COARSE_INTERVAL {
+            FINE_SHIFT
+        } else {
+            0
+        };
+        let scaled = (fill_interval_ns as u128) << shift;
+        if (fill.get() as u128) > scaled {
             return Err(LimitError::TooFast);
         }
-        let interval = fill_interval_ns.div_ceil(fill.get());
-        match max_tokens.checked_mul(interval) {
-            Some(tolerance) if tolerance <= MAX_TOLERANCE => Ok(Self {
-                interval,
-                tolerance,
-            }),
-            _ => Err(LimitError::TooSlow),
-        }
+        let interval = scaled.div_ceil(fill.get() as u128);
+        let full = match (max_tokens as u128).checked_mul(interval) {
+            Some(full) if full <= MAX_TOLERANCE as u128 => full,
+            _ => return Err(LimitError::TooSlow),
+        };
+        let (interval, full) = (low_half(interval), low_half(full));
+        Ok(Self {
+            interval,
+            tolerance: full >> shift,
+            capacity: max_tokens,
+            shift,
+        })
     }
 
-    /// Nanoseconds of debt that `tokens` are worth; saturates, and what saturated never conforms.
+    /// Nanoseconds of debt that `tokens` are worth; more than the bucket holds never conform.
+    #[inline(always)]
     #[must_use]
     pub const fn cost(&self, tokens: u64) -> u64 {
-        self.interval.saturating_mul(tokens)
-    }
-
-    /// Tokens the bucket holds when full.
-    #[must_use]
-    pub const fn capacity(&self) -> u64 {
-        match self.tolerance.checked_div(self.interval) {
-            Some(tokens) => tokens,
-            None => 0,
+        if tokens > self.capacity {
+            return u64::MAX;
         }
+        // No overflow: `capacity × interval` is at most `MAX_TOLERANCE`.
+        let exact = tokens.wrapping_mul(self.interval);
+        exact.wrapping_add((1 << (self.shift & 63)) - 1) >> (self.shift & 63)
     }
 
     /// Whole tokens left at `now` in a bucket whose state is `tat`.
     #[must_use]
     pub const fn remaining(&self, tat: u64, now: u64) -> u64 {
         let free = self.tolerance.saturating_sub(tat.saturating_sub(now));
-        match free.checked_div(self.interval) {
+        match (free << self.shift).checked_div(self.interval) {
             Some(tokens) => tokens,
             None => 0,
         }
     }
+}
+
+/// The low 64 bits of a number that is known to fit in them.
+#[expect(clippy::cast_possible_truncation, reason = "checked by the caller")]
+const fn low_half(number: u128) -> u64 {
+    number as u64
 }
 
 /// What one step of the algorithm says, before anything is written.

@@ -1,35 +1,157 @@
 //! Values of the shared maps.
+//!
+//! Policies, ports, classes and CIDRs exist twice, as generations 0 and 1. The program reads the
+//! number of the generation in force once a packet; the daemon writes the other one and then the
+//! number. So a packet sees the old set of policies or the new one, and nothing in between.
 
 use crate::bucket::Limit;
+use crate::key::{Address, Secret};
 
-/// `PortPolicy::units`: the `connections` bucket is in force.
-pub const UNIT_CONNECTIONS: u32 = 1 << 0;
-/// `PortPolicy::units`: the `packets` bucket is in force.
-pub const UNIT_PACKETS: u32 = 1 << 1;
+/// Units that a level can limit, as indices of [`Level::limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Unit {
+    /// A TCP SYN without ACK: a connection attempt, retransmissions included.
+    Connections = 0,
+    /// A packet; of a super-packet (GSO), each segment.
+    Packets = 1,
+    /// A byte from the link layer header on.
+    Bytes = 2,
+}
 
-/// The network policy on one port.
+impl Unit {
+    pub const ALL: [Self; 3] = [Self::Connections, Self::Packets, Self::Bytes];
+
+    /// Its bit in [`Level::units`] and [`Level::coarse`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// Levels of one class at most.
+pub const MAX_LEVELS: u32 = 3;
+/// Policies of one generation at most; index 0 stands for none.
+pub const MAX_POLICIES: u32 = 256;
+/// Classes of one generation at most.
+pub const MAX_CLASSES: u32 = 1024;
+/// CIDRs of both generations together at most.
+pub const MAX_CIDRS: u32 = 1 << 19;
+/// Sentences at once at most.
+pub const MAX_SENTENCES: u32 = 1 << 16;
+
+/// [`Policy::flags`]: counts what would be dropped, drops nothing.
+pub const FLAG_SHADOW: u32 = 1 << 0;
+/// [`Policy::flags`]: it has CIDRs to look a source up in.
+pub const FLAG_CIDRS: u32 = 1 << 1;
+
+/// A network policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policy {
+    /// Its id, under which its packets are counted: in `1..MAX_POLICIES`, stable by name.
+    pub id: u32,
+    /// `FLAG_*`.
+    pub flags: u32,
+    /// Class of sources that no CIDR names.
+    pub class: u32,
+    pub reserved: u32,
+}
+
+/// What one CIDR of a policy says of the sources in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CidrAction {
+    /// Never limited.
+    Allow,
+    /// Always dropped.
+    Deny,
+    /// Limited by this class.
+    Class(u32),
+}
+
+impl CidrAction {
+    /// As it lies in the map.
+    #[must_use]
+    pub const fn to_raw(self) -> u32 {
+        match self {
+            Self::Allow => 0,
+            Self::Deny => 1,
+            Self::Class(class) => class.wrapping_add(2),
+        }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Self {
+        match raw {
+            0 => Self::Allow,
+            1 => Self::Deny,
+            class => Self::Class(class - 2),
+        }
+    }
+}
+
+/// Limits for groups of sources; all levels must admit a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct PortPolicy {
-    /// Id of the policy, in `1..MAX_POLICIES`.
-    pub policy: u32,
-    /// Which of the buckets below are in force: `UNIT_*` flags.
+pub struct Class {
+    pub levels: [Level; MAX_LEVELS as usize],
+    /// Levels in use; 0: unlimited, which one has to write.
+    pub count: u32,
+    pub reserved: u32,
+}
+
+/// Limits on the sources of one prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Level {
+    /// What of an IPv4 source counts; all zero: all sources share (`scope: Listener`).
+    pub mask_v4: Address,
+    /// What of an IPv6 source counts.
+    pub mask_v6: Address,
+    /// Identity of its buckets, stable by name of the policy, rule and prefix.
+    pub seed: u64,
+    /// Which of `limits` are in force: [`Unit::bit`].
     pub units: u32,
-    /// A token for each TCP SYN without ACK (a connection attempt, retransmissions included).
-    pub connections: Limit,
-    /// A token for each packet.
-    pub packets: Limit,
+    /// Which of them take the coarse clock: their buckets take many of its ticks to fill.
+    pub coarse: u32,
+    /// By [`Unit`].
+    pub limits: [Limit; 3],
 }
 
-/// The buckets of one source under one policy: the TAT of each, zero for a full one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+impl Level {
+    /// The seed of one unit's buckets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unit_seed(&self, unit: Unit) -> u64 {
+        self.seed
+            .wrapping_add((unit as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// Settings that the program reads with every packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct SourceBuckets {
-    pub connections: u64,
-    pub packets: u64,
+pub struct Config {
+    /// Of the tables.
+    pub secret: Secret,
+    /// Generation in force: 0 or 1.
+    pub generation: u32,
+    /// Not 0: there are sentences to look sources up in.
+    pub sentences: u32,
+    /// Mask of an index into the table of sources, in sets.
+    pub set_mask: u32,
+    /// Mask of an index into one row of the sketch.
+    pub cell_mask: u32,
+    /// Nanoseconds that a source keeps its place in the table after its bucket is full again.
+    pub keep: u64,
+    /// Nanoseconds without a heartbeat after which everything passes; 0: never.
+    pub dead_after: u64,
 }
 
-/// Longest policy name in bytes: a Kubernetes namespace, `/`, and a name (RFC 1123 subdomains of at most 253).
+/// Longest policy name in bytes: a Kubernetes namespace, `/`, and a name (RFC 1123 subdomains of at
+/// most 253).
 pub const POLICY_NAME_LEN: usize = 508;
 
 /// Which policy an id stands for, kept in the kernel so that a restarted daemon gives every policy
@@ -43,6 +165,8 @@ pub struct PolicyName {
     pub name: [u8; POLICY_NAME_LEN],
 }
 
-const _: () = assert!(size_of::<PortPolicy>() == 40);
-const _: () = assert!(size_of::<SourceBuckets>() == 16);
+const _: () = assert!(size_of::<Policy>() == 16);
+const _: () = assert!(size_of::<Level>() == 48 + 3 * 32);
+const _: () = assert!(size_of::<Class>() == 3 * 144 + 8);
+const _: () = assert!(size_of::<Config>() == 48);
 const _: () = assert!(size_of::<PolicyName>() == 512);

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use limiter_common::Limit;
+use ipnet::IpNet;
+use limiter_common::{Limit, Protocol};
 use regex::Regex;
 
 /// Everything the daemon enforces, compiled from one policy directory.
@@ -32,8 +33,13 @@ pub struct DaemonConfig {
     /// Directory under bpffs for maps and links.
     pub pin_path: PathBuf,
     pub on_exit: OnExit,
-    /// Entries of the kernel's table of sources.
+    pub on_daemon_lost: OnDaemonLost,
+    /// Sources with a place of their own in the kernel's table, at least.
     pub max_sources: u32,
+    /// Cells of each of the two rows of the kernel's sketch, at least.
+    pub sketch_cells: u32,
+    /// How long a source keeps its place in the table after its bucket is full again.
+    pub keep_sources: Duration,
     /// Admin listener (health, metrics).
     pub admin: SocketAddr,
     /// Data plane threads, each with a runtime of its own; `None`: one for each CPU.
@@ -50,7 +56,10 @@ impl Default for DaemonConfig {
             interfaces: Vec::new(),
             pin_path: PathBuf::from("/sys/fs/bpf/limiterd"),
             on_exit: OnExit::Detach,
+            on_daemon_lost: OnDaemonLost::Enforce,
             max_sources: 1 << 16,
+            sketch_cells: 1 << 18,
+            keep_sources: Duration::from_secs(60),
             admin: SocketAddr::from(([127, 0, 0, 1], 9901)),
             workers: None,
             max_buckets: 1 << 20,
@@ -88,15 +97,81 @@ pub enum OnExit {
     Keep,
 }
 
-/// A limit per source, enforced by the XDP program on the ports of the listeners it targets.
+/// What the kernel does when the daemon has not been heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDaemonLost {
+    /// Goes on enforcing the last policies.
+    #[default]
+    Enforce,
+    /// Passes everything.
+    Pass {
+        /// After this long, at least 2 s.
+        after: Duration,
+    },
+}
+
+/// Limits by source, enforced in the kernel on what they target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
     /// `namespace/name`.
     pub name: String,
-    /// TCP ports of the targeted listeners, sorted, without repetition.
-    pub ports: Vec<u16>,
+    /// Destinations, sorted, without repetition; ICMP stands at port 0.
+    pub ports: Vec<(Protocol, u16)>,
+    /// Interfaces targeted as a whole: everything that comes in there and that no policy targets by
+    /// its port.
+    pub interfaces: Vec<String>,
+    /// Limits on sources that no rule names.
+    pub default: SourceLimits,
+    /// Limits on sources that a rule names; of several, the one with the longest prefix holds.
+    pub rules: Vec<SourceRule>,
+    /// Never limited, and never dropped for a sentence.
+    pub allow: Vec<IpNet>,
+    /// Always dropped.
+    pub deny: Vec<IpNet>,
+    /// Counts what would be dropped, drops nothing.
+    pub shadow: bool,
+}
+
+/// Sources with limits of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRule {
+    /// Stable over reloads: its `name`, or its index.
+    pub name: String,
+    /// Without host bits. No prefix stands twice in the rules and lists of a policy.
+    pub cidrs: Vec<IpNet>,
+    pub limits: SourceLimits,
+}
+
+/// What sources may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceLimits {
+    Unlimited,
+    /// All must admit a packet; one to [`MAX_LEVELS`](limiter_common::policy::MAX_LEVELS), no two
+    /// with the same scope.
+    Levels(Vec<NetworkLevel>),
+}
+
+/// Limits on the sources of one prefix. At least one unit is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkLevel {
+    pub scope: Scope,
     pub connections: Option<Limit>,
     pub packets: Option<Limit>,
+    pub bytes: Option<Limit>,
+}
+
+/// Who shares a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All sources (Gloo's meaning).
+    Listener,
+    /// The sources of one prefix.
+    Source {
+        /// Prefix length of IPv4 sources, 1 to 32.
+        v4: u8,
+        /// Prefix length of IPv6 sources, 1 to 64.
+        v6: u8,
+    },
 }
 
 /// An HTTP listener.

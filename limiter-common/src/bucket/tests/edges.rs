@@ -58,9 +58,9 @@ fn zeros_and_what_cannot_be_expressed_are_errors() {
 #[test]
 fn the_fastest_and_the_slowest_limits() {
     let fastest = Limit::new(MAX_TOLERANCE, SECOND, SECOND).unwrap();
-    assert_eq!((fastest.interval, fastest.capacity()), (1, MAX_TOLERANCE));
+    assert_eq!((fastest.interval, fastest.capacity), (1, MAX_TOLERANCE));
     let slowest = Limit::new(1, 1, MAX_TOLERANCE).unwrap();
-    assert_eq!((slowest.interval, slowest.capacity()), (MAX_TOLERANCE, 1));
+    assert_eq!((slowest.interval, slowest.capacity), (MAX_TOLERANCE, 1));
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_fill_larger_than_the_bucket_counts_as_the_bucket() {
 fn an_interval_that_does_not_divide_is_rounded_up() {
     let limit = Limit::new(3, 3, SECOND).unwrap();
     assert_eq!(limit.interval, 333_333_334);
-    assert_eq!(limit.capacity(), 3);
+    assert_eq!(limit.capacity, 3);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_cost_above_the_bucket_never_conforms() {
 #[test]
 fn the_default_limit_admits_nothing() {
     let none = Limit::default();
-    assert_eq!((none.capacity(), none.remaining(0, SECOND)), (0, 0));
+    assert_eq!((none.capacity, none.remaining(0, SECOND)), (0, 0));
     assert_eq!(
         step(0, SECOND, 1, none.tolerance),
         Step::Deny { wait: u64::MAX }

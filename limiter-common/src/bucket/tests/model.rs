@@ -110,7 +110,7 @@ fn requests(limit: Limit, steps_back: bool) -> impl Strategy<Value = Vec<Request
         4 => 0..=interval.saturating_mul(2),
         1 => 0..=limit.tolerance.saturating_mul(2),
     ];
-    let capacity = limit.capacity();
+    let capacity = limit.capacity;
     let tokens = prop_oneof![4 => Just(1), 3 => 1..=capacity, 1 => capacity..=u64::MAX];
     let one = (
         delta,
@@ -151,7 +151,7 @@ proptest! {
     #[test]
     fn decides_as_the_model_with_the_rounded_interval((_, limit, requests) in with_requests(false)) {
         let bucket = Plain::full();
-        let mut model = Model::new(limit.capacity(), 1, limit.interval);
+        let mut model = Model::new(limit.capacity, 1, limit.interval);
         // A bucket that was never used is full at any time; the model's first refill is at 0.
         for request in requests {
             let expected = model.take(request);
@@ -166,7 +166,7 @@ proptest! {
             let cost = limit.cost(request.tokens);
             let decision = take(&bucket, request.now, cost, limit.tolerance, 1);
             let Decision::Denied { wait } = decision else { continue };
-            if request.tokens > limit.capacity() {
+            if request.tokens > limit.capacity {
                 prop_assert_eq!(wait, u64::MAX);
                 continue;
             }
@@ -223,10 +223,15 @@ proptest! {
 
     #[test]
     fn no_input_panics(tat: u64, now: u64, cost: u64, tolerance: u64, tokens: u64) {
-        let limit = Limit { interval: cost, tolerance };
+        let limit = Limit {
+            interval: cost,
+            tolerance,
+            capacity: tolerance / cost,
+            shift: 0,
+        };
         let _step = step(tat, now, cost, tolerance);
         let _remaining = limit.remaining(tat, now);
-        let _capacity = limit.capacity();
+        let _capacity = limit.capacity;
         let _cost = limit.cost(tokens);
         let _limit = Limit::new(tat, now, cost);
         if let Step::Admit { tat: next } = step(tat, now, cost, tolerance) {

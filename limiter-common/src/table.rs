@@ -1,0 +1,197 @@
+//! Token buckets of many sources in fixed memory, for the program and for its model in tests.
+//!
+//! **Table**: sets of [`SLOTS`] slots of a key and a TAT, 16 bytes each; a source's set follows from its key.
+//! A slot is given to another source only when its bucket is full again *and* has been for a while
+//! (`keep`): so no source comes back to a fuller bucket than it left, and a flood of new sources
+//! cannot take the places of regular ones.
+//!
+//! **Sketch**: two rows of TATs for the sources that find no place; a source has one cell in each.
+//! It conforms if either cell does, and both are charged: so what a source was admitted is charged to it in
+//! both, and it is denied by strangers only if both its cells are theirs. Per source it admits at
+//! most twice the limit, and that only after a cell's debt was capped (see [`charge`]).
+//!
+//! A source that comes from the sketch to the table brings its debt with it.
+
+use crate::bucket::{Cell, Decision, Step, step, take};
+
+/// Slots of a set: 64 bytes.
+pub const SLOTS: usize = 4;
+
+/// The key of a slot that is changing hands; that of one never used is 0. Keys of sources are neither.
+const IN_TRANSITION: u64 = 1;
+
+/// A key as it can stand in a slot.
+#[inline(always)]
+#[must_use]
+pub const fn storable(key: u64) -> u64 {
+    if key > IN_TRANSITION { key } else { key | 2 }
+}
+
+/// A place in the table: two words that CPUs share.
+pub trait Slot {
+    type Word: Cell;
+    fn key(&self) -> &Self::Word;
+    fn tat(&self) -> &Self::Word;
+}
+
+/// Places that a key may be in.
+pub trait Slots {
+    type Slot: Slot;
+    /// How many.
+    const COUNT: usize;
+    /// The place with this index, below `COUNT`.
+    fn slot(&self, index: usize) -> Self::Slot;
+}
+
+/// The place that `key` has.
+#[inline(always)]
+pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
+    let mut index = 0;
+    while index < S::COUNT {
+        let slot = slots.slot(index);
+        if slot.key().load() == key {
+            return Some(slot);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// Gives `key` a place that is free, or whose bucket has been full for `keep` nanoseconds, with a
+/// bucket in state `tat`. `None` if there is none.
+///
+/// The place passes through a transition: whoever charged it in the meantime is seen here, for the TAT is
+/// compared again, or sees that the key has changed (see [`take_in`]).
+#[inline(always)]
+pub fn claim<S: Slots>(slots: &S, key: u64, now: u64, keep: u64, tat: u64) -> Option<S::Slot> {
+    let mut index = 0;
+    while index < S::COUNT {
+        let slot = slots.slot(index);
+        index += 1;
+        let owner = slot.key().load();
+        if owner == key {
+            return Some(slot);
+        }
+        let due = slot.tat().load();
+        if owner == IN_TRANSITION || owner != 0 && due.saturating_add(keep) > now {
+            continue;
+        }
+        if slot.key().compare_exchange(owner, IN_TRANSITION).is_err() {
+            continue;
+        }
+        let set = due <= now && slot.tat().compare_exchange(due, tat).is_ok();
+        // Nobody else changes a key in transition.
+        let _ours = slot
+            .key()
+            .compare_exchange(IN_TRANSITION, if set { key } else { owner });
+        if set {
+            return Some(slot);
+        }
+    }
+    None
+}
+
+/// Takes from the bucket at `slot`, if it is still that of `key`.
+///
+/// If the place changed hands under the charge, the charge stays with the new owner, who has that
+/// much less, and nothing was admitted.
+#[inline(always)]
+pub fn take_in<S: Slot>(
+    slot: &S,
+    key: u64,
+    now: u64,
+    cost: u64,
+    tolerance: u64,
+    tries: u32,
+) -> Decision {
+    let decision = take(slot.tat(), now, cost, tolerance, tries);
+    if slot.key().load() == key {
+        decision
+    } else {
+        Decision::Contended
+    }
+}
+
+/// Whether `cost` conforms to either cell of a source in the sketch; takes nothing.
+#[inline(always)]
+pub fn conforms_in_sketch<C: Cell>(cells: &[C; 2], now: u64, cost: u64, tolerance: u64) -> bool {
+    let conforms = |cell: &C| matches!(step(cell.load(), now, cost, tolerance), Step::Admit { .. });
+    conforms(&cells[0]) || conforms(&cells[1])
+}
+
+/// Takes `cost` from both cells of a source in the sketch, if it conforms to either.
+#[inline(always)]
+pub fn take_in_sketch<C: Cell>(
+    cells: &[C; 2],
+    now: u64,
+    cost: u64,
+    tolerance: u64,
+    tries: u32,
+) -> Decision {
+    let [first, second] = cells;
+    match take_one(first, now, cost, tolerance, tries) {
+        Decision::Admitted { tat } => {
+            charge(second, now, cost, tolerance, tries);
+            Decision::Admitted { tat }
+        }
+        Decision::Contended => Decision::Contended,
+        Decision::Denied { wait } => match take_one(second, now, cost, tolerance, tries) {
+            Decision::Denied { .. } => Decision::Denied { wait },
+            decided => {
+                charge(first, now, cost, tolerance, tries);
+                decided
+            }
+        },
+    }
+}
+
+/// The debt that a source takes from the sketch to the table: that of its lesser cell, at most an
+/// empty bucket's.
+#[inline(always)]
+pub fn sketch_tat<C: Cell>(cells: &[C; 2], now: u64, tolerance: u64) -> u64 {
+    let [first, second] = cells;
+    let (a, b) = (first.load(), second.load());
+    let lesser = if a < b { a } else { b };
+    let empty = now.saturating_add(tolerance);
+    if lesser < empty { lesser } else { empty }
+}
+
+/// Like [`take`], but leaves a debt beyond an empty bucket's: cells are shared by sources and limits.
+#[inline(always)]
+fn take_one<C: Cell>(cell: &C, now: u64, cost: u64, tolerance: u64, tries: u32) -> Decision {
+    let mut seen = cell.load();
+    let mut left = tries;
+    while left > 0 {
+        left -= 1;
+        match step(seen, now, cost, tolerance) {
+            Step::Admit { tat } => match cell.compare_exchange(seen, tat) {
+                Ok(()) => return Decision::Admitted { tat },
+                Err(found) => seen = found,
+            },
+            Step::Deny { wait } => return Decision::Denied { wait },
+        }
+    }
+    Decision::Contended
+}
+
+/// Adds `cost` to the debt of a cell, whether or not it conforms, up to twice an empty bucket's: so
+/// a cell recovers in bounded time after a flood.
+#[inline(always)]
+fn charge<C: Cell>(cell: &C, now: u64, cost: u64, tolerance: u64, tries: u32) {
+    let mut seen = cell.load();
+    let mut left = tries;
+    while left > 0 {
+        left -= 1;
+        let base = if seen > now { seen } else { now };
+        let most = now.saturating_add(tolerance).saturating_add(tolerance);
+        let charged = base.saturating_add(cost);
+        let next = if charged < most { charged } else { most };
+        if next <= seen {
+            return;
+        }
+        match cell.compare_exchange(seen, next) {
+            Ok(()) => return,
+            Err(found) => seen = found,
+        }
+    }
+}
