@@ -142,9 +142,6 @@ impl Daemon {
         let admin = admin::serve(tokio::net::TcpListener::from_std(admin_socket)?, admin);
 
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
-        for note in &notes {
-            tracing::info!("{note}");
-        }
         let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
         addresses.sort();
         tracing::info!(listeners = addresses.join(" "), admin = %config.admin, workers = worker_count, "ready");

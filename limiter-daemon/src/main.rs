@@ -40,6 +40,12 @@ enum Command {
         /// Directory of YAML policy files.
         dir: PathBuf,
     },
+    /// Say what this kernel can do for the limits in it, what is missing, and what that costs.
+    Probe {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Serve an echoing upstream to try limiterd with.
     DemoBackend {
         /// Address to listen on.
@@ -54,6 +60,9 @@ fn main() -> ExitCode {
     let result = match args.command {
         Command::Run { config } => app::run(&config).map(|()| ExitCode::SUCCESS),
         Command::Check { dir } => check(&dir),
+        Command::Probe { json } => cli::probe::run(json, &mut std::io::stdout().lock())
+            .map(ExitCode::from)
+            .context("cannot write the findings"),
         Command::DemoBackend { listen } => {
             cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS)
         }

@@ -13,6 +13,7 @@ mod error;
 mod load;
 mod maps;
 mod pins;
+pub mod probe;
 mod sync;
 pub mod trial;
 

@@ -188,6 +188,11 @@ fn lock(root: &Path) -> Result<Option<File>, L4Error> {
     Ok(present.then_some(directory))
 }
 
+/// Whether bpffs is mounted at its place.
+pub(super) fn is_mounted() -> bool {
+    is_bpffs(Path::new(BPFFS)).unwrap_or(false)
+}
+
 /// Mounts bpffs at its place, if `root` is to be there and it is not mounted.
 fn ensure_bpffs(root: &Path) -> Result<(), L4Error> {
     if is_bpffs(root)? {
