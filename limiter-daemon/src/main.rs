@@ -1,12 +1,13 @@
 //! `limiterd`: the command line.
 
 use std::io::IsTerminal as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use limiter_daemon::cli::client::Admin;
 use limiter_daemon::{app, cli};
 use tracing_subscriber::EnvFilter;
 
@@ -46,6 +47,36 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Drop everything from a source, on the ports under a policy, for a time.
+    Block {
+        /// Address or CIDR.
+        cidr: String,
+        /// How long, as 30s, 10m or 1h30m.
+        #[arg(long = "for", value_name = "TIME")]
+        time: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Lift a sentence before its end.
+    Unblock {
+        /// Address or CIDR, as it was blocked.
+        cidr: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List who is blocked, and for how much longer.
+    Blocked {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Look into the limits in the kernel.
+    L4 {
+        #[command(subcommand)]
+        command: L4,
+    },
     /// Serve an echoing upstream to try limiterd with.
     DemoBackend {
         /// Address to listen on.
@@ -54,29 +85,72 @@ enum Command {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum L4 {
+    /// Who is dropped most, drawn anew every second.
+    Top {
+        /// Print it once.
+        #[arg(long)]
+        once: bool,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// How a source is treated now: which policy, level and bucket decide.
+    Explain {
+        /// Source address.
+        source: IpAddr,
+        /// Destination port; 0 for icmp.
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// tcp, udp or icmp.
+        #[arg(long, default_value = "tcp")]
+        protocol: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     log_to_stderr(args.log_format);
-    let result = match args.command {
-        Command::Run { config } => app::run(&config).map(|()| ExitCode::SUCCESS),
-        Command::Check { dir } => check(&dir),
-        Command::Probe { json } => cli::probe::run(json, &mut std::io::stdout().lock())
-            .map(ExitCode::from)
-            .context("cannot write the findings"),
-        Command::DemoBackend { listen } => {
-            cli::demo_backend::run(listen).map(|()| ExitCode::SUCCESS)
-        }
-    };
-    result.unwrap_or_else(|error| {
+    run(args.command).unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn check(dir: &Path) -> anyhow::Result<ExitCode> {
-    let code =
-        cli::check::run(dir, &mut std::io::stdout().lock()).context("cannot write the findings")?;
-    Ok(ExitCode::from(code))
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let out = &mut std::io::stdout().lock();
+    match command {
+        Command::Run { config } => app::run(&config)?,
+        Command::Check { dir } => {
+            let code = cli::check::run(&dir, out).context("cannot write the findings")?;
+            return Ok(ExitCode::from(code));
+        }
+        Command::Probe { json } => {
+            let code = cli::probe::run(json, out).context("cannot write the findings")?;
+            return Ok(ExitCode::from(code));
+        }
+        Command::Block { cidr, time, admin } => cli::sentences::block(admin, &cidr, &time, out)?,
+        Command::Unblock { cidr, admin } => cli::sentences::unblock(admin, &cidr, out)?,
+        Command::Blocked { json, admin } => cli::sentences::blocked(admin, json, out)?,
+        Command::L4 {
+            command: L4::Top { once, admin },
+        } => cli::l4::top(admin, once, out)?,
+        Command::L4 {
+            command:
+                L4::Explain {
+                    source,
+                    port,
+                    protocol,
+                    admin,
+                },
+        } => {
+            cli::l4::explain(admin, source, &protocol, port, out)?;
+        }
+        Command::DemoBackend { listen } => cli::demo_backend::run(listen)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn log_to_stderr(format: LogFormat) {

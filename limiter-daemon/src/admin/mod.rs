@@ -1,6 +1,7 @@
 //! The admin listener: health and metrics, on the control thread, so that a saturated data plane
 //! does not silence it.
 
+pub mod l4;
 pub mod metrics;
 pub mod status;
 
@@ -19,6 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
+pub use l4::L4;
 pub use metrics::Metrics;
 pub use status::Status;
 
@@ -33,6 +35,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Admin {
     pub status: Arc<Status>,
     pub metrics: Metrics,
+    /// `None`: no interface is configured.
+    pub l4: Option<L4>,
 }
 
 /// Binds the admin address.
@@ -69,8 +73,8 @@ pub async fn serve(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
         let admin = Arc::clone(&admin);
         connections.spawn(async move {
             let service = service_fn(|request| {
-                let response = answer(&admin, &request);
-                async move { Ok::<_, Infallible>(response) }
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(request).await) }
             });
             let mut builder = http1::Builder::new();
             builder
@@ -86,34 +90,43 @@ pub async fn serve(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
     }
 }
 
-fn answer(admin: &Admin, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
-    }
-    match request.uri().path() {
-        "/live" => text(StatusCode::OK, "live\n".to_owned()),
-        "/ready" => {
-            let (ready, report) = admin.status.report();
-            let status = if ready {
-                StatusCode::OK
-            } else {
-                StatusCode::SERVICE_UNAVAILABLE
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.uri().path().starts_with("/l4/") {
+            let none = "the kernel half is not in use: no interface is configured\n";
+            return match &self.l4 {
+                Some(l4) => l4.answer(request).await,
+                None => text(StatusCode::NOT_FOUND, none.to_owned()),
             };
-            text(status, report)
         }
-        "/metrics" => match admin.metrics.encode() {
-            Ok(page) => {
-                let mut response = text(StatusCode::OK, page);
-                let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
+        }
+        match request.uri().path() {
+            "/live" => text(StatusCode::OK, "live\n".to_owned()),
+            "/ready" => {
+                let (ready, report) = self.status.report();
+                let status = if ready {
+                    StatusCode::OK
+                } else {
+                    StatusCode::SERVICE_UNAVAILABLE
+                };
+                text(status, report)
             }
-            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        },
-        _ => text(
-            StatusCode::NOT_FOUND,
-            "try /live, /ready or /metrics\n".to_owned(),
-        ),
+            "/metrics" => match self.metrics.encode() {
+                Ok(page) => {
+                    let mut response = text(StatusCode::OK, page);
+                    let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
+                    response.headers_mut().insert(CONTENT_TYPE, kind);
+                    response
+                }
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "try /live, /ready, /metrics or /l4/...\n".to_owned(),
+            ),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Subcommands, one file each.
 
 pub mod check;
+pub mod client;
 pub mod demo_backend;
+pub mod l4;
 pub mod probe;
+pub mod sentences;

@@ -1,0 +1,240 @@
+//! The kernel half over the admin listener: sentences, the table of offenders, and why a source is
+//! treated as it is. JSON; the command line speaks it (`limiterd block`, `l4 top`, `l4 explain`).
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use limiter_common::{Protocol, Reason};
+use serde::{Deserialize, Serialize};
+
+use super::text;
+use crate::l4::offenders::Offenders;
+use crate::l4::{Kernel, clock};
+
+/// Bytes of a request's body at most.
+const MAX_BODY: usize = 4096;
+/// Offenders told at most.
+const MAX_TOP: usize = 100;
+/// Longest sentence: a year.
+const MAX_SENTENCE: u64 = 365 * 86_400;
+const SECOND: u64 = 1_000_000_000;
+
+/// The kernel half as the admin listener sees it.
+#[derive(Debug)]
+pub struct L4 {
+    pub kernel: Arc<Mutex<Kernel>>,
+    pub offenders: Arc<Mutex<Offenders>>,
+}
+
+/// A sentence to pass, or to lift.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SentenceRequest {
+    pub cidr: String,
+    /// How long, in seconds; not for lifting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+/// A sentence that is being served.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct SentenceView {
+    pub cidr: String,
+    pub seconds_left: u64,
+}
+
+/// A source that is dropped.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct OffenderView {
+    pub source: IpAddr,
+    pub policy: String,
+    pub reason: String,
+    pub shadow: bool,
+    pub port: u16,
+    /// Sampled drops; the true number is at least that many less `error`.
+    pub samples: u64,
+    pub error: u64,
+    pub seconds_ago: u64,
+}
+
+impl L4 {
+    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers a request under `/l4/`.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let query = request.uri().query().unwrap_or("").to_owned();
+        let answer = match (method, path.as_str()) {
+            (Method::GET, "/l4/sentences") => self.sentences(),
+            (Method::POST, "/l4/sentences") => self.pass(body(request).await),
+            (Method::DELETE, "/l4/sentences") => self.lift(body(request).await),
+            (Method::GET, "/l4/top") => self.top(),
+            (Method::GET, "/l4/explain") => self.explain(&query),
+            _ => Err((
+                StatusCode::NOT_FOUND,
+                "GET, POST or DELETE /l4/sentences; GET /l4/top, /l4/explain".to_owned(),
+            )),
+        };
+        answer.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
+    }
+
+    fn sentences(&self) -> Answer {
+        let now = clock::now();
+        let sentences = self.kernel().sentences().map_err(internal)?;
+        let views: Vec<_> = sentences
+            .iter()
+            .filter(|sentence| sentence.until > now)
+            .map(|sentence| SentenceView {
+                cidr: sentence.net.to_string(),
+                seconds_left: (sentence.until - now).div_ceil(SECOND),
+            })
+            .collect();
+        json(&views)
+    }
+
+    fn pass(&self, request: Result<SentenceRequest, Refused>) -> Answer {
+        let SentenceRequest { cidr, seconds } = request?;
+        let net = parse_cidr(&cidr).map_err(bad)?;
+        let seconds = seconds
+            .filter(|seconds| (1..=MAX_SENTENCE).contains(seconds))
+            .ok_or_else(|| bad(format!("seconds: from 1 to {MAX_SENTENCE}")))?;
+        let until = clock::now().saturating_add(seconds * SECOND);
+        self.kernel().block(net, until).map_err(internal)?;
+        tracing::info!(%net, seconds, "sentence passed");
+        self.sentences()
+    }
+
+    fn lift(&self, request: Result<SentenceRequest, Refused>) -> Answer {
+        let net = parse_cidr(&request?.cidr).map_err(bad)?;
+        if !self.kernel().unblock(net).map_err(internal)? {
+            return Err((StatusCode::NOT_FOUND, format!("{net} serves no sentence")));
+        }
+        tracing::info!(%net, "sentence lifted");
+        self.sentences()
+    }
+
+    fn top(&self) -> Answer {
+        let now = clock::now();
+        let offenders = {
+            let offenders = self
+                .offenders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            offenders.top(MAX_TOP)
+        };
+        let names = self.kernel().policy_names().map_err(internal)?;
+        let views: Vec<_> = offenders
+            .iter()
+            .map(|offender| {
+                let last = &offender.last;
+                let reason = Reason::ALL
+                    .get(last.reason as usize)
+                    .map_or("?", |r| r.name());
+                OffenderView {
+                    source: IpAddr::from(last.source.octets()).to_canonical(),
+                    policy: names.get(&last.policy).cloned().unwrap_or_default(),
+                    reason: reason.to_owned(),
+                    shadow: last.shadow != 0,
+                    port: last.port,
+                    samples: offender.samples,
+                    error: offender.error,
+                    seconds_ago: now.saturating_sub(last.at) / SECOND,
+                }
+            })
+            .collect();
+        json(&views)
+    }
+
+    fn explain(&self, query: &str) -> Answer {
+        let get = |wanted: &str| {
+            query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find_map(|(key, value)| (key == wanted).then_some(value))
+        };
+        let source: IpAddr = get("source")
+            .and_then(|source| source.replace("%3A", ":").parse().ok())
+            .ok_or_else(|| bad("source: an IP address".to_owned()))?;
+        let protocol = match get("protocol").unwrap_or("tcp") {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            "icmp" => Protocol::Icmp,
+            other => return Err(bad(format!("protocol: tcp, udp or icmp, not {other}"))),
+        };
+        let port = get("port")
+            .unwrap_or("0")
+            .parse()
+            .map_err(|_| bad("port: 0 to 65535".to_owned()))?;
+        let explanation = self
+            .kernel()
+            .explain(source, protocol, port)
+            .map_err(internal)?;
+        Ok(text(StatusCode::OK, explanation.to_string()))
+    }
+}
+
+/// A CIDR, or an address for all of its bits; host bits are an error.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<IpAddr>().map(IpNet::from);
+    let net = address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+        format!(
+            "{text:?} is not a CIDR; write an address, or one with a prefix length, as 192.0.2.0/24"
+        )
+    })?;
+    if net.trunc() != net {
+        return Err(format!(
+            "{net} has bits set after its prefix; write {}",
+            net.trunc()
+        ));
+    }
+    if net.prefix_len() == 0 {
+        return Err(format!("{net} is everybody"));
+    }
+    Ok(net)
+}
+
+type Refused = (StatusCode, String);
+type Answer = Result<Response<Full<Bytes>>, Refused>;
+
+/// A browser sends JSON across origins only after asking, so a page cannot pass sentences.
+async fn body(request: Request<Incoming>) -> Result<SentenceRequest, Refused> {
+    let json = HeaderValue::from_static("application/json");
+    if request.headers().get(CONTENT_TYPE) != Some(&json) {
+        return Err((
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send content-type: application/json".to_owned(),
+        ));
+    }
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    let body = serde_json::to_string_pretty(value).map_err(internal)?;
+    let mut response = text(StatusCode::OK, body + "\n");
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn bad(why: String) -> Refused {
+    (StatusCode::BAD_REQUEST, why)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn internal(error: impl std::fmt::Display) -> Refused {
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}

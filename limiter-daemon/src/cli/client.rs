@@ -1,0 +1,73 @@
+//! Asking the running daemon over its admin listener.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the daemon is.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Admin {
+    /// Admin address of the daemon.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
+    admin: SocketAddr,
+}
+
+impl Admin {
+    /// Sends a request, with `body` as JSON; the answer's text.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached, or refuses: with its reason.
+    pub fn ask(self, method: Method, path: &str, body: Option<&str>) -> anyhow::Result<String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let asked = tokio::time::timeout(TIMEOUT, self.send(method, path, body)).await;
+            asked.with_context(|| format!("no answer from {} in {TIMEOUT:?}", self.admin))?
+        })
+    }
+
+    async fn send(self, method: Method, path: &str, body: Option<&str>) -> anyhow::Result<String> {
+        let stream = TcpStream::connect(self.admin).await.with_context(|| {
+            format!(
+                "cannot reach limiterd at {}; is it running? --admin names another address",
+                self.admin
+            )
+        })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.admin.to_string())
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or("").to_owned())))?;
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let text = response.into_body().collect().await?.to_bytes();
+            anyhow::Ok((status, String::from_utf8_lossy(&text).into_owned()))
+        };
+        let mut connection = std::pin::pin!(connection);
+        let (status, text) = tokio::select! {
+            answer = answer => answer?,
+            ended = &mut connection => {
+                ended?;
+                bail!("limiterd closed the connection");
+            }
+        };
+        if !status.is_success() {
+            bail!("{}", text.trim_end());
+        }
+        Ok(text)
+    }
+}
