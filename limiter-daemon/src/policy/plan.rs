@@ -85,6 +85,10 @@ pub enum AttachMode {
     Native,
     /// After the kernel built a socket buffer.
     Generic,
+    /// In the traffic control hook by tcx (6.6 and later).
+    Tcx,
+    /// In the traffic control hook by a clsact qdisc.
+    Clsact,
 }
 
 /// What a clean exit leaves in the kernel.

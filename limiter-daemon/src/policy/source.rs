@@ -8,10 +8,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::findings::{Findings, Mark, Origin};
+use super::findings::{Findings, Mark, Origin, Scope};
 
 /// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// The most files of one directory.
 const MAX_FILES: usize = 1024;
@@ -90,8 +90,13 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read_file(path: PathBuf, findings: &mut Findings) -> Option<SourceFile> {
     let origin = Origin::file(&path);
-    let mut scope = findings.at(&origin);
-    match read_bounded(&path) {
+    let text = read_text(&path, &mut findings.at(&origin))?;
+    Some(SourceFile { path, text })
+}
+
+/// The text of a file, or an error about it.
+pub(crate) fn read_text(path: &Path, scope: &mut Scope<'_>) -> Option<String> {
+    match read_bounded(path) {
         Err(error) => {
             scope.error(&Mark::none(), format!("cannot be read: {error}"), "");
             None
@@ -102,7 +107,7 @@ fn read_file(path: PathBuf, findings: &mut Findings) -> Option<SourceFile> {
             None
         }
         Ok(Some(bytes)) => match String::from_utf8(bytes) {
-            Ok(text) => Some(SourceFile { path, text }),
+            Ok(text) => Some(text),
             Err(error) => {
                 let valid = error
                     .as_bytes()
