@@ -276,7 +276,12 @@ fn cidrs(texts: &[&str]) -> Vec<ipnet::IpNet> {
 #[test]
 fn a_network_policy_in_full() {
     let plan = good(NETWORK);
-    let policy = |name: &str| plan.network.iter().find(|policy| policy.name == name).unwrap();
+    let policy = |name: &str| {
+        plan.network
+            .iter()
+            .find(|policy| policy.name == name)
+            .unwrap()
+    };
     let full = NetworkPolicy {
         name: "default/full".to_owned(),
         ports: vec![
@@ -326,7 +331,12 @@ fn a_network_policy_in_full() {
             },
         ],
         // In place and from the file, sorted; the same said twice stands once.
-        allow: cidrs(&["10.0.0.0/8", "192.0.2.1/32", "192.0.2.9/32", "2001:db8::1/128"]),
+        allow: cidrs(&[
+            "10.0.0.0/8",
+            "192.0.2.1/32",
+            "192.0.2.9/32",
+            "2001:db8::1/128",
+        ]),
         deny: cidrs(&["203.0.113.0/25", "203.0.113.128/25", "2001:db8:bad::/48"]),
         shadow: true,
     };
@@ -387,7 +397,12 @@ fn a_lost_daemon_is_waited_for_ten_seconds_unless_told() {
 #[test]
 fn the_edge_example_is_good_and_uses_everything() {
     let plan = good(EDGE);
-    let edge = |name: &str| plan.network.iter().find(|policy| policy.name == name).unwrap();
+    let edge = |name: &str| {
+        plan.network
+            .iter()
+            .find(|policy| policy.name == name)
+            .unwrap()
+    };
     let https = edge("default/edge");
     assert_eq!(https.ports, [(Protocol::Tcp, 8080)]);
     assert!(matches!(&https.default, SourceLimits::Levels(levels) if levels.len() == 3));
@@ -518,7 +533,7 @@ fn loaded(dir: &Scratch, spec: &str) -> policy::Outcome {
     let text = format!(
         "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {{ name: d }}\n\
          spec: {{ interfaces: [{{ name: eth0 }}] }}\n---\n\
-         apiVersion: limiterd.io/v1alpha1\nkind: NetworkRateLimitPolicy\nmetadata: {{ name: n }}\n\
+         apiVersion: limiterd.io/v1alpha1\nkind: NetworkRateLimitPolicy\nmetadata: {{ name: net }}\n\
          spec:\n  ports: [{{ protocol: TCP, port: 80 }}]\n  packets: {{ maxTokens: 1 }}\n{spec}"
     );
     std::fs::write(dir.0.join("n.yaml"), text).unwrap();
@@ -646,8 +661,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_file_makes_it_panic(edits in prop::collection::vec(edit(), 1..6)) {
-        let mut bytes = std::fs::read(SHOP).unwrap();
+    fn no_file_makes_it_panic(
+        file in prop::sample::select(vec![SHOP, "tests/policy/network-good/network.yaml"]),
+        edits in prop::collection::vec(edit(), 1..6),
+    ) {
+        let mut bytes = std::fs::read(file).unwrap();
         for edit in &edits {
             apply(&mut bytes, edit);
         }

@@ -126,7 +126,7 @@ fn parse(text: &str) -> Result<IpNet, Problem> {
     };
     if let Some(v4) = mapped(net) {
         return Err(Problem {
-            message: format!("{text} is IPv4 in the dress of IPv6, which no packet wears"),
+            message: format!("{text} is IPv4-mapped IPv6, which no packet has for a source"),
             remedy: format!("write `{v4}`"),
         });
     }

@@ -27,10 +27,20 @@ pub(super) fn read(
         file: path.clone(),
         resource: meta.origin.resource.clone(),
     };
-    let mut scope = scope.elsewhere(&origin);
-    let Some(text) = source::read_text(&path, &mut scope) else {
-        return;
+    let text = match source::read_text(&path) {
+        Ok(text) => text,
+        Err(unreadable) if unreadable.mark == Mark::none() => {
+            let message = format!("`{}`: {}", path.display(), unreadable.message);
+            scope.error(&file.mark, message, unreadable.remedy);
+            return;
+        }
+        Err(unreadable) => {
+            let mut scope = scope.elsewhere(&origin);
+            scope.error(&unreadable.mark, unreadable.message, unreadable.remedy);
+            return;
+        }
     };
+    let mut scope = scope.elsewhere(&origin);
     let mut mark = Mark {
         field: file.mark.field.clone(),
         ..Mark::none()

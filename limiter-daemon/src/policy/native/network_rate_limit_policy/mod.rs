@@ -89,7 +89,7 @@ pub(crate) fn lower(
     let mut prefixes = Prefixes::default();
     let rules = rules::lower(raw.rules, &targets, &mut prefixes, scope);
     let allow = List::allow(raw.allow, raw.allow_file).lower(&meta, &mut prefixes, scope);
-    let denied = raw.deny.is_some() || raw.deny_file.is_some();
+    let denied = raw.deny.as_ref().is_some_and(|deny| !deny.is_empty()) || raw.deny_file.is_some();
     let deny = List::deny(raw.deny, raw.deny_file).lower(&meta, &mut prefixes, scope);
     let ruled = rules
         .iter()
