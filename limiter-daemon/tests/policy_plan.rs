@@ -528,6 +528,28 @@ fn an_alias_bomb_is_refused() {
     assert_eq!(policy::load(&dir.0).count(Severity::Error), 1);
 }
 
+/// The two complete examples of the reference, beside the Gateway and the file they speak of.
+#[test]
+fn the_examples_of_the_reference_are_good() {
+    let reference = std::fs::read_to_string("../docs/policy.md").unwrap();
+    let examples: Vec<&str> = reference
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|part| part.split("```").next())
+        .collect();
+    assert_eq!(examples.len(), 2);
+    let dir = Scratch::new("reference");
+    for (number, example) in examples.iter().enumerate() {
+        std::fs::write(dir.0.join(format!("{number}.yaml")), example).unwrap();
+    }
+    for file in ["gateway.yaml", "deny.txt"] {
+        std::fs::copy(Path::new(EDGE).join(file), dir.0.join(file)).unwrap();
+    }
+    let plan = good(dir.0.to_str().unwrap());
+    assert_eq!(plan.network.len(), 1);
+    assert_eq!(plan.daemon.workers, Some(4));
+}
+
 /// A policy with these lines under `spec`, and what it comes to.
 fn loaded(dir: &Scratch, spec: &str) -> policy::Outcome {
     let text = format!(
