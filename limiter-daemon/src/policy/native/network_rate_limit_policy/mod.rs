@@ -1,5 +1,6 @@
 //! `NetworkRateLimitPolicy`: limits by source, enforced in the kernel.
 
+mod buckets;
 mod cidrs;
 mod limits;
 mod list_file;
@@ -13,9 +14,10 @@ use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{SourceLimits, SourceRule};
 use crate::policy::resource::Meta;
+use buckets::{RawBucket, RawBytes};
 pub(crate) use cidrs::MAX_CIDRS_OF_ALL;
 use cidrs::{List, Prefixes};
-use limits::{RawBucket, RawBytes, RawLevel, RawLimits, RawPrefixLength, RawScope};
+use limits::{RawLevel, RawLimits, RawPrefixLength, RawScope};
 use rules::RawRule;
 use targets::{RawPort, RawTarget};
 pub(crate) use targets::{Target, Targets};

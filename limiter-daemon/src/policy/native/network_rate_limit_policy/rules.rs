@@ -6,8 +6,9 @@ use limiter_common::policy::MAX_CLASSES;
 use serde::Deserialize;
 
 use super::Targets;
+use super::buckets::{RawBucket, RawBytes};
 use super::cidrs::{Meaning, Prefixes};
-use super::limits::{self, RawBucket, RawBytes, RawLevel, RawLimits, RawPrefixLength, RawScope};
+use super::limits::{self, RawLevel, RawLimits, RawPrefixLength, RawScope};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{SourceLimits, SourceRule};
