@@ -85,6 +85,10 @@ pub enum AttachMode {
     Native,
     /// After the kernel built a socket buffer.
     Generic,
+    /// In the traffic control hook by tcx (6.6 and later).
+    Tcx,
+    /// In the traffic control hook by a clsact qdisc.
+    Clsact,
 }
 
 /// What a clean exit leaves in the kernel.
@@ -138,6 +142,7 @@ pub struct SourceRule {
     /// Stable over reloads: its `name`, or its index.
     pub name: String,
     /// Without host bits. No prefix stands twice in the rules and lists of a policy.
+    /// An IPv6 prefix (as `::/0`) means IPv6 sources only, although IPv4 lies mapped in the kernel.
     pub cidrs: Vec<IpNet>,
     pub limits: SourceLimits,
 }
