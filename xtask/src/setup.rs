@@ -49,6 +49,17 @@ const BENCH_PROGRAMS: &[(&str, &str)] = &[
     ("taskset", "util-linux"),
 ];
 
+/// Programs that only the tests in virtual machines call.
+const VM_PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("depmod", "kmod"),
+    ("xzcat", "xz-utils"),
+    ("zstdcat", "zstd"),
+    ("ip", "iproute2"),
+];
+
 /// Everything that building, running and testing need.
 pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     let clock = Stopwatch::start();
@@ -80,6 +91,11 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
 /// What the benchmarks need besides.
 pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
     install_packages(workspace, &packages_of(BENCH_PROGRAMS))
+}
+
+/// What the tests in virtual machines need besides.
+pub(crate) fn setup_vm(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(VM_PROGRAMS))
 }
 
 fn describe(toolchain: Toolchain) -> &'static str {

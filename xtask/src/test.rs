@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
 use crate::cmd::{Stopwatch, Workspace, need_root};
-use crate::{ebpf, run, setup, tidy};
+use crate::{ebpf, run, setup, tidy, vm};
 
 /// A step: its name, and what it does.
 type Step = (&'static str, fn(&Workspace) -> Result<()>);
@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
         Ok(cmd!(w.sh, "cargo build --workspace --exclude limiter-ebpf").run()?)
     }),
     ("tests", tests),
+    ("other kernels", vm::for_ci),
     ("release build", |w| {
         Ok(cmd!(w.sh, "cargo build --release -p limiter-daemon").run()?)
     }),
