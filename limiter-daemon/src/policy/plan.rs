@@ -75,16 +75,21 @@ pub struct Interface {
     pub mode: AttachMode,
 }
 
-/// How the XDP program may be attached.
+/// How the program may be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachMode {
-    /// Native where the driver can, generic otherwise.
+    /// Native XDP where the driver can, generic XDP otherwise; where somebody else's XDP program is
+    /// on the interface, tcx, or else clsact.
     #[default]
     Auto,
-    /// In the driver, or not at all.
+    /// XDP in the driver, or not at all.
     Native,
-    /// After the kernel built a socket buffer.
+    /// XDP after the kernel built a socket buffer.
     Generic,
+    /// Traffic control, by a link of its own (Linux 6.6 and later).
+    Tcx,
+    /// Traffic control, by a filter under the qdisc `clsact`.
+    Clsact,
 }
 
 /// What a clean exit leaves in the kernel.
