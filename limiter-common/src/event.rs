@@ -21,11 +21,14 @@ pub struct DropEvent {
     pub ifindex: u32,
     /// Destination port; 0 for ICMP.
     pub port: u16,
-    /// [`Protocol`](crate::Protocol) as its number.
+    /// [`Protocol`](crate::Protocol) as its number, or [`OTHER_PROTOCOL`].
     pub protocol: u8,
     /// 1: shadow mode.
     pub shadow: u8,
 }
+
+/// [`DropEvent::protocol`] of what has no ports to look up.
+pub const OTHER_PROTOCOL: u8 = 3;
 
 /// Samples a CPU may send at once, and a second.
 pub const SAMPLE_BURST: u64 = 64;

@@ -145,7 +145,11 @@ pub struct CidrKey {
 /// Bits of `set`.
 pub const CIDR_SET_BITS: u32 = 32;
 
-/// The set of CIDRs of a policy in a generation, in network order like the address behind it.
+/// Prefix length of a lookup: all of the key.
+pub const CIDR_LOOKUP_BITS: u32 = CIDR_SET_BITS + 128;
+
+/// The set of CIDRs of the policy with this id in a generation, in network order like the address
+/// behind it.
 #[inline(always)]
 #[must_use]
 pub const fn cidr_set(generation: u32, policy: u32) -> u32 {

@@ -148,6 +148,18 @@ pub struct Config {
     pub keep: u64,
     /// Nanoseconds without a heartbeat after which everything passes; 0: never.
     pub dead_after: u64,
+    /// Not 0: there are interfaces with a policy for what no port's policy takes.
+    pub interfaces: u32,
+    pub reserved: u32,
+}
+
+impl Config {
+    /// The generation in force and an index in it, in an array of both with `each` entries.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(generation: u32, each: u32, index: u32) -> u32 {
+        (generation & 1) * each + index
+    }
 }
 
 /// Longest policy name in bytes: a Kubernetes namespace, `/`, and a name (RFC 1123 subdomains of at
@@ -168,5 +180,5 @@ pub struct PolicyName {
 const _: () = assert!(size_of::<Policy>() == 16);
 const _: () = assert!(size_of::<Level>() == 48 + 3 * 32);
 const _: () = assert!(size_of::<Class>() == 3 * 144 + 8);
-const _: () = assert!(size_of::<Config>() == 48);
+const _: () = assert!(size_of::<Config>() == 56);
 const _: () = assert!(size_of::<PolicyName>() == 512);

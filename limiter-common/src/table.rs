@@ -57,38 +57,105 @@ pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
     None
 }
 
+/// What became of a source without a place that asked for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Claim<S> {
+    /// It has this place now; `evicted`: which was another source's.
+    Placed { slot: S, evicted: bool },
+    /// Every place is in use: to the sketch.
+    Full,
+    /// Another CPU is changing the set: whether `key` has a place is not to be known now.
+    Lost,
+}
+
 /// Gives `key` a place that is free, or whose bucket has been full for `keep` nanoseconds, with a
-/// bucket in state `tat`. `None` if there is none.
+/// bucket in state `tat`.
 ///
-/// The place passes through a transition: whoever charged it in the meantime is seen here, for the TAT is
-/// compared again, or sees that the key has changed (see [`take_in`]).
+/// The place passes through a transition, and that is what makes a key's place the only one. Whoever
+/// holds a place in transition looks at the others of the set: if `key` stands there, or another
+/// place is in transition (it may become `key`'s, or be `key`'s in the hands of somebody who will
+/// give it back), it gives up its own. All accesses are sequentially consistent, so of two CPUs that
+/// place the same key at least one sees the other.
+///
+/// Whoever charged the place in the meantime is seen here, for the TAT is compared again, or sees
+/// that the key has changed (see [`take_in`]).
 #[inline(always)]
-pub fn claim<S: Slots>(slots: &S, key: u64, now: u64, keep: u64, tat: u64) -> Option<S::Slot> {
+pub fn claim<S: Slots>(slots: &S, key: u64, now: u64, keep: u64, tat: u64) -> Claim<S::Slot> {
     let mut index = 0;
     while index < S::COUNT {
         let slot = slots.slot(index);
-        index += 1;
         let owner = slot.key().load();
-        if owner == key {
-            return Some(slot);
+        if owner == IN_TRANSITION || owner == key {
+            return Claim::Lost;
         }
         let due = slot.tat().load();
-        if owner == IN_TRANSITION || owner != 0 && due.saturating_add(keep) > now {
+        let kept = if owner == 0 { 0 } else { keep };
+        if due.saturating_add(kept) > now {
+            index += 1;
             continue;
         }
         if slot.key().compare_exchange(owner, IN_TRANSITION).is_err() {
-            continue;
+            return Claim::Lost;
         }
-        let set = due <= now && slot.tat().compare_exchange(due, tat).is_ok();
+        let set = alone(slots, key, index) && slot.tat().compare_exchange(due, tat).is_ok();
         // Nobody else changes a key in transition.
-        let _ours = slot
-            .key()
-            .compare_exchange(IN_TRANSITION, if set { key } else { owner });
-        if set {
-            return Some(slot);
+        let next = if set { key } else { owner };
+        let _ours = slot.key().compare_exchange(IN_TRANSITION, next);
+        if !set {
+            return Claim::Lost;
         }
+        let evicted = owner != 0;
+        return Claim::Placed { slot, evicted };
     }
-    None
+    Claim::Full
+}
+
+/// Whether no other place than `own` is, or may become, that of `key`.
+#[inline(always)]
+fn alone<S: Slots>(slots: &S, key: u64, own: usize) -> bool {
+    let mut index = 0;
+    while index < S::COUNT {
+        let owner = slots.slot(index).key().load();
+        if index != own && (owner == IN_TRANSITION || owner == key) {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+/// Index of the set of `key` in a table of `mask + 1` sets.
+#[inline(always)]
+#[must_use]
+pub const fn set_index(key: u64, mask: u32) -> u32 {
+    high(key) & mask
+}
+
+/// Indices of the cells of `key` in a sketch of two rows, one after the other, of `mask + 1` cells.
+///
+/// The second depends on all bits of the key (multiplicative hashing), so that sources which share
+/// one cell share the other no more often than chance has it.
+#[inline(always)]
+#[must_use]
+pub const fn cell_indices(key: u64, mask: u32) -> [u32; 2] {
+    let second = high(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    [
+        low(key) & mask,
+        (second & mask).wrapping_add(mask).wrapping_add(1),
+    ]
+}
+
+const fn high(key: u64) -> u32 {
+    low(key >> 32)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is what is asked for"
+)]
+const fn low(key: u64) -> u32 {
+    key as u32
 }
 
 /// Takes from the bucket at `slot`, if it is still that of `key`.

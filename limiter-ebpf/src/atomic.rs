@@ -1,4 +1,4 @@
-//! A bucket's state inside a map value, as a [`Cell`].
+//! A word inside a map value, as a [`Cell`].
 //!
 //! The BPF target declares no compare-and-swap (`atomic-cas: false`), so `AtomicU64` lacks it; the
 //! intrinsic compiles to the instruction with `-C target-cpu=v3`, and kernels take it from 5.12 on.
@@ -8,25 +8,21 @@ use core::ptr::NonNull;
 
 use limiter_common::Cell;
 
-/// A theoretical arrival time (TAT) in a value of the table of sources.
-///
-/// The table may give the slot to another source while this packet is being judged (an eviction).
-/// Then this packet is judged on, and charged to, the other source's bucket: one packet in such a
-/// race, in either direction, and never a write outside the slot.
+/// A word in a map value that all CPUs share: a theoretical arrival time (TAT), or a slot's key.
 #[derive(Clone, Copy)]
-pub(crate) struct Tat(NonNull<u64>);
+pub(crate) struct Word(NonNull<u64>);
 
-impl Tat {
+impl Word {
     /// # Safety
-    /// `tat` must point into a map value, which stays readable and writable for the whole run of
+    /// `word` must point into a map value, which stays readable and writable for the whole run of
     /// the program (the kernel frees map memory after an RCU grace period).
     #[inline(always)]
-    pub(crate) const unsafe fn new(tat: NonNull<u64>) -> Self {
-        Self(tat)
+    pub(crate) const unsafe fn new(word: NonNull<u64>) -> Self {
+        Self(word)
     }
 }
 
-impl Cell for Tat {
+impl Cell for Word {
     #[inline(always)]
     fn load(&self) -> u64 {
         // SAFETY: valid and aligned by the contract of `new`. A 64-bit load is one instruction, and

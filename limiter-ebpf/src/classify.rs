@@ -1,18 +1,70 @@
-//! Which policy a segment is under.
+//! Which policy a packet is under, and what the policy says of its source.
 
-use limiter_common::PortPolicy;
+use aya_ebpf::maps::lpm_trie::Key;
+use limiter_common::key::{CIDR_LOOKUP_BITS, cidr_set, port_index};
+use limiter_common::policy::{FLAG_CIDRS, MAX_CLASSES, MAX_POLICIES};
+use limiter_common::{Address, CidrAction, CidrKey, Class, Config, Policy};
 
-use crate::maps::PORTS;
+use crate::maps::{CIDRS, CLASSES, INTERFACES, POLICIES, PORTS, SENTENCES};
 use crate::parse::Segment;
 
 /// Id under which packets are counted that no policy has a say in.
 pub(crate) const NO_POLICY: u32 = 0;
 
-/// The policy on the segment's destination port.
+/// The policy on the packet's destination port, or else on the interface.
 #[inline(always)]
-pub(crate) fn policy_of(segment: &Segment) -> Option<&'static PortPolicy> {
-    // SAFETY: map values stay readable for the whole run of the program. An update that replaces
-    // the entry meanwhile may reuse its memory: one packet is then judged by a mixture of two
-    // policies in force, and its debt is bounded by the larger one (see `bucket::step`).
-    unsafe { PORTS.get(segment.destination) }
+pub(crate) fn policy_of(
+    config: &Config,
+    generation: u32,
+    segment: &Segment,
+    ifindex: impl Fn() -> u32,
+) -> Option<&'static Policy> {
+    let mut index = 0;
+    if let Some((protocol, port)) = segment.destination
+        && let Some(&policy) = PORTS.get(port_index(generation, protocol, port))
+    {
+        index = policy;
+    }
+    if index == 0 {
+        if config.interfaces == 0 {
+            return None;
+        }
+        // SAFETY: map values stay readable for the whole run of the program, and one aligned word
+        // is read whole.
+        index = unsafe { INTERFACES.get([ifindex(), generation & 1]).copied()? };
+    }
+    POLICIES.get(Config::index(generation, MAX_POLICIES, index))
+}
+
+/// What the policy's CIDRs say of `source`: those of its own class, if none names it.
+#[inline(always)]
+pub(crate) fn action_of(policy: &Policy, generation: u32, source: Address) -> CidrAction {
+    if policy.flags & FLAG_CIDRS != 0 {
+        let key = CidrKey {
+            set: cidr_set(generation, policy.id),
+            address: source.octets(),
+        };
+        if let Some(&action) = CIDRS.get(Key::new(CIDR_LOOKUP_BITS, key)) {
+            return CidrAction::from_raw(action);
+        }
+    }
+    CidrAction::Class(policy.class)
+}
+
+/// Whether `source` serves a sentence at `now`.
+#[inline(always)]
+pub(crate) fn is_sentenced(config: &Config, source: Address, now: u64) -> bool {
+    if config.sentences == 0 {
+        return false;
+    }
+    match SENTENCES.get(Key::new(128, source.octets())) {
+        Some(&until) => until > now,
+        None => false,
+    }
+}
+
+/// The class with this index.
+#[inline(always)]
+pub(crate) fn class(generation: u32, index: u32) -> Option<&'static Class> {
+    CLASSES.get(Config::index(generation, MAX_CLASSES, index))
 }

@@ -1,102 +1,143 @@
-//! The buckets of a segment's source.
+//! The buckets that a packet's source must have tokens in.
 
-use core::ptr::NonNull;
+use limiter_common::key::bucket_key;
+use limiter_common::policy::MAX_LEVELS;
+use limiter_common::table::storable;
+use limiter_common::{Class, Config, Level, Reason, Unit};
 
-use aya_ebpf::bindings::BPF_NOEXIST;
-use limiter_common::bucket::{self, KERNEL_TRIES};
-use limiter_common::policy::{UNIT_CONNECTIONS, UNIT_PACKETS};
-use limiter_common::{Decision, Limit, PortPolicy, Reason, SourceBuckets, SourceKey};
-
-use crate::atomic::Tat;
 use crate::clock;
-use crate::maps::SOURCES;
 use crate::parse::Segment;
+use crate::sources::{self, Answer, Request};
 
-/// Charges the segment to its source under `policy`.
+/// Units there are.
+const UNITS: u32 = Unit::ALL.len() as u32;
+/// Buckets of one packet at most.
+const BUCKETS: u32 = MAX_LEVELS * UNITS;
+
+/// How much of each unit a packet is.
+pub(crate) struct Load {
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Charges the packet to its source under `class`: the reason, and the level that gave it.
 ///
-/// Where both units are in force, the connections bucket is asked first, then the packets bucket is
-/// charged, then the connections bucket: so a denied segment charges nothing. Only if another CPU
-/// takes the source's last connection token in between is a packet token lost with the denial: less
-/// than the limit is admitted then, never more.
+/// Where several buckets apply, all are asked before any is charged, so that a denied packet charges
+/// none. Only if another CPU takes the last tokens of one in between, or changes its place, are the
+/// tokens of those before it lost with the denial: less than the limit is admitted then, never more.
 #[inline(always)]
-pub(crate) fn apply(policy: &PortPolicy, segment: &Segment) -> Reason {
-    let connections = policy.units & UNIT_CONNECTIONS != 0 && segment.attempt;
-    let packets = policy.units & UNIT_PACKETS != 0;
-    if !connections && !packets {
-        return Reason::Conforming;
-    }
-    let Some(buckets) = buckets_of(&segment.source.key(policy.policy)) else {
-        return Reason::TableFull;
-    };
-    let now = clock::now();
-    if connections && packets {
-        let cost = policy.connections.cost(1);
-        if !bucket::conforms(
-            &buckets.connections,
-            now,
-            cost,
-            policy.connections.tolerance,
-        ) {
-            return Reason::OverConnections;
+pub(crate) fn apply(
+    config: &Config,
+    class: &Class,
+    segment: &Segment,
+    load: &Load,
+    coarse: u64,
+) -> (Reason, u32) {
+    let units = units_of(segment);
+    let (buckets, precise) = survey(class, units);
+    let precise = if precise { clock::precise() } else { coarse };
+    // Asking the one bucket there is would be asking twice.
+    let mut step = if buckets > 1 { 0 } else { BUCKETS };
+    while step < 2 * BUCKETS {
+        let charge = step >= BUCKETS;
+        let bucket = if charge { step - BUCKETS } else { step };
+        step += 1;
+        let (index, unit) = (bucket / UNITS, bucket % UNITS);
+        if index >= class.count {
+            continue;
+        }
+        let Some(level) = class.levels.get(index as usize) else {
+            continue;
+        };
+        if level.units & units & 1 << unit == 0 {
+            continue;
+        }
+        let Some(request) = request(config, level, unit, segment, load, (coarse, precise)) else {
+            continue;
+        };
+        let answer = if charge {
+            sources::take(&request)
+        } else {
+            sources::ask(&request)
+        };
+        match answer {
+            Answer::Admitted => {}
+            Answer::Denied => return (over(unit), index),
+            Answer::Contended => return (Reason::Contended, index),
         }
     }
-    if packets
-        && let Err(reason) = take(&buckets.packets, now, &policy.packets, Reason::OverPackets)
-    {
-        return reason;
-    }
-    if connections
-        && let Err(reason) = take(
-            &buckets.connections,
-            now,
-            &policy.connections,
-            Reason::OverConnections,
-        )
-    {
-        return reason;
-    }
-    Reason::Conforming
+    (Reason::Conforming, 0)
 }
 
-/// Takes one token.
+/// The units that the packet is counted in, as bits.
 #[inline(always)]
-fn take(tat: &Tat, now: u64, limit: &Limit, over: Reason) -> Result<(), Reason> {
-    match bucket::take(tat, now, limit.cost(1), limit.tolerance, KERNEL_TRIES) {
-        Decision::Admitted { .. } => Ok(()),
-        Decision::Denied { .. } => Err(over),
-        Decision::Contended => Err(Reason::Contended),
+const fn units_of(segment: &Segment) -> u32 {
+    let always = Unit::Packets.bit() | Unit::Bytes.bit();
+    if segment.attempt {
+        always | Unit::Connections.bit()
+    } else {
+        always
     }
 }
 
-/// The buckets of one source, inside its entry of the table.
-struct Buckets {
-    connections: Tat,
-    packets: Tat,
-}
-
-/// The source's buckets: full ones if it is new. `None` if the table takes no new entry.
+/// How many buckets the packet is charged to, and whether any of them takes the precise clock.
 #[inline(always)]
-fn buckets_of(key: &SourceKey) -> Option<Buckets> {
-    let entry = match SOURCES.get_ptr_mut(key) {
-        Some(entry) => entry,
-        None => {
-            // Failing because another CPU was first is fine: then there is an entry to find.
-            let full = SourceBuckets {
-                connections: 0,
-                packets: 0,
-            };
-            let _exists_or_full = SOURCES.insert(key, full, u64::from(BPF_NOEXIST));
-            SOURCES.get_ptr_mut(key)?
+fn survey(class: &Class, units: u32) -> (u32, bool) {
+    let (mut buckets, mut precise) = (0, 0);
+    let mut index = 0;
+    while index < MAX_LEVELS {
+        if index < class.count
+            && let Some(level) = class.levels.get(index as usize)
+        {
+            let applying = level.units & units;
+            buckets += (applying & 1) + (applying >> 1 & 1) + (applying >> 2 & 1);
+            precise |= applying & !level.coarse;
         }
+        index += 1;
+    }
+    (buckets, precise != 0)
+}
+
+/// What the packet asks of the bucket of one level and unit.
+#[inline(always)]
+fn request(
+    config: &Config,
+    level: &Level,
+    unit: u32,
+    segment: &Segment,
+    load: &Load,
+    (coarse, precise): (u64, u64),
+) -> Option<Request> {
+    let (unit, tokens) = match unit {
+        0 => (Unit::Connections, 1),
+        1 => (Unit::Packets, load.packets),
+        _ => (Unit::Bytes, load.bytes),
     };
-    let entry = NonNull::new(entry)?;
-    // SAFETY: a lookup returned `entry`, so it points to a map value; the fields lie inside it.
-    unsafe {
-        Some(Buckets {
-            connections: Tat::new(NonNull::new_unchecked(
-                &raw mut (*entry.as_ptr()).connections,
-            )),
-            packets: Tat::new(NonNull::new_unchecked(&raw mut (*entry.as_ptr()).packets)),
-        })
+    let limit = level.limits.get(unit as usize)?;
+    let mask = if segment.source.is_v4() {
+        level.mask_v4
+    } else {
+        level.mask_v6
+    };
+    let source = segment.source.masked(mask);
+    Some(Request {
+        key: storable(bucket_key(config.secret, level.unit_seed(unit), source)),
+        now: if level.coarse & unit.bit() == 0 {
+            precise
+        } else {
+            coarse
+        },
+        cost: limit.cost(tokens),
+        tolerance: limit.tolerance,
+    })
+}
+
+/// Why a packet is dropped whose bucket of `unit` is empty.
+#[inline(always)]
+const fn over(unit: u32) -> Reason {
+    match unit {
+        0 => Reason::OverConnections,
+        1 => Reason::OverPackets,
+        _ => Reason::OverBytes,
     }
 }

@@ -1,9 +1,9 @@
-//! The kernel half of limiterd: one XDP program, `limiter_xdp`.
+//! The kernel half of limiterd: `limiter_xdp`, and `limiter_tc` for where XDP cannot attach.
 //!
-//! A packet's way is `parse → select the listener → buckets → count → verdict`, and every step up to
-//! the count returns a [`Verdict`]: there is one place where a packet is counted and one where its
-//! verdict becomes an XDP action, so that each packet is counted exactly once and the counters sum
-//! to the packets seen. No step prints, allocates or loops without a bound.
+//! A packet's way is the same in both: `parse → policy → exempt or sentenced? → buckets → count →
+//! verdict`. There is one place where a packet is counted and one for each program where its verdict
+//! becomes an action, so that each packet is counted exactly once and the counters sum to the packets
+//! seen. No step prints, allocates or loops without a bound.
 //!
 //! Dropped is silent: nothing is sent back.
 
@@ -18,26 +18,36 @@
 mod atomic;
 mod classify;
 mod clock;
+mod judge;
 mod limit;
 mod maps;
+mod packet;
 mod parse;
+mod sample;
+mod sources;
 mod stats;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::macros::xdp;
-use aya_ebpf::programs::XdpContext;
-use limiter_common::Verdict;
+use aya_ebpf::macros::{classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+
+use crate::packet::Packet;
+
+/// On to the next program, or the stack: `TC_ACT_UNSPEC` to clsact, `TCX_NEXT` to tcx.
+const TC_NEXT: i32 = -1;
+/// `TC_ACT_SHOT` to clsact, `TCX_DROP` to tcx.
+const TC_DROP: i32 = 2;
 
 /// Enforces the network policies on the packets of an interface.
 #[xdp]
 pub(crate) fn limiter_xdp(ctx: XdpContext) -> u32 {
-    let verdict = judge(&ctx);
-    stats::count(verdict);
-    if verdict.reason.is_drop() {
-        XDP_DROP
-    } else {
-        XDP_PASS
-    }
+    if drops(&ctx) { XDP_DROP } else { XDP_PASS }
+}
+
+/// The same behind the driver, where XDP cannot attach.
+#[classifier]
+pub(crate) fn limiter_tc(ctx: TcContext) -> i32 {
+    if drops(&ctx) { TC_DROP } else { TC_NEXT }
 }
 
 /// Drops everything: the yardstick that `limiter_xdp` is measured against.
@@ -46,16 +56,12 @@ pub(crate) fn bare_drop(_ctx: XdpContext) -> u32 {
     XDP_DROP
 }
 
+/// Judges and counts a packet.
 #[inline(always)]
-fn judge(ctx: &XdpContext) -> Verdict {
-    let segment = match parse::segment(ctx) {
-        Ok(segment) => segment,
-        Err(reason) => return Verdict::new(classify::NO_POLICY, reason),
-    };
-    match classify::policy_of(&segment) {
-        Some(policy) => Verdict::new(policy.policy, limit::apply(policy, &segment)),
-        None => Verdict::new(classify::NO_POLICY, limiter_common::Reason::Untargeted),
-    }
+fn drops(packet: &impl Packet) -> bool {
+    let verdict = judge::judge(packet);
+    stats::count(verdict);
+    verdict.drops()
 }
 
 /// The kernel gives some helpers to GPL-compatible programs only.

@@ -1,28 +1,83 @@
 //! The maps that both halves share. Layouts are in `limiter-common`; the daemon finds the maps by
 //! these names and pins all of them but [`CLOCK`].
+//!
+//! Everything that a policy says exists twice, as generations 0 and 1 ([`limiter_common::policy`]).
 
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
-use limiter_common::{
-    MAX_POLICIES, MAX_PORTS, PolicyName, PortKey, PortPolicy, Reason, SourceBuckets, SourceKey,
-};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf};
+use limiter_common::key::PORT_ENTRIES;
+use limiter_common::policy::{MAX_CIDRS, MAX_CLASSES, MAX_POLICIES, MAX_SENTENCES};
+use limiter_common::table::SLOTS;
+use limiter_common::verdict::COUNTERS_PER_POLICY;
+use limiter_common::{CidrKey, Class, Config, Policy, PolicyName};
 
-/// The policy in force on each port. One update of one entry changes a port's limits.
+/// Settings, the generation in force among them.
 #[map]
-pub(crate) static PORTS: HashMap<PortKey, PortPolicy> = HashMap::with_max_entries(MAX_PORTS, 0);
+pub(crate) static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 
-/// The buckets of the sources seen lately; the daemon sets its size when it loads the program.
-///
-/// One LRU for all CPUs: with one for each CPU (`BPF_F_NO_COMMON_LRU`) a CPU would have only its
-/// share of the entries, and evict sources that are in use where the NIC spreads them unevenly.
+/// When the daemon was last alive, by the coarse clock.
 #[map]
-pub(crate) static SOURCES: LruHashMap<SourceKey, SourceBuckets> =
-    LruHashMap::with_max_entries(1 << 16, 0);
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The policy of each port, as an index into one generation of [`POLICIES`]; 0: none. An array of all
+/// ports there are, because nothing is looked up quicker.
+#[map]
+pub(crate) static PORTS: Array<u32> = Array::with_max_entries(2 * PORT_ENTRIES, 0);
+
+/// Interfaces with a policy as a whole; two generations of each.
+const MAX_INTERFACES: u32 = 512;
+
+/// The policy of an interface as a whole, by its index and the generation.
+#[map]
+pub(crate) static INTERFACES: HashMap<[u32; 2], u32> = HashMap::with_max_entries(MAX_INTERFACES, 0);
+
+#[map]
+pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(2 * MAX_POLICIES, 0);
+
+#[map]
+pub(crate) static CLASSES: Array<Class> = Array::with_max_entries(2 * MAX_CLASSES, 0);
+
+/// What the policies say of single networks, as `CidrAction::to_raw`.
+#[map]
+pub(crate) static CIDRS: LpmTrie<CidrKey, u32> = LpmTrie::with_max_entries(MAX_CIDRS, 0);
+
+/// When each network's sentence is over, by the coarse clock.
+#[map]
+pub(crate) static SENTENCES: LpmTrie<[u8; 16], u64> = LpmTrie::with_max_entries(MAX_SENTENCES, 0);
+
+/// A set of the table of sources: slots of a key and a TAT each.
+pub(crate) type SourceSet = [u64; 2 * SLOTS];
+
+/// The table of sources ([`limiter_common::table`]); the daemon sets its size when it loads the
+/// program, a power of two.
+#[map]
+pub(crate) static SOURCES: Array<SourceSet> = Array::with_max_entries(1 << 14, 0);
+
+/// The sketch, for sources that find no place in the table: two rows of TATs, one after the other;
+/// the daemon sets its size.
+#[map]
+pub(crate) static SKETCH: Array<u64> = Array::with_max_entries(1 << 17, 0);
 
 /// Packets by [`Verdict::counter`](limiter_common::Verdict::counter).
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<u64> =
-    PerCpuArray::with_max_entries(MAX_POLICIES * Reason::COUNT, 0);
+    PerCpuArray::with_max_entries(MAX_POLICIES * COUNTERS_PER_POLICY, 0);
+
+/// Events of the table of sources, by [`Pressure`](crate::stats::Pressure).
+#[map]
+pub(crate) static PRESSURE: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
+
+/// Samples of dropped packets, as `DropEvent`.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
+
+/// The bucket that caps the samples of a CPU.
+#[map]
+pub(crate) static SAMPLES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Drops that were not sampled: over the cap, or the ring was full.
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Which policy an id stands for. The program does not read it: the daemon keeps it here so that
 /// it lives as long as the buckets that are filed under the ids.

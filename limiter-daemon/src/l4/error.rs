@@ -1,10 +1,28 @@
 //! What can keep the kernel half from working: each error says where, and what to do about it.
 
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use aya::maps::MapError;
 use aya::programs::ProgramError;
+
+/// A program that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    pub id: u32,
+    /// As its owner named it; `None` where the kernel does not tell us.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "id {}", self.id)?;
+        match &self.name {
+            Some(name) => write!(f, ", `{name}`"),
+            None => Ok(()),
+        }
+    }
+}
 
 /// Why the kernel half could not be started or changed.
 #[derive(Debug, thiserror::Error)]
@@ -25,11 +43,31 @@ pub enum L4Error {
     Interface { interface: String, error: io::Error },
 
     #[error(
-        "interface {interface}: another XDP program (id {program}) is attached and is not \
+        "interface {interface}: another XDP program ({program}) is attached and is not \
          replaced; remove it (`ip link set dev {interface} xdp off`, or the daemon that owns \
-         it), or take the interface out of LimiterConfig"
+         it), set the interface's mode to Auto, Tcx or Clsact, or take it out of LimiterConfig"
     )]
-    Foreign { interface: String, program: u32 },
+    Foreign { interface: String, program: Foreign },
+
+    #[error(
+        "interface {interface}: another XDP program ({program}) is attached and is not \
+         replaced, and traffic control does not take ours: tcx: {tcx}; clsact: {clsact}"
+    )]
+    NoWay {
+        interface: String,
+        program: Foreign,
+        tcx: String,
+        clsact: String,
+    },
+
+    #[error(
+        "interface {interface}: tcx refused the program ({error}); it needs Linux 6.6 or later: \
+         set the interface's mode to Auto or Clsact"
+    )]
+    TcxRefused { interface: String, error: String },
+
+    #[error("interface {interface}: the qdisc clsact refused the program: {error}")]
+    ClsactRefused { interface: String, error: String },
 
     #[error(
         "interface {interface}: the driver refused native XDP ({error}); check its MTU and queue \
@@ -61,6 +99,9 @@ pub enum L4Error {
     #[error("the kernel refused the XDP program: {0}")]
     Load(String),
 
+    #[error("the kernel gave no random numbers: {0}")]
+    Random(io::Error),
+
     #[error("map {map}: {error}")]
     Map { map: &'static str, error: MapError },
 
@@ -70,12 +111,33 @@ pub enum L4Error {
     #[error("{found} network policies; the kernel half holds {max}")]
     TooManyPolicies { found: usize, max: usize },
 
-    #[error("{found} ports under network policies; the kernel half holds {max}")]
-    TooManyPorts { found: usize, max: usize },
+    #[error("{found} CIDRs in network policies; the kernel half holds {max}")]
+    TooManyCidrs { found: usize, max: usize },
 
-    #[error("port {port}: both policy {first} and policy {second} target it")]
+    #[error("policy {policy}: {found} levels of limits; the kernel half holds {max}")]
+    TooManyLevels {
+        policy: String,
+        found: usize,
+        max: usize,
+    },
+
+    #[error("more than {max} policies and rules together; the kernel half holds no more")]
+    TooManyClasses { max: usize },
+
+    #[error("{max} sources are blocked already; the kernel half holds no more")]
+    TooManySentences { max: usize },
+
+    #[error("{protocol} port {port}: both policy {first} and policy {second} target it")]
     PortTaken {
+        protocol: &'static str,
         port: u16,
+        first: String,
+        second: String,
+    },
+
+    #[error("interface {interface}: both policy {first} and policy {second} target it")]
+    InterfaceTaken {
+        interface: String,
         first: String,
         second: String,
     },
@@ -93,9 +155,9 @@ pub(super) fn errno(error: &ProgramError) -> Option<io::Error> {
     let code = match error {
         ProgramError::LoadError { io_error, .. } => io_error.raw_os_error(),
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::XdpError(aya::programs::XdpError::NetlinkError(error)) => {
-            error.raw_os_error()
-        }
+        ProgramError::XdpError(aya::programs::XdpError::NetlinkError(error))
+        | ProgramError::TcError(aya::programs::tc::TcError::NetlinkError(error))
+        | ProgramError::NetlinkError(error) => error.raw_os_error(),
         _ => None,
     };
     code.map(io::Error::from_raw_os_error)

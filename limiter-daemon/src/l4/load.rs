@@ -1,17 +1,18 @@
 //! The object that `build.rs` made, into the kernel.
 
 use aya::maps::MapError;
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use super::error::{L4Error, is_denied};
-use super::maps::Pinned;
+use super::maps::{Pinned, Sizes};
 use super::pins::Pins;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.o"));
 
 pub(super) const LIMITER: &str = "limiter_xdp";
+pub(super) const LIMITER_TC: &str = "limiter_tc";
 pub(super) const BARE_DROP: &str = "bare_drop";
 
 /// The oldest kernel that this is tested with. What is needed most, the 64-bit compare-and-swap,
@@ -21,7 +22,7 @@ const OLDEST: (u8, u8) = (5, 15);
 /// What is fixed when the object is loaded.
 #[derive(Debug)]
 pub(super) struct Options<'a> {
-    pub(super) max_sources: u32,
+    pub(super) sizes: Sizes,
     /// Where the maps that outlive the daemon are; `None`: none does.
     pub(super) pins: Option<&'a Pins>,
     /// The program reads the time from the map `CLOCK`.
@@ -38,7 +39,8 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf, L4Error> {
     loader
         .override_global("TEST_CLOCK", &clock, true)
         .override_global("VARY_SOURCES", &vary, true)
-        .map_max_entries(Pinned::Sources.name(), options.max_sources);
+        .map_max_entries(Pinned::Sources.name(), options.sizes.sets)
+        .map_max_entries(Pinned::Sketch.name(), options.sizes.cells.saturating_mul(2));
     if let Some(pins) = options.pins {
         for map in Pinned::ALL {
             loader.map_pin_path(map.name(), pins.map(map));
@@ -47,18 +49,34 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf, L4Error> {
     loader.load(OBJECT).map_err(refused)
 }
 
-/// The program `name`, verified by the kernel.
-pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, L4Error> {
-    let program: &mut Xdp = ebpf
-        .program_mut(name)
+/// The XDP program `name`, verified by the kernel.
+pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, L4Error> {
+    let program: &mut Xdp = program(ebpf, name)?;
+    loaded(program.load(), "load an XDP program")?;
+    Ok(program)
+}
+
+/// The program for traffic control, verified by the kernel.
+pub(super) fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, L4Error> {
+    let program: &mut SchedClassifier = program(ebpf, LIMITER_TC)?;
+    loaded(program.load(), "load a traffic control program")?;
+    Ok(program)
+}
+
+fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, L4Error>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
         .ok_or_else(|| L4Error::Load(format!("the object has no program {name}")))?
         .try_into()
-        .map_err(|error: ProgramError| L4Error::Load(error.to_string()))?;
-    match program.load() {
-        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(program),
-        Err(error) if is_denied(&error) => Err(L4Error::NotPermitted {
-            action: "load an XDP program",
-        }),
+        .map_err(|error: ProgramError| L4Error::Load(error.to_string()))
+}
+
+fn loaded(result: Result<(), ProgramError>, action: &'static str) -> Result<(), L4Error> {
+    match result {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+        Err(error) if is_denied(&error) => Err(L4Error::NotPermitted { action }),
         Err(error) => Err(L4Error::Load(error.to_string())),
     }
 }

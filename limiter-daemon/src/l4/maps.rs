@@ -1,74 +1,166 @@
-//! Typed access to the maps that both halves share.
+//! The maps that both halves share: which there are, and typed access to them.
 
 use std::fmt;
+use std::io;
 
-use aya::Ebpf;
-use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
-use limiter_common::{
-    MAX_POLICIES, MAX_PORTS, PolicyName, PortKey, PortPolicy, Reason, SourceBuckets, SourceKey,
-    Verdict,
+use aya::maps::lpm_trie::Key;
+use aya::maps::{
+    Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
 };
+use aya::{Ebpf, Pod};
+use limiter_common::key::PORT_ENTRIES;
+use limiter_common::policy::{
+    MAX_CIDRS, MAX_CLASSES, MAX_POLICIES, MAX_SENTENCES, POLICY_NAME_LEN,
+};
+use limiter_common::table::SLOTS;
+use limiter_common::verdict::COUNTERS_PER_POLICY;
+use limiter_common::{CidrKey, Class, Config, Policy, PolicyName};
 
 use super::error::L4Error;
+use super::sys::Batch;
+
+/// Entries of the table of interfaces, both generations together.
+const MAX_INTERFACES: u32 = 512;
+/// Counters of [`Pinned::Pressure`].
+pub(super) const PRESSURES: u32 = 4;
+/// Two units or levels of a source have a slot each.
+const SLOTS_PER_SOURCE: u32 = 2;
+
+/// A set of the table of sources: keys and TATs in turn.
+pub(super) type SourceSet = [u64; 2 * SLOTS];
+/// A CIDR in the trie.
+pub(super) type CidrEntry = Key<Raw<CidrKey>>;
 
 /// A map that outlives the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pinned {
     Ports,
+    Interfaces,
+    Policies,
+    Classes,
+    Cidrs,
+    Config,
     Sources,
+    Sketch,
+    Sentences,
+    Heartbeat,
     Counters,
     Names,
+    Lost,
+    Pressure,
 }
 
 impl Pinned {
-    pub(super) const ALL: [Self; 4] = [Self::Ports, Self::Sources, Self::Counters, Self::Names];
+    pub(super) const ALL: [Self; 14] = [
+        Self::Ports,
+        Self::Interfaces,
+        Self::Policies,
+        Self::Classes,
+        Self::Cidrs,
+        Self::Config,
+        Self::Sources,
+        Self::Sketch,
+        Self::Sentences,
+        Self::Heartbeat,
+        Self::Counters,
+        Self::Names,
+        Self::Lost,
+        Self::Pressure,
+    ];
 
     /// Its name in the object, and the name of its pin.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Ports => "PORTS",
+            Self::Interfaces => "INTERFACES",
+            Self::Policies => "POLICIES",
+            Self::Classes => "CLASSES",
+            Self::Cidrs => "CIDRS",
+            Self::Config => "CONFIG",
             Self::Sources => "SOURCES",
+            Self::Sketch => "SKETCH",
+            Self::Sentences => "SENTENCES",
+            Self::Heartbeat => "HEARTBEAT",
             Self::Counters => "COUNTERS",
             Self::Names => "NAMES",
+            Self::Lost => "LOST",
+            Self::Pressure => "PRESSURE",
         }
     }
 
-    /// Bytes of a key, bytes of a value, entries.
-    pub(super) fn shape(self, max_sources: u32) -> (u32, u32, u32) {
-        let (key, value, entries) = match self {
-            Self::Ports => (size_of::<PortKey>(), size_of::<PortPolicy>(), MAX_PORTS),
-            Self::Sources => (
-                size_of::<SourceKey>(),
-                size_of::<SourceBuckets>(),
-                max_sources,
-            ),
-            Self::Counters => (
-                size_of::<u32>(),
-                size_of::<u64>(),
-                MAX_POLICIES * Reason::COUNT,
-            ),
-            Self::Names => (size_of::<u32>(), size_of::<PolicyName>(), MAX_POLICIES),
-        };
-        (
-            u32::try_from(key).unwrap_or(u32::MAX),
-            u32::try_from(value).unwrap_or(u32::MAX),
-            entries,
+    /// Whether it makes sense only together with the others of which this is said: the settings name
+    /// the generation in force, the sizes of the tables and their secret. If one is made anew, all
+    /// are; an attached program goes on with the old ones until it is replaced.
+    pub(super) const fn is_of_config(self) -> bool {
+        matches!(
+            self,
+            Self::Ports
+                | Self::Interfaces
+                | Self::Policies
+                | Self::Classes
+                | Self::Cidrs
+                | Self::Config
+                | Self::Sources
+                | Self::Sketch
         )
+    }
+
+    /// Bytes of a key, bytes of a value, entries.
+    pub(super) fn shape(self, sizes: Sizes) -> (u32, u32, u32) {
+        let index = size_of::<u32>();
+        let word = size_of::<u64>();
+        let (key, value, entries) = match self {
+            Self::Ports => (index, size_of::<u32>(), 2 * PORT_ENTRIES),
+            Self::Interfaces => (2 * index, size_of::<u32>(), MAX_INTERFACES),
+            Self::Policies => (index, size_of::<Policy>(), 2 * MAX_POLICIES),
+            Self::Classes => (index, size_of::<Class>(), 2 * MAX_CLASSES),
+            Self::Cidrs => (size_of::<CidrEntry>(), size_of::<u32>(), MAX_CIDRS),
+            Self::Config => (index, size_of::<Config>(), 1),
+            Self::Sources => (index, size_of::<SourceSet>(), sizes.sets),
+            Self::Sketch => (index, word, sizes.cells.saturating_mul(2)),
+            Self::Sentences => (size_of::<Key<[u8; 16]>>(), word, MAX_SENTENCES),
+            Self::Heartbeat | Self::Lost => (index, word, 1),
+            Self::Counters => (index, word, MAX_POLICIES * COUNTERS_PER_POLICY),
+            Self::Names => (index, size_of::<PolicyName>(), MAX_POLICIES),
+            Self::Pressure => (index, word, PRESSURES),
+        };
+        let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        (bytes(key), bytes(value), entries)
+    }
+}
+
+/// Sizes of the tables, powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sizes {
+    /// Sets of the table of sources.
+    pub(super) sets: u32,
+    /// Cells of one row of the sketch.
+    pub(super) cells: u32,
+}
+
+impl Sizes {
+    /// What the settings ask for, rounded up; no more than the kernel's indices reach.
+    pub(super) fn new(max_sources: u32, sketch_cells: u32) -> Self {
+        let slots = u64::from(max_sources) * u64::from(SLOTS_PER_SOURCE);
+        let sets = slots.div_ceil(SLOTS as u64).clamp(1, 1 << 26);
+        Self {
+            sets: u32::try_from(sets.next_power_of_two()).unwrap_or(1 << 26),
+            cells: sketch_cells.clamp(1, 1 << 28).next_power_of_two(),
+        }
     }
 }
 
 /// A type of `limiter-common` as it lies in a map.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
-struct Raw<T>(T);
+pub(super) struct Raw<T>(pub(super) T);
 
 /// The types that are fit to lie in a map: `repr(C)`, integers throughout, no padding.
-trait Layout: Copy + 'static {}
-impl Layout for PortKey {}
-impl Layout for PortPolicy {}
-impl Layout for SourceKey {}
-impl Layout for SourceBuckets {}
+pub(super) trait Layout: Copy + 'static {}
+impl Layout for CidrKey {}
+impl Layout for Class {}
+impl Layout for Config {}
+impl Layout for Policy {}
 impl Layout for PolicyName {}
 
 // SAFETY: `Raw` is transparent, and a `Layout` type is made of integers without padding: all its
@@ -77,10 +169,23 @@ unsafe impl<T: Layout> Pod for Raw<T> {}
 
 /// The shared maps.
 pub(super) struct Tables {
-    ports: HashMap<MapData, Raw<PortKey>, Raw<PortPolicy>>,
-    sources: HashMap<MapData, Raw<SourceKey>, Raw<SourceBuckets>>,
+    pub(super) ports: Array<MapData, u32>,
+    pub(super) port_batch: Batch<u32, u32>,
+    pub(super) interfaces: HashMap<MapData, [u32; 2], u32>,
+    pub(super) policies: Array<MapData, Raw<Policy>>,
+    pub(super) classes: Array<MapData, Raw<Class>>,
+    pub(super) cidrs: LpmTrie<MapData, Raw<CidrKey>, u32>,
+    pub(super) cidr_batch: Batch<CidrEntry, u32>,
+    pub(super) sentences: LpmTrie<MapData, [u8; 16], u64>,
+    pub(super) sources: Array<MapData, SourceSet>,
+    pub(super) source_batch: Batch<u32, SourceSet>,
+    pub(super) sketch: Array<MapData, u64>,
+    config: Array<MapData, Raw<Config>>,
+    heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     names: Array<MapData, Raw<PolicyName>>,
+    lost: PerCpuArray<MapData, u64>,
+    pressure: PerCpuArray<MapData, u64>,
 }
 
 impl fmt::Debug for Tables {
@@ -92,40 +197,52 @@ impl fmt::Debug for Tables {
 impl Tables {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, L4Error> {
+        let port_batch = batch(ebpf, Pinned::Ports)?;
+        let cidr_batch = batch(ebpf, Pinned::Cidrs)?;
+        let source_batch = batch(ebpf, Pinned::Sources)?;
         Ok(Self {
             ports: take(ebpf, Pinned::Ports)?,
+            port_batch,
+            interfaces: take(ebpf, Pinned::Interfaces)?,
+            policies: take(ebpf, Pinned::Policies)?,
+            classes: take(ebpf, Pinned::Classes)?,
+            cidrs: take(ebpf, Pinned::Cidrs)?,
+            cidr_batch,
+            sentences: take(ebpf, Pinned::Sentences)?,
             sources: take(ebpf, Pinned::Sources)?,
+            source_batch,
+            sketch: take(ebpf, Pinned::Sketch)?,
+            config: take(ebpf, Pinned::Config)?,
+            heartbeat: take(ebpf, Pinned::Heartbeat)?,
             counters: take(ebpf, Pinned::Counters)?,
             names: take(ebpf, Pinned::Names)?,
+            lost: take(ebpf, Pinned::Lost)?,
+            pressure: take(ebpf, Pinned::Pressure)?,
         })
     }
 
-    /// Every port under a policy.
-    pub(super) fn ports(&self) -> Result<Vec<(PortKey, PortPolicy)>, L4Error> {
-        let entries = self
-            .ports
-            .iter()
-            .map(|entry| entry.map(|(key, value)| (key.0, value.0)));
-        entries.collect::<Result<_, _>>().map_err(of(Pinned::Ports))
+    pub(super) fn config(&self) -> Result<Config, L4Error> {
+        let Raw(config) = self.config.get(&0, 0).map_err(of(Pinned::Config))?;
+        Ok(config)
     }
 
-    /// Puts a port under a policy, or under another one: one atomic update.
-    pub(super) fn set_port(&mut self, key: PortKey, policy: PortPolicy) -> Result<(), L4Error> {
-        self.ports
-            .insert(Raw(key), Raw(policy), 0)
-            .map_err(of(Pinned::Ports))
+    /// Replaces the settings. The kernel copies them byte by byte, as far as anybody can know: a
+    /// packet may see some of the fields changed and others not yet.
+    pub(super) fn set_config(&mut self, config: Config) -> Result<(), L4Error> {
+        self.config
+            .set(0, Raw(config), 0)
+            .map_err(of(Pinned::Config))
     }
 
-    pub(super) fn remove_port(&mut self, key: PortKey) -> Result<(), L4Error> {
-        self.ports.remove(&Raw(key)).map_err(of(Pinned::Ports))
+    pub(super) fn beat(&mut self, now: u64) -> Result<(), L4Error> {
+        self.heartbeat.set(0, now, 0).map_err(of(Pinned::Heartbeat))
     }
 
     /// The name of the policy with this id, if the id is taken.
     pub(super) fn name(&self, id: u32) -> Result<Option<String>, L4Error> {
-        let name = self.names.get(&id, 0).map_err(of(Pinned::Names))?.0;
-        let bytes = usize::try_from(name.len)
-            .ok()
-            .and_then(|len| name.name.get(..len));
+        let Raw(name) = self.names.get(&id, 0).map_err(of(Pinned::Names))?;
+        let length = usize::try_from(name.len).unwrap_or(POLICY_NAME_LEN);
+        let bytes = name.name.get(..length);
         Ok(bytes
             .filter(|bytes| !bytes.is_empty())
             .map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
@@ -135,63 +252,48 @@ impl Tables {
         self.names.set(id, Raw(name), 0).map_err(of(Pinned::Names))
     }
 
-    /// Packets with this verdict so far, on all CPUs.
-    pub(super) fn count(&self, verdict: Verdict) -> Result<u64, L4Error> {
-        let counts = self
-            .counters
-            .get(&verdict.counter(), 0)
-            .map_err(of(Pinned::Counters))?;
-        Ok(counts.iter().sum())
+    /// Packets counted at this index of [`Verdict::counter`](limiter_common::Verdict::counter), on
+    /// all CPUs.
+    pub(super) fn count(&self, index: u32) -> Result<u64, L4Error> {
+        sum(&self.counters, index, Pinned::Counters)
     }
 
-    /// Forgets what was filed under an id: its sources' buckets and its counters.
-    pub(super) fn purge(&mut self, id: u32) -> Result<(), L4Error> {
-        for key in self.source_keys(|key| key.policy == id)? {
-            match self.sources.remove(&Raw(key)) {
-                // Evicted meanwhile.
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(of(Pinned::Sources)(error)),
+    /// Samples lost.
+    pub(super) fn lost(&self) -> Result<u64, L4Error> {
+        sum(&self.lost, 0, Pinned::Lost)
+    }
+
+    pub(super) fn pressure(&self, index: u32) -> Result<u64, L4Error> {
+        sum(&self.pressure, index, Pinned::Pressure)
+    }
+
+    /// Sets the counters of an id to zero.
+    pub(super) fn reset_counters(&mut self, id: u32) -> Result<(), L4Error> {
+        let error = of(Pinned::Counters);
+        let first = id.saturating_mul(COUNTERS_PER_POLICY);
+        for index in first..first.saturating_add(COUNTERS_PER_POLICY) {
+            let counts = self.counters.get(&index, 0).map_err(&error)?;
+            if counts.iter().all(|count| *count == 0) {
+                continue;
             }
-        }
-        for reason in Reason::ALL {
-            let index = Verdict::new(id, reason).counter();
-            let cpus = self
-                .counters
-                .get(&index, 0)
-                .map_err(of(Pinned::Counters))?
-                .len();
-            let zeros = aya::maps::PerCpuValues::try_from(vec![0; cpus])
-                .map_err(|error| of(Pinned::Counters)(MapError::IoError(error)))?;
-            self.counters
-                .set(index, zeros, 0)
-                .map_err(of(Pinned::Counters))?;
+            let zeros = PerCpuValues::try_from(vec![0; counts.len()])
+                .map_err(|problem| error(MapError::IoError(problem)))?;
+            self.counters.set(index, zeros, 0).map_err(&error)?;
         }
         Ok(())
     }
+}
 
-    /// The sources in the table, those that `wanted` picks.
-    pub(super) fn source_keys(
-        &self,
-        wanted: impl Fn(&SourceKey) -> bool,
-    ) -> Result<Vec<SourceKey>, L4Error> {
-        let mut keys = Vec::new();
-        for key in self.sources.keys() {
-            let Raw(key) = key.map_err(of(Pinned::Sources))?;
-            if wanted(&key) {
-                keys.push(key);
-            }
-        }
-        Ok(keys)
-    }
+/// Takes the samples' ring out of a loaded object.
+pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, L4Error> {
+    const NAME: &str = "EVENTS";
+    let map = ebpf.take_map(NAME).ok_or_else(|| missing(NAME))?;
+    RingBuf::try_from(map).map_err(|error| L4Error::Map { map: NAME, error })
+}
 
-    /// The buckets of one source.
-    pub(super) fn buckets(&self, key: SourceKey) -> Result<Option<SourceBuckets>, L4Error> {
-        match self.sources.get(&Raw(key), 0) {
-            Ok(Raw(buckets)) => Ok(Some(buckets)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(of(Pinned::Sources)(error)),
-        }
-    }
+fn sum(counters: &PerCpuArray<MapData, u64>, index: u32, map: Pinned) -> Result<u64, L4Error> {
+    let counts = counters.get(&index, 0).map_err(of(map))?;
+    Ok(counts.iter().sum())
 }
 
 fn take<T>(ebpf: &mut Ebpf, map: Pinned) -> Result<T, L4Error>
@@ -199,15 +301,30 @@ where
     T: TryFrom<Map, Error = MapError>,
 {
     let name = map.name();
-    let found = ebpf
-        .take_map(name)
-        .ok_or_else(|| L4Error::Load(format!("the object has no map {name}")))?;
+    let found = ebpf.take_map(name).ok_or_else(|| missing(name))?;
     T::try_from(found).map_err(of(map))
 }
 
-fn of(map: Pinned) -> impl Fn(MapError) -> L4Error {
+fn batch<K: Pod, V: Pod>(ebpf: &Ebpf, map: Pinned) -> Result<Batch<K, V>, L4Error> {
+    let name = map.name();
+    let found = ebpf.map(name).ok_or_else(|| missing(name))?;
+    let (Map::Array(data) | Map::LpmTrie(data)) = found else {
+        return Err(L4Error::Load(format!("the map {name} is of another type")));
+    };
+    Batch::new(std::os::fd::AsFd::as_fd(data.fd())).map_err(io_of(map))
+}
+
+fn missing(name: &str) -> L4Error {
+    L4Error::Load(format!("the object has no map {name}"))
+}
+
+pub(super) fn of(map: Pinned) -> impl Fn(MapError) -> L4Error {
     move |error| L4Error::Map {
         map: map.name(),
         error,
     }
+}
+
+pub(super) fn io_of(map: Pinned) -> impl Fn(io::Error) -> L4Error {
+    move |error| of(map)(MapError::IoError(error))
 }

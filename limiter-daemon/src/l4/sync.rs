@@ -1,42 +1,138 @@
-//! Brings the maps to what the plan says, while packets go on being judged by them.
+//! Puts a set of policies in force while packets go on being judged.
 //!
-//! Policies keep their ids by name, over reloads and restarts, because buckets are filed under the
-//! id: a reload that gave new ids would refill everybody's bucket. The name of a policy that is gone
-//! keeps its id (and the policy's counters) until another policy needs it.
+//! The maps hold two sets, generations 0 and 1, of which one is in force. The other is written, and
+//! then one number changes: every packet is judged by the old set or by the new one, and nothing in
+//! between. Buckets belong to no generation; they are found by names, and so outlive every reload.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
-use limiter_common::policy::{POLICY_NAME_LEN, UNIT_CONNECTIONS, UNIT_PACKETS};
-use limiter_common::{MAX_POLICIES, MAX_PORTS, PolicyName, PortKey, PortPolicy, Protocol};
+use limiter_common::Config;
+use limiter_common::policy::MAX_POLICIES;
+use rustix::thread::{MembarrierCommand, membarrier};
 
+use super::device;
 use super::error::L4Error;
+use super::ids::assign;
+use super::image::{Compiled, Image};
 use super::maps::Tables;
 use crate::policy::plan::NetworkPolicy;
 
-/// Puts `policies` in force, and nothing else. What cannot be put in force changes nothing.
-pub(super) fn sync(tables: &mut Tables, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
-    let names = names(tables)?;
-    let assignment = assign(&names, policies)?;
-    let wanted = ports(policies, &assignment.ids)?;
+/// Longer than any packet takes, for kernels that do not tell when all have gone by.
+const GRACE: Duration = Duration::from_millis(50);
 
-    // Ports that lose their policy first: an id is given to another policy only when no port
-    // leads to it any more.
-    let present: BTreeMap<_, _> = tables.ports()?.into_iter().map(entry).collect();
-    for (&(protocol, port), _) in present.iter().filter(|(key, _)| !wanted.contains_key(key)) {
-        tables.remove_port(PortKey::new(protocol, port))?;
-    }
-    for (id, name) in assignment.new {
-        if names.contains_key(&id) {
-            tables.purge(id)?;
+/// What the two generations hold, as far as it is known.
+#[derive(Debug, Default)]
+pub(super) struct Generations {
+    /// Of the one not in force; `None`: to be read from the maps.
+    spare: Option<Image>,
+    /// What is in force; `None`: an earlier daemon's policies, or none yet.
+    current: Option<Compiled>,
+}
+
+impl Generations {
+    /// Puts `policies` in force, and nothing else. What cannot be put in force changes nothing.
+    pub(super) fn apply(
+        &mut self,
+        tables: &mut Tables,
+        policies: &[NetworkPolicy],
+    ) -> Result<(), L4Error> {
+        let names = names(tables)?;
+        let in_force = tables.read_policies(tables.config()?.generation & 1)?;
+        let assignment = assign(&names, |id| in_force.contains_key(&id), policies)?;
+        let mut compiled = Compiled::new(policies, &assignment.ids)?;
+        compiled.image.interfaces = compiled.interfaces(index_of);
+        for (id, name) in assignment.new {
+            if names.contains_key(&id) {
+                // Where all ids are in use, packets of the policy that goes may still be counted
+                // under the id between here and the change of generation.
+                tables.reset_counters(id)?;
+            }
+            tables.set_name(id, name)?;
         }
-        tables.set_name(id, name)?;
+        self.replace(tables, compiled)
     }
-    for (key, policy) in wanted {
-        if present.get(&key) != Some(&policy) {
-            tables.set_port(PortKey::new(key.0, key.1), policy)?;
+
+    /// Looks up the interfaces targeted as a whole again: one may have come back under another
+    /// index.
+    pub(super) fn retarget(&mut self, tables: &mut Tables) -> Result<(), L4Error> {
+        let Some(current) = &self.current else {
+            return Ok(());
+        };
+        let interfaces = current.interfaces(|name| device::index(name).ok());
+        if interfaces == current.image.interfaces {
+            return Ok(());
         }
+        let mut next = current.clone();
+        next.image.interfaces = interfaces;
+        self.replace(tables, next)
+    }
+
+    /// The rule that a class in force belongs to; `None` for a policy's default.
+    pub(super) fn rule(&self, class: u32) -> Option<&str> {
+        let index = usize::try_from(class).ok()?;
+        self.current.as_ref()?.rules.get(index)?.as_deref()
+    }
+
+    /// Writes the generation that is not in force, then puts it in force.
+    fn replace(&mut self, tables: &mut Tables, next: Compiled) -> Result<(), L4Error> {
+        let config = tables.config()?;
+        let spare = 1 - (config.generation & 1);
+        // Known again only if all goes well.
+        let held = match self.spare.take() {
+            Some(held) => held,
+            None => tables.read(spare)?,
+        };
+        tables.write(spare, &held, &next.image)?;
+        flip(tables, config, spare, !next.image.interfaces.is_empty())?;
+        wait_for_packets();
+        self.spare = self.current.replace(next).map(|before| before.image);
+        Ok(())
+    }
+}
+
+/// Puts a generation in force. Of the settings only `generation` changes then, and in it one byte:
+/// a packet reads the old number or the new one. Whether there are interfaces to look up may be said
+/// too often but not too seldom, so it is said before and taken back after.
+fn flip(
+    tables: &mut Tables,
+    mut config: Config,
+    generation: u32,
+    interfaces: bool,
+) -> Result<(), L4Error> {
+    if interfaces && config.interfaces == 0 {
+        config.interfaces = 1;
+        tables.set_config(config)?;
+    }
+    config.generation = generation;
+    tables.set_config(config)?;
+    if !interfaces && config.interfaces != 0 {
+        config.interfaces = 0;
+        tables.set_config(config)?;
     }
     Ok(())
+}
+
+/// Waits until no packet is being judged that came before this call: the generation it may have read
+/// is about to be written again. Programs run inside RCU read-side sections, and this command waits
+/// for those that are under way.
+fn wait_for_packets() {
+    if membarrier(MembarrierCommand::Global).is_err() {
+        // Kernels with isolated CPUs (nohz_full) refuse it.
+        thread::sleep(GRACE);
+    }
+}
+
+fn index_of(interface: &str) -> Option<u32> {
+    let index = device::index(interface).ok();
+    if index.is_none() {
+        tracing::warn!(
+            interface,
+            "a policy targets this interface, which does not exist (yet)"
+        );
+    }
+    index
 }
 
 /// The ids taken, with their names.
@@ -49,118 +145,3 @@ pub(super) fn names(tables: &Tables) -> Result<BTreeMap<u32, String>, L4Error> {
     }
     Ok(names)
 }
-
-/// Which id each policy gets.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Assignment<'a> {
-    ids: BTreeMap<&'a str, u32>,
-    /// The ids that change hands, with the names that they get.
-    new: Vec<(u32, PolicyName)>,
-}
-
-/// A policy that had an id keeps it; another gets a free one, or one whose policy is gone.
-fn assign<'a>(
-    names: &BTreeMap<u32, String>,
-    policies: &'a [NetworkPolicy],
-) -> Result<Assignment<'a>, L4Error> {
-    let mut assignment = Assignment::default();
-    let wanted: BTreeSet<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
-    let gone = names
-        .iter()
-        .filter(|(_, name)| !wanted.contains(name.as_str()))
-        .map(|(id, _)| *id);
-    let free = (1..MAX_POLICIES).filter(|id| !names.contains_key(id));
-    let mut available = free.chain(gone);
-    let known: BTreeMap<&str, u32> = names
-        .iter()
-        .map(|(id, name)| (name.as_str(), *id))
-        .collect();
-    for name in &wanted {
-        if let Some(id) = known.get(name) {
-            assignment.ids.insert(name, *id);
-            continue;
-        }
-        let max = MAX_POLICIES as usize - 1;
-        let found = wanted.len();
-        let id = available
-            .next()
-            .ok_or(L4Error::TooManyPolicies { found, max })?;
-        assignment.ids.insert(name, id);
-        assignment.new.push((id, stored(name)?));
-    }
-    Ok(assignment)
-}
-
-fn stored(name: &str) -> Result<PolicyName, L4Error> {
-    let too_long = || L4Error::NameTooLong {
-        name: name.to_owned(),
-        max: POLICY_NAME_LEN,
-    };
-    let mut stored = PolicyName {
-        len: 0,
-        name: [0; POLICY_NAME_LEN],
-    };
-    stored.len = u32::try_from(name.len()).map_err(|_overflow| too_long())?;
-    let place = stored.name.get_mut(..name.len()).ok_or_else(too_long)?;
-    place.copy_from_slice(name.as_bytes());
-    Ok(stored)
-}
-
-/// Protocol and port, in an order for maps.
-type Port = (u8, u16);
-
-fn entry((key, policy): (PortKey, PortPolicy)) -> (Port, PortPolicy) {
-    ((key.protocol, key.port), policy)
-}
-
-/// What each port is to be under.
-fn ports(
-    policies: &[NetworkPolicy],
-    ids: &BTreeMap<&str, u32>,
-) -> Result<BTreeMap<Port, PortPolicy>, L4Error> {
-    let mut ports = BTreeMap::new();
-    let mut owners: BTreeMap<u16, &str> = BTreeMap::new();
-    for policy in policies {
-        let Some(&id) = ids.get(policy.name.as_str()) else {
-            continue;
-        };
-        for &port in &policy.ports {
-            if let Some(first) = owners.insert(port, &policy.name) {
-                let (first, second) = (first.to_owned(), policy.name.clone());
-                return Err(L4Error::PortTaken {
-                    port,
-                    first,
-                    second,
-                });
-            }
-            ports.insert((Protocol::Tcp as u8, port), port_policy(policy, id));
-        }
-    }
-    let max = MAX_PORTS as usize;
-    if ports.len() > max {
-        return Err(L4Error::TooManyPorts {
-            found: ports.len(),
-            max,
-        });
-    }
-    Ok(ports)
-}
-
-fn port_policy(policy: &NetworkPolicy, id: u32) -> PortPolicy {
-    let mut units = 0;
-    if policy.connections.is_some() {
-        units |= UNIT_CONNECTIONS;
-    }
-    if policy.packets.is_some() {
-        units |= UNIT_PACKETS;
-    }
-    PortPolicy {
-        policy: id,
-        units,
-        connections: policy.connections.unwrap_or_default(),
-        packets: policy.packets.unwrap_or_default(),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -75,19 +75,20 @@ pub struct Interface {
     pub mode: AttachMode,
 }
 
-/// How the XDP program may be attached.
+/// How the program may be attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachMode {
-    /// Native where the driver can, generic otherwise.
+    /// Native XDP where the driver can, generic XDP otherwise; where somebody else's XDP program is
+    /// on the interface, tcx, or else clsact.
     #[default]
     Auto,
-    /// In the driver, or not at all.
+    /// XDP in the driver, or not at all.
     Native,
-    /// After the kernel built a socket buffer.
+    /// XDP after the kernel built a socket buffer.
     Generic,
-    /// In the traffic control hook by tcx (6.6 and later).
+    /// Traffic control, by a link of its own (Linux 6.6 and later).
     Tcx,
-    /// In the traffic control hook by a clsact qdisc.
+    /// Traffic control, by a filter under the qdisc `clsact`.
     Clsact,
 }
 

@@ -1,9 +1,8 @@
 //! Reading a frame within its bounds, in the form that the verifier can follow.
 
-use aya_ebpf::programs::XdpContext;
 use limiter_common::Reason;
 
-/// The bytes of a frame. Copies of the two pointers: the program never moves the packet's ends.
+/// The bytes of a frame. Copies of the two pointers: nothing moves the packet's ends once it is parsed.
 pub(crate) struct Frame {
     start: usize,
     end: usize,
@@ -11,11 +10,8 @@ pub(crate) struct Frame {
 
 impl Frame {
     #[inline(always)]
-    pub(crate) fn new(ctx: &XdpContext) -> Self {
-        Self {
-            start: ctx.data(),
-            end: ctx.data_end(),
-        }
+    pub(crate) const fn new(start: usize, end: usize) -> Self {
+        Self { start, end }
     }
 
     /// The `N` bytes at `offset`.

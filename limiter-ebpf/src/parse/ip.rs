@@ -2,9 +2,8 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
-use limiter_common::Reason;
+use limiter_common::{Address, Reason};
 
-use super::Source;
 use super::frame::Frame;
 
 /// Not 0, a power of two: IPv4 sources are drawn at random from so many addresses instead of read
@@ -25,7 +24,7 @@ const MOBILITY: u8 = 135;
 
 /// What IP says about its payload.
 pub(crate) struct Packet {
-    pub(crate) source: Source,
+    pub(crate) source: Address,
     pub(crate) protocol: u8,
     /// Where the transport header begins.
     pub(crate) payload: usize,
@@ -47,7 +46,7 @@ pub(crate) fn v4(frame: &Frame, network: usize) -> Result<Packet, Reason> {
         return Err(Reason::Fragment);
     }
     Ok(Packet {
-        source: Source::v4(vary([header[12], header[13], header[14], header[15]])),
+        source: Address::v4(vary([header[12], header[13], header[14], header[15]])),
         protocol: header[9],
         payload: network + length,
         end: network + usize::from(u16::from_be_bytes([header[2], header[3]])),
@@ -72,9 +71,14 @@ pub(crate) fn v6(frame: &Frame, network: usize) -> Result<Packet, Reason> {
     }
     let mut address = [0; 16];
     address.copy_from_slice(&header[8..24]);
+    let source = Address::v6(address);
+    if source.is_v4() {
+        // An IPv4-mapped source: the stack refuses it, and the bucket would be that of another.
+        return Err(Reason::Unparsable);
+    }
     let stated = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let mut packet = Packet {
-        source: Source::v6(address),
+        source,
         protocol: header[6],
         payload: network + 40,
         end: network + 40 + stated,

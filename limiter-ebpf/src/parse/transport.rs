@@ -1,13 +1,13 @@
 //! TCP and UDP.
 
-use limiter_common::{PortKey, Protocol, Reason};
+use limiter_common::{Protocol, Reason};
 
-use super::Segment;
 use super::frame::Frame;
 use super::ip::Packet;
+use super::{Segment, icmp};
 
-const TCP: u8 = Protocol::Tcp as u8;
-const UDP: u8 = Protocol::Udp as u8;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// A TCP header up to and with its flags.
 const TCP_FLAGS_END: usize = 14;
@@ -17,15 +17,26 @@ const ACK: u8 = 0x10;
 /// The segment in `packet`.
 #[inline(always)]
 pub(crate) fn segment(frame: &Frame, packet: Packet) -> Result<Segment, Reason> {
-    let (port, attempt) = match packet.protocol {
-        TCP => tcp(frame, &packet)?,
+    let (destination, attempt) = match packet.protocol {
+        TCP => {
+            let (port, attempt) = tcp(frame, &packet)?;
+            (Some((Protocol::Tcp, port)), attempt)
+        }
         UDP => {
             let header: &[u8; 8] = frame.read(packet.payload)?;
-            (u16::from_be_bytes([header[2], header[3]]), false)
+            let port = u16::from_be_bytes([header[2], header[3]]);
+            (Some((Protocol::Udp, port)), false)
         }
-        _ => return Err(Reason::Untargeted),
+        icmp::V4 if packet.source.is_v4() => {
+            icmp::limitable_v4(frame, packet.payload)?;
+            (Some((Protocol::Icmp, 0)), false)
+        }
+        icmp::V6 if !packet.source.is_v4() => {
+            icmp::limitable_v6(frame, packet.payload)?;
+            (Some((Protocol::Icmp, 0)), false)
+        }
+        _ => (None, false),
     };
-    let destination = PortKey::new(packet.protocol, port);
     Ok(Segment {
         source: packet.source,
         destination,

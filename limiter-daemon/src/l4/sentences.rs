@@ -1,0 +1,175 @@
+//! Sentences: networks whose packets are dropped until a moment.
+//!
+//! The kernel finds the longest prefix that contains a source, whether its sentence is over or not.
+//! So that none hides a wider one that is still served, a narrower sentence is kept only while it
+//! lasts longer than every wider one around it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use aya::maps::MapError;
+use aya::maps::lpm_trie::Key;
+use ipnet::IpNet;
+use limiter_common::Address;
+use limiter_common::policy::MAX_SENTENCES;
+
+use super::error::L4Error;
+use super::image::prefix;
+use super::maps::{Pinned, Tables, of};
+
+/// A network that is blocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentence {
+    pub net: IpNet,
+    /// Its end, by [`clock::now`](super::clock::now).
+    pub until: u64,
+}
+
+/// A network as it lies in the map: the first address, and the length of the prefix.
+type Net = ([u8; 16], u32);
+
+/// The sentences in the kernel, and a copy of them to find wider and narrower ones in.
+#[derive(Debug, Default)]
+pub(super) struct Sentences(BTreeMap<Net, u64>);
+
+impl Sentences {
+    /// Those that an earlier daemon left.
+    pub(super) fn adopt(tables: &mut Tables) -> Result<Self, L4Error> {
+        let mut sentences = BTreeMap::new();
+        for entry in tables.sentences.iter() {
+            let (key, until) = entry.map_err(of(Pinned::Sentences))?;
+            sentences.insert((key.data(), key.prefix_len()), until);
+        }
+        let sentences = Self(sentences);
+        sentences.flag(tables)?;
+        Ok(sentences)
+    }
+
+    /// Blocks `net` until a moment, or for longer where it is already. One that a wider network
+    /// around it serves anyway is not noted.
+    pub(super) fn block(
+        &mut self,
+        tables: &mut Tables,
+        net: &IpNet,
+        until: u64,
+    ) -> Result<(), L4Error> {
+        let net = prefix(net);
+        if self.around(net).any(|served| served >= until) {
+            return Ok(());
+        }
+        let max = MAX_SENTENCES as usize;
+        if !self.0.contains_key(&net) && self.0.len() >= max {
+            return Err(L4Error::TooManySentences { max });
+        }
+        tables
+            .sentences
+            .insert(&key(net), until, 0)
+            .map_err(of(Pinned::Sentences))?;
+        self.0.insert(net, until);
+        self.flag(tables)?;
+        let hidden = self.within(net, |other, end| other != net && end <= until);
+        for narrower in hidden {
+            self.remove(tables, narrower)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the sentence of `net`, if there is one, and of no other network.
+    pub(super) fn unblock(&mut self, tables: &mut Tables, net: &IpNet) -> Result<bool, L4Error> {
+        let net = prefix(net);
+        let found = self.0.contains_key(&net);
+        if found {
+            self.remove(tables, net)?;
+            self.flag(tables)?;
+        }
+        Ok(found)
+    }
+
+    /// Forgets those that are over; how many they were.
+    pub(super) fn expire(&mut self, tables: &mut Tables, now: u64) -> Result<usize, L4Error> {
+        let over: Vec<Net> = self
+            .0
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(net, _)| *net)
+            .collect();
+        for net in &over {
+            self.remove(tables, *net)?;
+        }
+        if !over.is_empty() {
+            self.flag(tables)?;
+        }
+        Ok(over.len())
+    }
+
+    pub(super) fn list(&self) -> Vec<Sentence> {
+        let sentence = |(net, until): (&Net, &u64)| {
+            Some(Sentence {
+                net: network(*net)?,
+                until: *until,
+            })
+        };
+        self.0.iter().filter_map(sentence).collect()
+    }
+
+    /// Ends of the sentences of `net` and of the networks that contain it.
+    fn around(&self, (address, length): Net) -> impl Iterator<Item = u64> {
+        (0..=length).filter_map(move |length| {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            let network = u128::from_be_bytes(address) & mask;
+            self.0.get(&(network.to_be_bytes(), length)).copied()
+        })
+    }
+
+    /// The sentences of networks inside `net` that `wanted` picks.
+    fn within(&self, (address, length): Net, wanted: impl Fn(Net, u64) -> bool) -> Vec<Net> {
+        let rest = u128::MAX.checked_shr(length).unwrap_or(0);
+        let last = (u128::from_be_bytes(address) | rest).to_be_bytes();
+        self.0
+            .range((address, length)..=(last, 128))
+            .filter(|(net, until)| wanted(**net, **until))
+            .map(|(net, _)| *net)
+            .collect()
+    }
+
+    fn remove(&mut self, tables: &mut Tables, net: Net) -> Result<(), L4Error> {
+        match tables.sentences.remove(&key(net)) {
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(error) => return Err(of(Pinned::Sentences)(error)),
+        }
+        self.0.remove(&net);
+        Ok(())
+    }
+
+    /// Tells the program whether there are sentences to look sources up in.
+    fn flag(&self, tables: &mut Tables) -> Result<(), L4Error> {
+        let mut config = tables.config()?;
+        let sentences = u32::from(!self.0.is_empty());
+        if config.sentences != sentences {
+            config.sentences = sentences;
+            tables.set_config(config)?;
+        }
+        Ok(())
+    }
+}
+
+fn key((address, length): Net) -> Key<[u8; 16]> {
+    Key::new(length, address)
+}
+
+fn network((address, length): Net) -> Option<IpNet> {
+    let v6 = Ipv6Addr::from(address);
+    let (address, length) = match v6.to_ipv4_mapped() {
+        Some(v4) if length >= 96 => (IpAddr::V4(Ipv4Addr::from(v4.octets())), length - 96),
+        _ => (IpAddr::V6(v6), length),
+    };
+    IpNet::new(address, u8::try_from(length).ok()?).ok()
+}
+
+/// The address as the kernel sees it.
+pub(super) fn address(source: IpAddr) -> Address {
+    match source {
+        IpAddr::V4(address) => Address::v4(address.octets()),
+        IpAddr::V6(address) => Address::v6(address.octets()),
+    }
+}
