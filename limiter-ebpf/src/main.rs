@@ -16,6 +16,7 @@
 )]
 
 mod atomic;
+mod bench;
 mod classify;
 mod clock;
 mod judge;
@@ -48,12 +49,6 @@ pub(crate) fn limiter_xdp(ctx: XdpContext) -> u32 {
 #[classifier]
 pub(crate) fn limiter_tc(ctx: TcContext) -> i32 {
     if drops(&ctx) { TC_DROP } else { TC_NEXT }
-}
-
-/// Drops everything: the yardstick that `limiter_xdp` is measured against.
-#[xdp]
-pub(crate) fn bare_drop(_ctx: XdpContext) -> u32 {
-    XDP_DROP
 }
 
 /// Judges and counts a packet.

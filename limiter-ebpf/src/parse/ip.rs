@@ -55,7 +55,7 @@ pub(crate) fn v4(frame: &Frame, network: usize) -> Result<Packet, Reason> {
 }
 
 #[inline(always)]
-fn vary(address: [u8; 4]) -> [u8; 4] {
+pub(crate) fn vary(address: [u8; 4]) -> [u8; 4] {
     match VARY_SOURCES.load() {
         0 => address,
         // SAFETY: a helper without arguments.
