@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use limiter_common::Limit;
+use limiter_common::{Limit, Protocol};
 use limiter_daemon::policy::plan::{
     AttachMode, Endpoint, HeaderTest, Hostname, Listener, LocalLimits, OnExit, PathMatch, Plan,
     Route, ValueMatch,
@@ -13,15 +13,12 @@ use limiter_daemon::policy::plan::{
 use limiter_daemon::policy::{self, Severity};
 use proptest::prelude::*;
 
+mod policy_support;
+
+use policy_support::{Scratch, good};
+
 const SHOP: &str = "tests/policy/good/shop.yaml";
 const QUICKSTART: &str = "../examples/quickstart";
-
-#[track_caller]
-fn good(path: &str) -> Plan {
-    let outcome = policy::load(Path::new(path));
-    assert_eq!(outcome.diagnostics, []);
-    outcome.plan.unwrap()
-}
 
 #[track_caller]
 fn listener<'a>(plan: &'a Plan, name: &str) -> &'a Listener {
@@ -228,24 +225,6 @@ fn selectors_are_flattened_and_rules_keep_their_index() {
 }
 
 #[test]
-fn network_policies_have_the_ports_of_their_gateways() {
-    let plan = good(SHOP);
-    let [network] = &plan.network[..] else {
-        panic!("{:?}", plan.network)
-    };
-    assert_eq!(network.name, "infra/syn");
-    assert_eq!(network.ports, [8080, 8081]);
-    assert_eq!(
-        network.connections,
-        Some(Limit::new(100, 10, 1_000_000_000).unwrap())
-    );
-    assert_eq!(
-        network.packets,
-        Some(Limit::new(5000, 1, 1_000_000_000).unwrap())
-    );
-}
-
-#[test]
 fn the_daemons_settings() {
     let daemon = good(SHOP).daemon;
     let interfaces: Vec<_> = daemon
@@ -278,26 +257,8 @@ fn the_quickstart_is_good_and_limits_what_it_says() {
         open.default.as_ref().map(|rule| rule.limit),
         Some(per(100, 60))
     );
-    assert_eq!(plan.network[0].ports, [8080]);
+    assert_eq!(plan.network[0].ports, [(Protocol::Tcp, 8080)]);
     assert_eq!(plan.daemon.interfaces[0].mode, AttachMode::Generic);
-}
-
-/// A directory of its own in the target directory, removed at the end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }
 
 /// A ConfigMap volume: versions in hidden directories, files as symlinks through `..data`.
@@ -319,7 +280,7 @@ fn files_that_cannot_be_read_are_errors() {
     std::os::unix::fs::symlink("nowhere", dir.0.join("a-dangling.yaml")).unwrap();
     std::fs::create_dir_all(dir.0.join("b-directory.yaml")).unwrap();
     std::fs::write(dir.0.join("c-latin1.yaml"), b"a: 1\nb: \xe4\n").unwrap();
-    std::fs::write(dir.0.join("d-large.yaml"), vec![b'#'; (4 << 20) + 1]).unwrap();
+    std::fs::write(dir.0.join("d-large.yaml"), vec![b'#'; (32 << 20) + 1]).unwrap();
     let outcome = policy::load(&dir.0);
     assert!(outcome.plan.is_none());
     let found: Vec<_> = outcome
@@ -402,8 +363,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_file_makes_it_panic(edits in prop::collection::vec(edit(), 1..6)) {
-        let mut bytes = std::fs::read(SHOP).unwrap();
+    fn no_file_makes_it_panic(
+        file in prop::sample::select(vec![SHOP, "tests/policy/network-good/network.yaml"]),
+        edits in prop::collection::vec(edit(), 1..6),
+    ) {
+        let mut bytes = std::fs::read(file).unwrap();
         for edit in &edits {
             apply(&mut bytes, edit);
         }

@@ -102,6 +102,14 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// For findings about the same resource in another file.
+    pub(crate) fn elsewhere<'b>(&'b mut self, origin: &'b Origin) -> Scope<'b> {
+        Scope {
+            findings: self.findings,
+            origin,
+        }
+    }
+
     /// Something wrong: no plan can be made. `remedy` says what would be right.
     pub(crate) fn error(
         &mut self,

@@ -13,6 +13,7 @@ mod gateway_api;
 mod kinds;
 mod native;
 pub mod plan;
+mod quantity;
 mod resource;
 mod resources;
 mod source;

@@ -143,6 +143,7 @@ pub struct SourceRule {
     /// Stable over reloads: its `name`, or its index.
     pub name: String,
     /// Without host bits. No prefix stands twice in the rules and lists of a policy.
+    /// An IPv6 prefix (as `::/0`) means IPv6 sources only, although IPv4 lies mapped in the kernel.
     pub cidrs: Vec<IpNet>,
     pub limits: SourceLimits,
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::findings::{Findings, Mark, Origin};
 
 /// The largest file that is read.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// The most files of one directory.
 const MAX_FILES: usize = 1024;
@@ -90,32 +90,52 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn read_file(path: PathBuf, findings: &mut Findings) -> Option<SourceFile> {
     let origin = Origin::file(&path);
-    let mut scope = findings.at(&origin);
-    match read_bounded(&path) {
-        Err(error) => {
-            scope.error(&Mark::none(), format!("cannot be read: {error}"), "");
+    match read_text(&path) {
+        Ok(text) => Some(SourceFile { path, text }),
+        Err(unreadable) => {
+            let Unreadable {
+                mark,
+                message,
+                remedy,
+            } = unreadable;
+            findings.at(&origin).error(&mark, message, remedy);
             None
         }
-        Ok(None) => {
-            let remedy = format!("at most {} MiB are read: split it", MAX_FILE_BYTES >> 20);
-            scope.error(&Mark::none(), "the file is too large", remedy);
-            None
-        }
-        Ok(Some(bytes)) => match String::from_utf8(bytes) {
-            Ok(text) => Some(SourceFile { path, text }),
-            Err(error) => {
-                let valid = error
-                    .as_bytes()
-                    .get(..error.utf8_error().valid_up_to())
-                    .unwrap_or_default();
-                scope.error(
-                    &end_of(valid),
-                    "this is not UTF-8",
-                    "save the file as UTF-8",
-                );
-                None
+    }
+}
+
+/// Why a file cannot be read, and where in it.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) mark: Mark,
+    pub(crate) message: String,
+    pub(crate) remedy: String,
+}
+
+/// The text of a file of bounded size.
+pub(crate) fn read_text(path: &Path) -> Result<String, Unreadable> {
+    let whole = |message: String, remedy: String| Unreadable {
+        mark: Mark::none(),
+        message,
+        remedy,
+    };
+    match read_bounded(path) {
+        Err(error) => Err(whole(format!("cannot be read: {error}"), String::new())),
+        Ok(None) => Err(whole(
+            "the file is too large".to_owned(),
+            format!("at most {} MiB are read: split it", MAX_FILE_BYTES >> 20),
+        )),
+        Ok(Some(bytes)) => String::from_utf8(bytes).map_err(|error| {
+            let valid = error
+                .as_bytes()
+                .get(..error.utf8_error().valid_up_to())
+                .unwrap_or_default();
+            Unreadable {
+                mark: end_of(valid),
+                message: "this is not UTF-8".to_owned(),
+                remedy: "save the file as UTF-8".to_owned(),
             }
-        },
+        }),
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn limit(
         Err(LimitError::TooFast) => (
             marks.fill,
             "the rate is finer than the bucket's clock",
-            "the most is one token a nanosecond (1000000000 a second)",
+            "the most is 1048576 tokens a nanosecond",
         ),
         Err(LimitError::TooSlow) => (
             marks.interval,
@@ -137,7 +137,8 @@ fn parse_duration(text: &str) -> Result<u64, &'static str> {
     Ok(total)
 }
 
-fn digits(text: &str) -> (&str, &str) {
+/// The digits that a text begins with, and the rest.
+pub(super) fn digits(text: &str) -> (&str, &str) {
     text.split_at(
         text.find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len()),

@@ -12,8 +12,11 @@ use serde_saphyr::{MessageFormatter, Spanned, UserMessageFormatter};
 use super::findings::{Mark, Scope};
 use super::source::Document;
 
-/// The most values of one document, those repeated by aliases included.
-const MAX_NODES: usize = 100_000;
+/// The most values of one document: enough for lists of some 100,000 CIDRs.
+const MAX_NODES: usize = 1_000_000;
+
+/// The most values of one document that come of aliases.
+const MAX_REPEATED: usize = 100_000;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,7 +90,7 @@ pub(crate) fn parse(document: Document<'_>, scope: &mut Scope<'_>) -> Option<Nod
         reject_unsupported_tags: true,
         with_snippet: false,
         budget: serde_saphyr::budget! { max_nodes: MAX_NODES, max_events: 4 * MAX_NODES },
-        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_NODES },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPEATED },
     };
     match serde_saphyr::from_str_with_options::<Node>(document.text, options) {
         Ok(Node {

@@ -29,16 +29,15 @@ pub(super) fn attach_tcx(
         return Ok(target.attachment(Mode::Tcx, true));
     }
     pins.remove_link(target.name, Hook::Tcx)?;
-    let link = create(program, target).map_err(|error| refused(target, &error, tcx_refused))?;
+    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+    let link = program
+        .attach_with_options(target.name, TcAttachType::Ingress, options)
+        .and_then(|id| program.take_link(id))
+        .map_err(|error| refused(target, &error, tcx_refused))?;
+    let link =
+        FdLink::try_from(link).map_err(|error| tcx_refused(target.name.to_owned(), chain(&error)))?;
     pins.pin_link(link, target.name, Hook::Tcx)?;
     Ok(target.attachment(Mode::Tcx, false))
-}
-
-fn create(program: &mut SchedClassifier, target: &Target<'_>) -> Result<FdLink, ProgramError> {
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = program.attach_with_options(target.name, TcAttachType::Ingress, options)?;
-    let link = program.take_link(id)?;
-    Ok(FdLink::try_from(link)?)
 }
 
 /// Updates the link that an earlier daemon pinned for this interface to `program`, if it is still

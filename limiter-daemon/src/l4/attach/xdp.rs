@@ -1,7 +1,5 @@
 //! XDP: by a link, in the driver or in the network stack.
 
-use std::io;
-
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode, loaded_programs};

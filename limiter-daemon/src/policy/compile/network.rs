@@ -1,48 +1,31 @@
-//! Kernel limits: from Gateways to ports.
+//! Kernel limits: from Gateways, interfaces and ports to destinations.
 
 use std::collections::BTreeMap;
 
-use limiter_common::{MAX_POLICIES, MAX_PORTS};
+use limiter_common::Protocol;
+use limiter_common::policy::{MAX_CLASSES, MAX_POLICIES};
 
 use super::missing;
-use crate::policy::findings::Findings;
+use crate::policy::findings::{Findings, Mark, Scope};
+use crate::policy::gateway_api::gateway::Gateway;
 use crate::policy::kinds::Kind;
+use crate::policy::native::network_rate_limit_policy::{MAX_CIDRS_OF_ALL, NetworkLimit, Target};
 use crate::policy::plan::{DaemonConfig, NetworkPolicy};
+use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
+use crate::policy::suggest;
 
-/// The ports of each policy. A port has one policy at most.
+/// What each policy applies to. A port has one policy at most, and so has an interface.
 pub(super) fn compile(
     resources: &Resources,
     daemon: &DaemonConfig,
     findings: &mut Findings,
 ) -> Vec<NetworkPolicy> {
-    let mut taken: BTreeMap<u16, String> = BTreeMap::new();
+    let mut taken = Taken::default();
+    let mut room = Room::default();
     let mut plan = Vec::new();
     for policy in resources.network.values() {
         let mut scope = findings.at(&policy.meta.origin);
-        let name = policy.meta.name.to_string();
-        let mut ports = Vec::new();
-        for (target, mark) in &policy.targets {
-            let Some(gateway) = resources.gateways.get(target) else {
-                missing(resources, Kind::Gateway, target, mark, &mut scope);
-                continue;
-            };
-            for port in gateway.listeners.iter().map(|listener| listener.port) {
-                match taken.get(&port).filter(|other| **other != name) {
-                    Some(other) => scope.error(
-                        mark,
-                        format!(
-                            "port {port} of Gateway `{target}` is limited by `{other}` already"
-                        ),
-                        "one policy a port: join the two",
-                    ),
-                    None => {
-                        taken.insert(port, name.clone());
-                        ports.push(port);
-                    }
-                }
-            }
-        }
         if daemon.interfaces.is_empty() {
             let message = "no interface is named, so nothing enforces this policy";
             scope.warning(
@@ -51,21 +34,193 @@ pub(super) fn compile(
                 "name one under `spec.interfaces` of a LimiterConfig",
             );
         }
-        if plan.len() + 1 >= MAX_POLICIES as usize || taken.len() > MAX_PORTS as usize {
-            let remedy = format!(
-                "at most {} policies and {MAX_PORTS} ports have room in the kernel",
-                MAX_POLICIES - 1
-            );
-            scope.error(&policy.mark, "too many network policies or ports", remedy);
-        }
+        room.take(policy, &mut scope);
+        let mut reach = Reach {
+            resources,
+            daemon,
+            policy: policy.meta.name.to_string(),
+            taken: &mut taken,
+            ports: Vec::new(),
+            interfaces: Vec::new(),
+        };
+        reach.resolve(policy, &mut scope);
+        let (name, mut ports, interfaces) = (reach.policy, reach.ports, reach.interfaces);
         ports.sort_unstable();
         ports.dedup();
         plan.push(NetworkPolicy {
             name,
             ports,
-            connections: policy.connections,
-            packets: policy.packets,
+            interfaces,
+            default: policy.default.clone(),
+            rules: policy.rules.clone(),
+            allow: policy.allow.clone(),
+            deny: policy.deny.clone(),
+            shadow: policy.shadow,
         });
     }
     plan
+}
+
+/// How much of the kernel's tables is used.
+#[derive(Default)]
+struct Room {
+    policies: usize,
+    classes: usize,
+    cidrs: usize,
+}
+
+impl Room {
+    /// An error at the policy with which something becomes too much.
+    fn take(&mut self, policy: &NetworkLimit, scope: &mut Scope<'_>) {
+        let tables = [
+            (
+                &mut self.policies,
+                1,
+                MAX_POLICIES as usize - 1,
+                "network policies",
+            ),
+            (
+                &mut self.classes,
+                policy.classes(),
+                MAX_CLASSES as usize,
+                "groups of limits (one for each policy, one for each rule)",
+            ),
+            (
+                &mut self.cidrs,
+                policy.cidrs(),
+                MAX_CIDRS_OF_ALL,
+                "CIDRs in all policies",
+            ),
+        ];
+        for (used, more, most, what) in tables {
+            let before = *used;
+            *used += more;
+            if before <= most && *used > most {
+                scope.error(
+                    &policy.mark,
+                    format!("too many {what}"),
+                    format!("the kernel has room for {most}"),
+                );
+            }
+        }
+    }
+}
+
+/// What has a policy, and which.
+#[derive(Default)]
+struct Taken {
+    ports: BTreeMap<(Protocol, u16), String>,
+    interfaces: BTreeMap<String, String>,
+}
+
+/// The targets of one policy, being resolved.
+struct Reach<'a> {
+    resources: &'a Resources,
+    daemon: &'a DaemonConfig,
+    policy: String,
+    taken: &'a mut Taken,
+    ports: Vec<(Protocol, u16)>,
+    interfaces: Vec<String>,
+}
+
+impl Reach<'_> {
+    fn resolve(&mut self, policy: &NetworkLimit, scope: &mut Scope<'_>) {
+        for target in &policy.targets.refs {
+            match target {
+                Target::Gateway {
+                    name,
+                    mark,
+                    section,
+                } => match (self.resources.gateways.get(name), section) {
+                    (None, _) => missing(self.resources, Kind::Gateway, name, mark, scope),
+                    (Some(gateway), None) => self.gateway(gateway, name, mark, scope),
+                    (Some(gateway), Some(section)) => {
+                        self.section(gateway, section, &section.mark, scope);
+                    }
+                },
+                Target::Interface(name) => self.interface(name, &name.mark, scope),
+            }
+        }
+        for port in &policy.targets.ports {
+            let what = match port.protocol {
+                Protocol::Tcp => format!("TCP port {}", port.port),
+                Protocol::Udp => format!("UDP port {}", port.port),
+                Protocol::Icmp => "ICMP".to_owned(),
+            };
+            self.port((port.protocol, port.port), &what, &port.mark, scope);
+        }
+    }
+
+    fn gateway(&mut self, gateway: &Gateway, name: &Name, mark: &Mark, scope: &mut Scope<'_>) {
+        for listener in &gateway.listeners {
+            let port = listener.port;
+            let what = format!("port {port} of Gateway `{name}`");
+            self.port((Protocol::Tcp, port), &what, mark, scope);
+        }
+    }
+
+    fn section(&mut self, gateway: &Gateway, section: &str, mark: &Mark, scope: &mut Scope<'_>) {
+        let name = &gateway.meta.name;
+        let names = || {
+            gateway
+                .listeners
+                .iter()
+                .map(|listener| listener.name.as_str())
+        };
+        let found = gateway
+            .listeners
+            .iter()
+            .find(|listener| listener.name == section);
+        match found {
+            Some(listener) => {
+                let port = listener.port;
+                let what = format!("port {port} of Gateway `{name}`");
+                self.port((Protocol::Tcp, port), &what, mark, scope);
+            }
+            None => scope.error(
+                mark,
+                format!("the Gateway `{name}` has no listener `{section}`"),
+                format!("its listeners are {}", suggest::listed(names())),
+            ),
+        }
+    }
+
+    fn port(&mut self, port: (Protocol, u16), what: &str, mark: &Mark, scope: &mut Scope<'_>) {
+        match self.taken.ports.get(&port) {
+            Some(other) if *other != self.policy => scope.error(
+                mark,
+                format!("{what} is limited by `{other}` already"),
+                "one policy a port: join the two",
+            ),
+            _ => {
+                self.taken.ports.insert(port, self.policy.clone());
+                self.ports.push(port);
+            }
+        }
+    }
+
+    fn interface(&mut self, name: &str, mark: &Mark, scope: &mut Scope<'_>) {
+        if let Some(other) = self.taken.interfaces.get(name) {
+            scope.error(
+                mark,
+                format!("the interface `{name}` is limited by `{other}` already"),
+                "one policy an interface: join the two",
+            );
+            return;
+        }
+        let attached = &self.daemon.interfaces;
+        if !attached.is_empty() && attached.iter().all(|one| one.name != name) {
+            let names = attached.iter().map(|one| one.name.as_str());
+            let remedy = suggest::remedy(name, names, "those it names are");
+            scope.warning(
+                mark,
+                format!("the LimiterConfig does not name `{name}`, so nothing is enforced there"),
+                remedy,
+            );
+        }
+        self.taken
+            .interfaces
+            .insert(name.to_owned(), self.policy.clone());
+        self.interfaces.push(name.to_owned());
+    }
 }

@@ -7,6 +7,7 @@ use super::access::{Fields, Items, Place};
 use super::at::{AT, IGNORED, UNSUPPORTED};
 use super::decoder::Decoder;
 use super::fault::{Cause, Fault};
+use super::scalar::NUMBER_OR_TEXT;
 use crate::policy::findings::Mark;
 use crate::policy::suggest;
 use crate::policy::yaml::Value;
@@ -83,10 +84,16 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self)
+        if name != NUMBER_OR_TEXT {
+            return visitor.visit_newtype_struct(self);
+        }
+        match self.node.value {
+            Value::String(_) => self.deserialize_str(visitor),
+            _ => self.deserialize_u64(visitor),
+        }
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {

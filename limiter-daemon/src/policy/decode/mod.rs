@@ -12,6 +12,7 @@ mod at;
 mod decoder;
 mod deserializer;
 mod fault;
+mod scalar;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,6 +24,7 @@ use super::yaml::Node;
 pub(crate) use at::{At, Ignored, Unsupported};
 use decoder::{Decoder, field_path};
 use fault::{Cause, Fault};
+pub(crate) use scalar::NumberOrText;
 
 /// How many values of the wrong type are reported of one document.
 const MAX_FAULTS: usize = 32;

@@ -1,6 +1,7 @@
 //! `LimiterConfig`: the daemon's own settings.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
@@ -8,17 +9,22 @@ use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnExit};
+use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
 const MAX_INTERFACES: usize = 64;
 /// `IFNAMSIZ` less the zero at the end.
 const MAX_INTERFACE_NAME: usize = 15;
-const MAX_SOURCES: u64 = 1 << 24;
-const MAX_BUCKETS: u64 = 1 << 26;
-const MAX_WORKERS: u64 = 1024;
-const MAX_DRAIN: Duration = Duration::from_secs(3_600);
+const SOURCES: RangeInclusive<u64> = 1..=1 << 24;
+const CELLS: RangeInclusive<u64> = 1 << 10..=1 << 24;
+const BUCKETS: RangeInclusive<u64> = 1..=1 << 26;
+const WORKERS: RangeInclusive<u64> = 1..=1024;
+const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+const KEEP: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+/// The daemon is heard of every second or so.
+const LOST: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(86_400);
+const LOST_DEFAULT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RawLimiterConfig {
@@ -39,6 +45,8 @@ enum Mode {
     Auto,
     Native,
     Generic,
+    Tcx,
+    Clsact,
 }
 
 #[derive(Debug, Deserialize)]
@@ -46,7 +54,17 @@ enum Mode {
 struct RawKernel {
     pin_path: Option<At<String>>,
     on_exit: Option<Exit>,
+    on_daemon_lost: Option<Lost>,
+    daemon_lost_after: Option<At<String>>,
     max_sources: Option<At<u64>>,
+    sketch_cells: Option<At<u64>>,
+    keep_sources: Option<At<String>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum Lost {
+    Enforce,
+    Pass,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -100,20 +118,8 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
 
 fn lower_interface(raw: RawInterface, interfaces: &mut Vec<Interface>, scope: &mut Scope<'_>) {
     let name = &raw.name;
-    let printable = name
-        .bytes()
-        .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
-    if !printable
-        || !(1..=MAX_INTERFACE_NAME).contains(&name.len())
-        || matches!(name.as_str(), "." | "..")
+    if check_interface_name(name, scope) && interfaces.iter().any(|other| other.name == name.value)
     {
-        let message = format!("`{}` is not the name of an interface", name.value);
-        scope.error(
-            &name.mark,
-            message,
-            format!("write one of 1 to {MAX_INTERFACE_NAME} characters, as `eth0`"),
-        );
-    } else if interfaces.iter().any(|other| other.name == name.value) {
         scope.error(
             &name.mark,
             format!("the interface `{}` is given twice", name.value),
@@ -124,11 +130,31 @@ fn lower_interface(raw: RawInterface, interfaces: &mut Vec<Interface>, scope: &m
         None | Some(Mode::Auto) => AttachMode::Auto,
         Some(Mode::Native) => AttachMode::Native,
         Some(Mode::Generic) => AttachMode::Generic,
+        Some(Mode::Tcx) => AttachMode::Tcx,
+        Some(Mode::Clsact) => AttachMode::Clsact,
     };
     interfaces.push(Interface {
         name: raw.name.value,
         mode,
     });
+}
+
+/// Whether it could be the name of an interface, or else an error at it.
+pub(super) fn check_interface_name(name: &At<String>, scope: &mut Scope<'_>) -> bool {
+    let printable = name
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+    let valid = printable
+        && (1..=MAX_INTERFACE_NAME).contains(&name.len())
+        && !matches!(name.as_str(), "." | "..");
+    if !valid {
+        scope.error(
+            &name.mark,
+            format!("`{}` is not the name of an interface", name.value),
+            format!("write one of 1 to {MAX_INTERFACE_NAME} characters, as `eth0`"),
+        );
+    }
+    valid
 }
 
 fn lower_kernel(raw: RawKernel, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {
@@ -153,8 +179,25 @@ fn lower_kernel(raw: RawKernel, daemon: &mut DaemonConfig, scope: &mut Scope<'_>
         Some(Exit::Keep) => daemon.on_exit = OnExit::Keep,
         None => {}
     }
-    if let Some(number) = bounded(raw.max_sources.as_ref(), MAX_SOURCES, scope) {
+    if let Some(number) = bounded(raw.max_sources.as_ref(), &SOURCES, scope) {
         daemon.max_sources = number;
+    }
+    if let Some(number) = bounded(raw.sketch_cells.as_ref(), &CELLS, scope) {
+        daemon.sketch_cells = number;
+    }
+    if let Some(keep) = bounded_duration(raw.keep_sources.as_ref(), &KEEP, scope) {
+        daemon.keep_sources = keep;
+    }
+    let after = bounded_duration(raw.daemon_lost_after.as_ref(), &LOST, scope);
+    if raw.on_daemon_lost == Some(Lost::Pass) {
+        let after = after.unwrap_or(LOST_DEFAULT);
+        daemon.on_daemon_lost = OnDaemonLost::Pass { after };
+    } else if let Some(text) = &raw.daemon_lost_after {
+        scope.error(
+            &text.mark,
+            "without `onDaemonLost: Pass` the time has no meaning",
+            "write that beside it, or remove this",
+        );
     }
 }
 
@@ -184,39 +227,54 @@ fn lower_admin(text: &At<String>, daemon: &mut DaemonConfig, scope: &mut Scope<'
 }
 
 fn lower_http(raw: RawHttp, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {
-    if let Some(number) = bounded(raw.workers.as_ref(), MAX_WORKERS, scope) {
+    if let Some(number) = bounded(raw.workers.as_ref(), &WORKERS, scope) {
         daemon.workers = Some(number);
     }
-    if let Some(number) = bounded(raw.max_buckets.as_ref(), MAX_BUCKETS, scope) {
+    if let Some(number) = bounded(raw.max_buckets.as_ref(), &BUCKETS, scope) {
         daemon.max_buckets = number;
     }
-    let Some(text) = raw.drain_timeout else {
-        return;
-    };
-    if let Some(drain) = units::duration(&text, scope).map(Duration::from_nanos) {
-        if drain > MAX_DRAIN {
-            let message = format!("`{}` is too long", text.value);
-            scope.error(
-                &text.mark,
-                message,
-                format!("it may be `0s` to `{}s`", MAX_DRAIN.as_secs()),
-            );
-        }
+    if let Some(drain) = bounded_duration(raw.drain_timeout.as_ref(), &DRAIN, scope) {
         daemon.drain_timeout = drain;
     }
 }
 
-/// A number from 1 to `most`, or an error at it.
+/// A number within `range`, or an error at it.
 fn bounded<T: TryFrom<u64>>(
     number: Option<&At<u64>>,
-    most: u64,
+    range: &RangeInclusive<u64>,
     scope: &mut Scope<'_>,
 ) -> Option<T> {
     let number = number?;
-    if !(1..=most).contains(&number.value) {
+    if !range.contains(&number.value) {
         let message = format!("{} is out of range", number.value);
-        scope.error(&number.mark, message, format!("it may be 1 to {most}"));
+        let remedy = format!("it may be {} to {}", range.start(), range.end());
+        scope.error(&number.mark, message, remedy);
         return None;
     }
     T::try_from(number.value).ok()
+}
+
+/// A duration within `range`, or an error at it.
+fn bounded_duration(
+    text: Option<&At<String>>,
+    range: &RangeInclusive<Duration>,
+    scope: &mut Scope<'_>,
+) -> Option<Duration> {
+    let text = text?;
+    let duration = units::duration(text, scope).map(Duration::from_nanos)?;
+    if range.contains(&duration) {
+        return Some(duration);
+    }
+    let fault = if duration < *range.start() {
+        "short"
+    } else {
+        "long"
+    };
+    let (least, most) = (range.start().as_secs(), range.end().as_secs());
+    scope.error(
+        &text.mark,
+        format!("`{}` is too {fault}", text.value),
+        format!("it may be `{least}s` to `{most}s`"),
+    );
+    None
 }
