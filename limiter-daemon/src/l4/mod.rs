@@ -44,9 +44,7 @@ use self::maps::{Sizes, Tables};
 use self::pins::Pins;
 use self::sentences::Sentences;
 use self::sync::Generations;
-use crate::policy::plan::{
-    DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit,
-};
+use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit};
 
 /// A running kernel half. Dropping it leaves everything in force; see [`Kernel::stop`].
 #[derive(Debug)]

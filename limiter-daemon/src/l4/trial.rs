@@ -253,11 +253,7 @@ impl Trial {
         self.test_run(program, options).map(|_outcome| ())
     }
 
-    fn test_run(
-        &self,
-        program: Program,
-        options: TestRunOptions<'_>,
-    ) -> Result<Outcome, L4Error> {
+    fn test_run(&self, program: Program, options: TestRunOptions<'_>) -> Result<Outcome, L4Error> {
         let name = match program {
             Program::Limiter => load::LIMITER,
             Program::LimiterTc => load::LIMITER_TC,

@@ -34,8 +34,8 @@ pub(super) fn attach_tcx(
         .attach_with_options(target.name, TcAttachType::Ingress, options)
         .and_then(|id| program.take_link(id))
         .map_err(|error| refused(target, &error, tcx_refused))?;
-    let link =
-        FdLink::try_from(link).map_err(|error| tcx_refused(target.name.to_owned(), chain(&error)))?;
+    let link = FdLink::try_from(link)
+        .map_err(|error| tcx_refused(target.name.to_owned(), chain(&error)))?;
     pins.pin_link(link, target.name, Hook::Tcx)?;
     Ok(target.attachment(Mode::Tcx, false))
 }

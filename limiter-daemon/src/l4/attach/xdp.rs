@@ -20,8 +20,7 @@ pub(super) fn attach(
     if let Some(mode) = adopt(program, target, pins)? {
         return Ok(target.attachment(mode, true));
     }
-    let stale =
-        pins.remove_link(target.name, Hook::Xdp)? | pins.remove_other_links(target.name)?;
+    let stale = pins.remove_link(target.name, Hook::Xdp)? | pins.remove_other_links(target.name)?;
     if stale {
         info!(
             interface = target.name,

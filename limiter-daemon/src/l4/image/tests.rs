@@ -32,14 +32,19 @@ fn policy(name: &str, port: u16) -> NetworkPolicy {
 }
 
 fn compile(policies: &[NetworkPolicy]) -> Result<Compiled, L4Error> {
-    let ids = (1..).zip(policies).map(|(id, policy)| (policy.name.as_str(), id));
+    let ids = (1..)
+        .zip(policies)
+        .map(|(id, policy)| (policy.name.as_str(), id));
     Compiled::new(policies, &ids.collect())
 }
 
 fn seeds(policy: NetworkPolicy) -> Vec<u64> {
     let classes = compile(&[policy]).unwrap().image.classes;
     let levels = classes.iter().flat_map(|class| &class.levels);
-    levels.map(|level| level.seed).filter(|seed| *seed != 0).collect()
+    levels
+        .map(|level| level.seed)
+        .filter(|seed| *seed != 0)
+        .collect()
 }
 
 #[test]
@@ -110,7 +115,10 @@ fn cidrs_lie_in_the_set_of_their_policy() {
 #[test]
 fn what_two_policies_target_is_refused() {
     let error = compile(&[policy("a", 80), policy("b", 80)]).unwrap_err();
-    assert!(matches!(&error, L4Error::PortTaken { port: 80, .. }), "{error}");
+    assert!(
+        matches!(&error, L4Error::PortTaken { port: 80, .. }),
+        "{error}"
+    );
     let mut udp = policy("b", 80);
     udp.ports = vec![(Protocol::Udp, 80)];
     assert!(compile(&[policy("a", 80), udp]).is_ok());
