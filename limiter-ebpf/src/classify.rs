@@ -2,10 +2,10 @@
 
 use aya_ebpf::maps::lpm_trie::Key;
 use limiter_common::key::{CIDR_LOOKUP_BITS, cidr_set, port_index};
-use limiter_common::policy::{FLAG_CIDRS, MAX_CLASSES, MAX_POLICIES};
-use limiter_common::{Address, CidrAction, CidrKey, Class, Config, Policy};
+use limiter_common::policy::{FLAG_CIDRS, MAX_POLICIES};
+use limiter_common::{Address, CidrAction, CidrKey, Config, Policy};
 
-use crate::maps::{CIDRS, CLASSES, INTERFACES, POLICIES, PORTS, SENTENCES};
+use crate::maps::{CIDRS, INTERFACES, POLICIES, PORTS, SENTENCES};
 use crate::parse::Segment;
 
 /// Id under which packets are counted that no policy has a say in.
@@ -61,10 +61,4 @@ pub(crate) fn is_sentenced(config: &Config, source: Address, now: u64) -> bool {
         Some(&until) => until > now,
         None => false,
     }
-}
-
-/// The class with this index.
-#[inline(always)]
-pub(crate) fn class(generation: u32, index: u32) -> Option<&'static Class> {
-    CLASSES.get(Config::index(generation, MAX_CLASSES, index))
 }

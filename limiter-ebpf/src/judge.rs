@@ -63,11 +63,8 @@ fn enforce(
     if classify::is_sentenced(config, segment.source, now) {
         return (Reason::Sentenced, 0);
     }
-    match classify::class(generation, class) {
-        Some(class) => limit::apply(config, class, segment, &packet.load(), now),
-        // The daemon wrote an index that does not exist.
-        None => (Reason::Untargeted, 0),
-    }
+    let class = limit::class_index(generation, class);
+    limit::apply(class, segment, packet.load(), now)
 }
 
 /// Whether the daemon has been silent for so long that everything is to pass.
@@ -95,7 +92,7 @@ fn event(verdict: &Verdict, segment: &Segment, packet: &impl Packet, now: u64) -
         policy: verdict.policy,
         reason: verdict.reason as u32,
         level: verdict.level,
-        length: packet.load().bytes as u32,
+        length: packet.load().bytes,
         ifindex: packet.ifindex(),
         port,
         protocol,

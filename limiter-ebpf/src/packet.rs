@@ -27,7 +27,7 @@ impl Packet for XdpContext {
     fn load(&self) -> Load {
         Load {
             packets: 1,
-            bytes: (self.data_end() - self.data()) as u64,
+            bytes: length(self.data(), self.data_end()),
         }
     }
 
@@ -39,15 +39,13 @@ impl Packet for XdpContext {
 }
 
 /// Bytes of headers that are made linear where the driver has left them in fragments.
-const HEADERS: usize = 128;
+const HEADERS: u32 = 128;
 
 impl Packet for TcContext {
     #[inline(always)]
     fn frame(&self) -> Frame {
-        let linear = self.data_end() - self.data();
-        let length = self.len();
-        if linear < HEADERS && linear < length as usize {
-            let wanted = length.min(HEADERS as u32);
+        let wanted = self.len().min(HEADERS);
+        if length(self.data(), self.data_end()) < wanted {
             // If there is no memory for it, what is there is judged.
             let _no_memory = self.pull_data(wanted);
         }
@@ -61,8 +59,8 @@ impl Packet for TcContext {
         // SAFETY: `skb` is what the kernel called the program with.
         let (wire, length, segments) = unsafe { ((*skb).wire_len, (*skb).len, (*skb).gso_segs) };
         Load {
-            packets: u64::from(segments.max(1)),
-            bytes: u64::from(if wire > 0 { wire } else { length }),
+            packets: segments.max(1),
+            bytes: if wire > 0 { wire } else { length },
         }
     }
 
@@ -72,4 +70,11 @@ impl Packet for TcContext {
         // SAFETY: `skb` is what the kernel called the program with.
         unsafe { (*skb).ifindex }
     }
+}
+
+/// Bytes between two ends of a packet.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "no packet is that long")]
+const fn length(start: usize, end: usize) -> u32 {
+    (end - start) as u32
 }

@@ -71,9 +71,9 @@ pub(crate) fn take(request: &Request) -> Answer {
     Answer::from_raw(sources_take(key, now, cost, tolerance))
 }
 
-// The two functions below are global in the sense of BPF (exported, with numbers as arguments): the verifier
-// looks at each once by itself, and not again at every place that calls it. With up to 18 calls a
-// packet, it would not come to an end otherwise.
+// The two functions below, and `limit_apply`, are global in the sense of BPF (exported, with numbers
+// as arguments): the verifier looks at each once by itself, and not again for every way that leads to
+// it. With up to 18 calls a packet, it would not come to an end otherwise.
 
 /// See [`ask`].
 ///

@@ -197,15 +197,16 @@ impl Sources {
         match kernel.counters() {
             Ok(counters) => {
                 let rows = counters.iter().map(|counter| {
-                    let verdict = if counter.reason.is_drop() {
+                    let verdict = if counter.reason.is_drop() && !counter.shadow {
                         "dropped"
                     } else {
                         "passed"
                     };
                     let labels = [
-                        ("policy", counter.policy.as_deref().unwrap_or("")),
-                        ("reason", counter.reason.name()),
-                        ("verdict", verdict),
+                        ("policy", counter.policy.clone().unwrap_or_default()),
+                        ("level", counter.level.to_string()),
+                        ("reason", counter.reason.name().to_owned()),
+                        ("verdict", verdict.to_owned()),
                     ];
                     (labels, counter.packets)
                 });

@@ -191,7 +191,7 @@ impl Met<'_> {
     fn status(&self, now: u64) -> Status {
         let tat = self.bucket.tat();
         Status {
-            quota: self.rule.limit.capacity(),
+            quota: self.rule.limit.capacity,
             window: self.rule.window,
             remaining: self.rule.limit.remaining(tat, now),
             reset: tat.saturating_sub(now).min(self.rule.limit.tolerance),

@@ -1,27 +1,35 @@
 //! The program onto interfaces.
 //!
-//! Every attachment is a pinned `bpf_link`: it outlives the daemon, the next daemon updates it to
-//! its own program in one step, and nobody else's program is ever replaced.
+//! XDP and tcx attachments are pinned `bpf_link`s: they outlive the daemon, and the next one updates
+//! them to its own program in one step. A clsact filter outlives it as well and is replaced as
+//! smoothly; that it is ours, a pin of its program says. Nobody else's program is ever replaced.
+
+mod tc;
+mod xdp;
 
 use std::io;
 
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::XdpLink;
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::Ebpf;
 use tracing::{info, warn};
 
+pub(super) use self::tc::detach_clsact;
 use super::device;
-use super::error::{L4Error, chain, errno, is_denied};
-use super::pins::Pins;
+use super::error::{Foreign, L4Error};
+use super::load;
+use super::pins::{Hook, Pins};
 use crate::policy::plan::{AttachMode, Interface};
 
 /// How the program sees an interface's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// In the driver, before a socket buffer exists.
+    /// XDP in the driver, before a socket buffer exists.
     Native,
-    /// In the network stack, after the kernel built a socket buffer.
+    /// XDP in the network stack, after the kernel built a socket buffer.
     Generic,
+    /// Traffic control, by a link of its own.
+    Tcx,
+    /// Traffic control, by a filter under the qdisc `clsact`.
+    Clsact,
 }
 
 impl Mode {
@@ -31,6 +39,16 @@ impl Mode {
         match self {
             Self::Native => "native",
             Self::Generic => "generic",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+
+    const fn hook(self) -> Hook {
+        match self {
+            Self::Native | Self::Generic => Hook::Xdp,
+            Self::Tcx => Hook::Tcx,
+            Self::Clsact => Hook::Clsact,
         }
     }
 }
@@ -43,6 +61,8 @@ pub struct Attachment {
     pub mode: Mode,
     /// An earlier daemon had attached it; no packet passed unjudged in between.
     pub adopted: bool,
+    /// Whose XDP program is on the interface, if it is not ours: why ours is behind it.
+    pub behind: Option<Foreign>,
 }
 
 /// An interface that exists.
@@ -55,45 +75,44 @@ pub(super) struct Target<'a> {
 
 /// Looks the interfaces up.
 pub(super) fn resolve(interfaces: &[Interface]) -> Result<Vec<Target<'_>>, L4Error> {
-    let mut targets = Vec::with_capacity(interfaces.len());
-    for Interface { name, mode } in interfaces {
-        let ifindex = device::index(name).map_err(|error| match error.kind() {
-            io::ErrorKind::PermissionDenied => failed(name)(error),
-            _ => L4Error::NoInterface {
-                interface: name.clone(),
-            },
-        })?;
-        targets.push(Target {
+    interfaces
+        .iter()
+        .map(|interface| {
+            find(interface)?.ok_or_else(|| L4Error::NoInterface {
+                interface: interface.name.clone(),
+            })
+        })
+        .collect()
+}
+
+/// Looks an interface up; `None` if there is none of its name.
+pub(super) fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error> {
+    let Interface { name, mode } = interface;
+    match device::index(name) {
+        Ok(ifindex) => Ok(Some(Target {
             name,
             ifindex,
             mode: *mode,
-        });
+        })),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(name)(error)),
+        Err(_) => Ok(None),
     }
-    Ok(targets)
 }
 
-/// Attaches `program` to all of them, or to none that it was not on before; then removes the links
-/// of interfaces that are not among them.
+/// Attaches to all of them, or to none that it was not on before; then removes the links of
+/// interfaces that are not among them.
 pub(super) fn attach_all(
-    program: &mut Xdp,
+    ebpf: &mut Ebpf,
     targets: &[Target<'_>],
     pins: &Pins,
 ) -> Result<Vec<Attachment>, L4Error> {
     let mut attachments: Vec<Attachment> = Vec::with_capacity(targets.len());
     for target in targets {
-        match attach(program, target, pins) {
-            Ok(attachment) => {
-                info!(
-                    interface = attachment.interface,
-                    mode = attachment.mode.name(),
-                    adopted = attachment.adopted,
-                    "XDP program attached"
-                );
-                attachments.push(attachment);
-            }
+        match attach(ebpf, target, pins) {
+            Ok(attachment) => attachments.push(attachment),
             Err(error) => {
                 for new in attachments.iter().filter(|attachment| !attachment.adopted) {
-                    if let Err(error) = pins.remove_link(&new.interface) {
+                    if let Err(error) = pins.remove_links(&new.interface) {
                         warn!(interface = new.interface, %error, "could not detach again");
                     }
                 }
@@ -104,159 +123,91 @@ pub(super) fn attach_all(
     for interface in pins.linked()? {
         if targets.iter().all(|target| target.name != interface) {
             info!(interface, "not configured any more: detaching");
-            pins.remove_link(&interface)?;
+            pins.remove_links(&interface)?;
         }
     }
     pins.remove_other_versions()?;
     Ok(attachments)
 }
 
-fn attach(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
-    if let Some(mode) = adopt(program, target, pins)? {
-        return Ok(target.attachment(mode, true));
-    }
-    let stale = pins.remove_link(target.name)? | pins.remove_other_links(target.name)?;
-    if stale {
-        info!(
-            interface = target.name,
-            "removed a link that cannot be adopted"
-        );
-    }
-    if let Some(other) = target.attached()? {
-        let interface = target.name.to_owned();
-        return Err(L4Error::Foreign {
-            interface,
-            program: other.program,
-        });
-    }
-    let link = match target.mode {
-        AttachMode::Native => create(program, target, XdpMode::Driver)
-            .map_err(|error| target.refused(error, native_refused))?,
-        AttachMode::Generic => create(program, target, XdpMode::Skb)
-            .map_err(|error| target.refused(error, attach_failed))?,
-        AttachMode::Auto => create(program, target, XdpMode::Driver)
-            .or_else(|native| {
-                let error = native.to_string();
-                warn!(
-                    interface = target.name,
-                    error, "no native XDP: trying generic"
-                );
-                create(program, target, XdpMode::Skb)
-            })
-            .map_err(|error| target.refused(error, attach_failed))?,
-    };
-    pin(link, target, pins)?;
-    let mode = target
-        .attached()?
-        .map_or(Mode::Generic, |attached| attached.mode);
-    Ok(target.attachment(mode, false))
+/// Attaches to one interface, in the best way that its mode admits.
+pub(super) fn attach(
+    ebpf: &mut Ebpf,
+    target: &Target<'_>,
+    pins: &Pins,
+) -> Result<Attachment, L4Error> {
+    let attachment = match target.mode {
+        AttachMode::Native | AttachMode::Generic => on_xdp(ebpf, target, pins),
+        AttachMode::Tcx => on_tcx(ebpf, target, pins),
+        AttachMode::Clsact => on_clsact(ebpf, target, pins),
+        AttachMode::Auto => match on_xdp(ebpf, target, pins) {
+            Err(L4Error::Foreign { program, .. }) => behind(ebpf, target, pins, program),
+            other => other,
+        },
+    }?;
+    // Only now, so that no packet goes by unjudged; one in between may be judged twice.
+    pins.remove_links_but(target.name, attachment.mode.hook())?;
+    info!(
+        interface = attachment.interface,
+        mode = attachment.mode.name(),
+        adopted = attachment.adopted,
+        "program attached"
+    );
+    Ok(attachment)
 }
 
-/// Updates the link that an earlier daemon pinned for this interface to `program`, if that link is
-/// what is attached now and its mode is admissible. Otherwise the interface was removed and made
-/// anew, or the mode was changed.
-fn adopt(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Option<Mode>, L4Error> {
-    let path = pins.link(target.name);
-    if !path.exists() {
-        return Ok(None);
-    }
-    if let Some(attached) = target.attached()?
-        && target.admits(attached.mode)
-        && let Ok(link) = PinnedLink::from_pin(&path).map(FdLink::from)
-        && link
-            .info()
-            .is_ok_and(|info| info.program_id() == attached.program)
-        && let Ok(link) = XdpLink::try_from(link)
-    {
-        match program.attach_to_link(link) {
-            Ok(_id) => return Ok(Some(attached.mode)),
-            Err(error) => {
-                let error = chain(&error);
-                warn!(
-                    interface = target.name,
-                    error, "the pinned link takes no new program"
-                );
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// A new link.
-fn create(program: &mut Xdp, target: &Target<'_>, mode: XdpMode) -> Result<FdLink, AttachError> {
-    let id = program.attach_to_if_index(target.ifindex, mode)?;
-    // On EINVAL aya falls back to netlink, which makes an attachment that cannot be pinned and has
-    // no owner. Its conversions leak it, so it must be told by the id, and only `Debug` tells.
-    if !format!("{id:?}").contains("FdLinkId") {
-        program.detach(id)?;
-        return Err(AttachError::NoLink);
-    }
-    let link = program.take_link(id)?;
-    FdLink::try_from(link).map_err(|_not_an_fd| AttachError::NoLink)
-}
-
-fn pin(link: FdLink, target: &Target<'_>, pins: &Pins) -> Result<(), L4Error> {
-    let path = pins.link(target.name);
-    let _pinned = link.pin(&path).map_err(|error| {
-        let error = io::Error::other(chain(&error));
-        L4Error::Pin { path, error }
+/// Attaches where an XDP program of somebody else is.
+fn behind(
+    ebpf: &mut Ebpf,
+    target: &Target<'_>,
+    pins: &Pins,
+    program: Foreign,
+) -> Result<Attachment, L4Error> {
+    warn!(
+        interface = target.name,
+        %program, "another XDP program is attached and is not replaced: trying traffic control"
+    );
+    let attached = on_tcx(ebpf, target, pins).or_else(|tcx| {
+        info!(interface = target.name, error = %tcx, "no tcx: trying clsact");
+        on_clsact(ebpf, target, pins).map_err(|clsact| L4Error::NoWay {
+            interface: target.name.to_owned(),
+            program: program.clone(),
+            tcx: tcx.to_string(),
+            clsact: clsact.to_string(),
+        })
     })?;
-    Ok(())
+    Ok(Attachment {
+        behind: Some(program),
+        ..attached
+    })
 }
 
-/// Why an interface did not take the program.
-#[derive(Debug, thiserror::Error)]
-enum AttachError {
-    #[error("no bpf_link")]
-    NoLink,
-    #[error("{}", chain(.0))]
-    Program(#[from] ProgramError),
+fn on_xdp(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
+    xdp::attach(load::xdp(ebpf, load::LIMITER)?, target, pins)
+}
+
+fn on_tcx(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
+    tc::attach_tcx(load::classifier(ebpf)?, target, pins)
+}
+
+fn on_clsact(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
+    tc::attach_clsact(load::classifier(ebpf)?, target, pins)
 }
 
 impl Target<'_> {
+    pub(super) const fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
     fn attachment(&self, mode: Mode, adopted: bool) -> Attachment {
-        let interface = self.name.to_owned();
         Attachment {
-            interface,
+            interface: self.name.to_owned(),
             ifindex: self.ifindex,
             mode,
             adopted,
+            behind: None,
         }
     }
-
-    fn attached(&self) -> Result<Option<device::Attached>, L4Error> {
-        device::attached(self.ifindex).map_err(failed(self.name))
-    }
-
-    const fn admits(&self, mode: Mode) -> bool {
-        match self.mode {
-            AttachMode::Auto => true,
-            AttachMode::Native => matches!(mode, Mode::Native),
-            AttachMode::Generic => matches!(mode, Mode::Generic),
-        }
-    }
-
-    fn refused(&self, error: AttachError, other: fn(String, String) -> L4Error) -> L4Error {
-        let interface = self.name.to_owned();
-        match error {
-            AttachError::NoLink => L4Error::NoLink { interface },
-            AttachError::Program(error) if is_denied(&error) => L4Error::NotPermitted {
-                action: "attach an XDP program",
-            },
-            AttachError::Program(error) => {
-                let text = errno(&error).map_or_else(|| chain(&error), |error| error.to_string());
-                other(interface, text)
-            }
-        }
-    }
-}
-
-fn native_refused(interface: String, error: String) -> L4Error {
-    L4Error::NativeRefused { interface, error }
-}
-
-fn attach_failed(interface: String, error: String) -> L4Error {
-    L4Error::Attach { interface, error }
 }
 
 fn failed(interface: &str) -> impl Fn(io::Error) -> L4Error {

@@ -11,6 +11,8 @@ use rustix::net::{
 use tracing::warn;
 
 use super::attach::Mode;
+use super::pins::Hook;
+use super::sys;
 
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
@@ -55,19 +57,24 @@ pub(super) fn index(name: &str) -> io::Result<u32> {
 /// Waits until this program is off the interface: after the last reference to a link is gone, the
 /// kernel detaches in the background. Errors are for whoever asks next: the interface may be gone,
 /// too.
-pub(super) fn wait_until_off(interface: &str, program: u32) {
+pub(super) fn wait_until_off(interface: &str, program: u32, hook: Hook) {
     let Ok(ifindex) = index(interface) else {
         return;
     };
     for _ in 0..DETACH_POLLS {
-        match attached(ifindex) {
-            Ok(Some(found)) if found.program == program => thread::sleep(DETACH_POLL),
+        let on = match hook {
+            Hook::Xdp => attached(ifindex).map(|found| found.is_some_and(|x| x.program == program)),
+            Hook::Tcx => sys::tcx_programs(ifindex).map(|found| found.contains(&program)),
+            Hook::Clsact => Ok(false),
+        };
+        match on {
+            Ok(true) => thread::sleep(DETACH_POLL),
             _ => return,
         }
     }
     warn!(
         interface,
-        program, "the kernel has not detached the XDP program yet"
+        program, "the kernel has not detached the program yet"
     );
 }
 

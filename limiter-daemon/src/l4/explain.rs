@@ -156,7 +156,10 @@ fn policy_of(
         return Ok(None);
     }
     let index = Config::index(generation, MAX_POLICIES, id);
-    let Raw(policy) = tables.policies.get(&index, 0).map_err(of(Pinned::Policies))?;
+    let Raw(policy) = tables
+        .policies
+        .get(&index, 0)
+        .map_err(of(Pinned::Policies))?;
     Ok(Some(policy))
 }
 
@@ -212,11 +215,7 @@ fn state(
     };
     let source = source.masked(mask);
     let key = storable(bucket_key(config.secret, level.unit_seed(unit), source));
-    let limit = level
-        .limits
-        .get(unit as usize)
-        .copied()
-        .unwrap_or_default();
+    let limit = level.limits.get(unit as usize).copied().unwrap_or_default();
     let (place, tat) = find(tables, config, key, now)?;
     Ok(BucketState {
         level: index,
@@ -234,12 +233,7 @@ fn state(
 }
 
 /// Where the bucket is, and its state.
-fn find(
-    tables: &Tables,
-    config: &Config,
-    key: u64,
-    now: u64,
-) -> Result<(Place, u64), L4Error> {
+fn find(tables: &Tables, config: &Config, key: u64, now: u64) -> Result<(Place, u64), L4Error> {
     let index = set_index(key, config.set_mask);
     let set = tables.sources.get(&index, 0).map_err(of(Pinned::Sources))?;
     if let Some([_, tat]) = set.as_chunks().0.iter().find(|[owner, _]| *owner == key) {

@@ -111,7 +111,10 @@ impl Tables {
 
     fn write_ports(&mut self, generation: u32, from: &Image, to: &Image) -> Result<(), L4Error> {
         let first = Config::index(generation, PORT_ENTRIES, 0);
-        let gone = from.ports.keys().filter(|port| !to.ports.contains_key(port));
+        let gone = from
+            .ports
+            .keys()
+            .filter(|port| !to.ports.contains_key(port));
         let changed = to
             .ports
             .iter()

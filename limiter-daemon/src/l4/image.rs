@@ -5,9 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use limiter_common::key::{CIDR_SET_BITS, mix, port_index};
-use limiter_common::policy::{
-    FLAG_CIDRS, FLAG_SHADOW, MAX_CIDRS, MAX_CLASSES, MAX_LEVELS,
-};
+use limiter_common::policy::{FLAG_CIDRS, FLAG_SHADOW, MAX_CIDRS, MAX_CLASSES, MAX_LEVELS};
 use limiter_common::{Address, CidrAction, Class, Level, Limit, Policy, Protocol, Unit};
 
 use super::error::L4Error;

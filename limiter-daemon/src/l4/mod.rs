@@ -1,30 +1,52 @@
-//! The kernel half as the daemon sees it: the XDP program and its maps.
+//! The kernel half as the daemon sees it: the programs and their maps.
 //!
 //! What is in the kernel outlives the daemon. Maps and links are pinned under
 //! `<pinPath>/v<ABI version>`; a daemon that dies leaves its last policies enforced, and the next
 //! one adopts them: the maps by their pins, so that no source gets a fresh bucket, and the
 //! attachments by an atomic update of their links, so that no packet goes unjudged.
 //!
-//! No task and no clock here: `app` calls in, and gets an answer.
+//! No task here: `app` calls in, and gets an answer.
 
 mod attach;
+pub pub mod clock;
+mod counters;
 mod device;
 mod error;
+mod events;
+mod explain;
+mod generation;
+mod ids;
+mod image;
 mod load;
 mod maps;
+pub mod offenders;
 mod pins;
 pub mod probe;
+mod sentences;
 mod sync;
+mod sys;
 pub mod trial;
 
+use std::net::IpAddr;
+
 use aya::Ebpf;
-use limiter_common::{Reason, Verdict};
+use ipnet::IpNet;
+use limiter_common::Protocol;
+use tracing::{info, warn};
 
 pub use self::attach::{Attachment, Mode};
-pub use self::error::L4Error;
-use self::maps::Tables;
+pub use self::counters::{Counter, Occupancy, Pressure};
+pub use self::error::{Foreign, L4Error};
+pub use self::events::Events;
+pub use self::explain::{BucketState, Explanation, Place, PolicyState, Standing};
+pub use self::sentences::Sentence;
+
+use self::explain::Destination;
+use self::maps::{Sizes, Tables};
 use self::pins::Pins;
-use crate::policy::plan::{DaemonConfig, NetworkPolicy, OnExit};
+use self::sentences::Sentences;
+use self::sync::Generations;
+use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit};
 
 /// A running kernel half. Dropping it leaves everything in force; see [`Kernel::stop`].
 #[derive(Debug)]
@@ -35,21 +57,22 @@ pub struct Kernel {
 
 #[derive(Debug)]
 struct Running {
-    /// Keeps the program and its links open.
+    /// Keeps the programs and their links open.
     ebpf: Ebpf,
-    tables: Tables,
+    state: State,
+    events: Option<Events>,
+    interfaces: Vec<Interface>,
     attachments: Vec<Attachment>,
     /// Keeps other daemons off the pin path.
     pins: Pins,
 }
 
-/// Packets with the same fate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counter {
-    /// `namespace/name`; `None` for packets that no policy has a say in.
-    pub policy: Option<String>,
-    pub reason: Reason,
-    pub packets: u64,
+/// The maps, and what of them is remembered on this side.
+#[derive(Debug)]
+struct State {
+    tables: Tables,
+    generations: Generations,
+    sentences: Sentences,
 }
 
 impl Kernel {
@@ -64,13 +87,15 @@ impl Kernel {
             pins::clear(&config.pin_path)?;
             return Ok(Self { running: None });
         }
-        let interfaces = attach::resolve(&config.interfaces)?;
+        let targets = attach::resolve(&config.interfaces)?;
         let pins = Pins::open(&config.pin_path)?;
-        match enforce(config, policies, &interfaces, &pins) {
-            Ok((ebpf, tables, attachments)) => Ok(Self {
+        match enforce(config, policies, &targets, &pins) {
+            Ok((ebpf, state, events, attachments)) => Ok(Self {
                 running: Some(Running {
                     ebpf,
-                    tables,
+                    state,
+                    events: Some(events),
+                    interfaces: config.interfaces.clone(),
                     attachments,
                     pins,
                 }),
@@ -85,17 +110,51 @@ impl Kernel {
         }
     }
 
-    /// Puts `policies` in force instead of those before. Buckets keep their state, and every port
-    /// changes in one step.
+    /// Puts `policies` in force instead of those before, for every packet at once. Buckets keep their
+    /// state.
     ///
     /// # Errors
-    /// Policies that do not fit are refused as a whole. If a map cannot be written, some ports may
-    /// have changed and others not; calling again mends it.
+    /// Policies that do not fit are refused as a whole. If a map cannot be written, the policies
+    /// before stay in force.
     pub fn apply(&mut self, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
-        match &mut self.running {
-            Some(running) => sync::sync(&mut running.tables, policies),
-            None => Ok(()),
+        self.with(|state| state.generations.apply(&mut state.tables, policies))
+    }
+
+    /// Attaches to configured interfaces that have come (back) since; for a timer. Those that are
+    /// gone leave [`Kernel::attachments`].
+    ///
+    /// # Errors
+    /// The first interface that could not be attached to; the others are.
+    pub fn reattach(&mut self) -> Result<(), L4Error> {
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        let mut result = Ok(());
+        for interface in &running.interfaces {
+            let place = |attachment: &Attachment| attachment.interface == interface.name;
+            let attached = running.attachments.iter().position(place);
+            let target = attach::find(interface)?;
+            let there = target.as_ref().map(attach::Target::ifindex);
+            if let Some(attached) = attached {
+                if running.attachments.get(attached).map(|a| a.ifindex) == there {
+                    continue;
+                }
+                info!(interface = interface.name, "the interface is gone");
+                running.attachments.remove(attached);
+            }
+            if let Some(target) = target {
+                match attach::attach(&mut running.ebpf, &target, &running.pins) {
+                    Ok(attachment) => running.attachments.push(attachment),
+                    Err(error) => {
+                        warn!(interface = interface.name, %error, "not attached");
+                        result = result.and(Err(error));
+                    }
+                }
+            }
         }
+        let state = &mut running.state;
+        state.generations.retarget(&mut state.tables)?;
+        result
     }
 
     /// Where the program is attached, and how.
@@ -106,14 +165,109 @@ impl Kernel {
             .map_or(&[], |running| &running.attachments)
     }
 
-    /// Every packet seen so far, by policy and reason. Counts go on over reloads and restarts.
+    /// Says that the daemon lives. To be called well within the time that `onDaemonLost` states.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn beat(&mut self) -> Result<(), L4Error> {
+        self.with(|state| state.tables.beat(clock::now()))
+    }
+
+    /// Drops everything that comes from `net` to what a policy targets, until a moment by
+    /// [`clock::now`], except where the policy allows it. A network that is blocked for longer stays
+    /// so; one inside a network that is blocked at least as long is not noted.
+    ///
+    /// # Errors
+    /// If there are too many sentences already.
+    pub fn block(&mut self, net: IpNet, until: u64) -> Result<(), L4Error> {
+        self.with(|state| state.sentences.block(&mut state.tables, &net, until))
+    }
+
+    /// Ends the sentence of `net`; `false` if it has none. Sentences of networks around it or inside
+    /// it go on.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn unblock(&mut self, net: IpNet) -> Result<bool, L4Error> {
+        self.with(|state| state.sentences.unblock(&mut state.tables, &net))
+    }
+
+    /// The sentences, by network.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<Sentence> {
+        let state = self.running.as_ref().map(|running| &running.state);
+        state.map_or_else(Vec::new, |state| state.sentences.list())
+    }
+
+    /// Forgets the sentences that are over at `now`; how many they were. They have no effect any
+    /// more, but they take room.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn expire(&mut self, now: u64) -> Result<usize, L4Error> {
+        self.with(|state| state.sentences.expire(&mut state.tables, now))
+    }
+
+    /// Every packet seen so far, by policy, level and reason. Counts go on over reloads and restarts.
     ///
     /// # Errors
     /// If a map cannot be read.
     pub fn counters(&self) -> Result<Vec<Counter>, L4Error> {
-        self.running
-            .as_ref()
-            .map_or(Ok(Vec::new()), |running| read_counters(&running.tables))
+        self.read(counters::read)
+    }
+
+    /// How hard the table of sources is pressed.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn pressure(&self) -> Result<Pressure, L4Error> {
+        self.read(counters::pressure)
+    }
+
+    /// What the table of sources holds. Reads all of it: not for every scrape.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn occupancy(&self) -> Result<Occupancy, L4Error> {
+        self.read(|tables| counters::occupancy(tables, clock::now()))
+    }
+
+    /// Drops of which no sample was sent: over the cap, or nobody took them in time.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn samples_lost(&self) -> Result<u64, L4Error> {
+        self.read(Tables::lost)
+    }
+
+    /// The samples of dropped packets. Given away once.
+    pub fn events(&mut self) -> Option<Events> {
+        self.running.as_mut()?.events.take()
+    }
+
+    /// What would become of packets from `source` to a port (0 for ICMP) now, and why. `None` if
+    /// nothing is loaded.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn explain(
+        &self,
+        source: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Result<Option<Explanation>, L4Error> {
+        let Some(running) = &self.running else {
+            return Ok(None);
+        };
+        let destination = Destination {
+            protocol,
+            port,
+            ifindex: running.attachments.first().map(|a| a.ifindex),
+        };
+        running
+            .state
+            .explain(source, destination, clock::now())
+            .map(Some)
     }
 
     /// Ends the daemon's part. With [`OnExit::Detach`] nothing is left in the kernel; with
@@ -134,47 +288,101 @@ impl Kernel {
             }
         }
     }
+
+    fn with<T: Default>(
+        &mut self,
+        change: impl FnOnce(&mut State) -> Result<T, L4Error>,
+    ) -> Result<T, L4Error> {
+        match &mut self.running {
+            Some(running) => change(&mut running.state),
+            None => Ok(T::default()),
+        }
+    }
+
+    fn read<T: Default>(
+        &self,
+        read: impl FnOnce(&Tables) -> Result<T, L4Error>,
+    ) -> Result<T, L4Error> {
+        match &self.running {
+            Some(running) => read(&running.state.tables),
+            None => Ok(T::default()),
+        }
+    }
+}
+
+impl State {
+    /// Takes the maps of a loaded object, and writes the settings into them.
+    fn take(ebpf: &mut Ebpf, config: &DaemonConfig) -> Result<Self, L4Error> {
+        let mut tables = Tables::take(ebpf)?;
+        settings(&mut tables, config)?;
+        let sentences = Sentences::adopt(&mut tables)?;
+        Ok(Self {
+            tables,
+            generations: Generations::default(),
+            sentences,
+        })
+    }
+
+    fn explain(
+        &self,
+        source: IpAddr,
+        destination: Destination,
+        now: u64,
+    ) -> Result<Explanation, L4Error> {
+        explain::explain(&self.tables, &self.generations, source, destination, now)
+    }
 }
 
 /// Loads, puts the policies in force, then attaches: the first packet meets the right limits.
 fn enforce(
     config: &DaemonConfig,
     policies: &[NetworkPolicy],
-    interfaces: &[attach::Target<'_>],
+    targets: &[attach::Target<'_>],
     pins: &Pins,
-) -> Result<(Ebpf, Tables, Vec<Attachment>), L4Error> {
-    pins.discard_misfits(config.max_sources)?;
+) -> Result<(Ebpf, State, Events, Vec<Attachment>), L4Error> {
+    let sizes = Sizes::new(config.max_sources, config.sketch_cells);
+    pins.discard_misfits(sizes)?;
     let mut ebpf = load::load(&load::Options {
-        max_sources: config.max_sources,
+        sizes,
         pins: Some(pins),
         test_clock: false,
         vary_sources: 0,
     })?;
-    let mut tables = Tables::take(&mut ebpf)?;
-    sync::sync(&mut tables, policies)?;
-    let program = load::program(&mut ebpf, load::LIMITER)?;
-    let attachments = attach::attach_all(program, interfaces, pins)?;
-    Ok((ebpf, tables, attachments))
+    let events = Events(maps::take_events(&mut ebpf)?);
+    let mut state = State::take(&mut ebpf, config)?;
+    state.generations.apply(&mut state.tables, policies)?;
+    let attachments = attach::attach_all(&mut ebpf, targets, pins)?;
+    Ok((ebpf, state, events, attachments))
 }
 
-/// The counters of all ids in use; of those reasons only that can occur under the id.
-fn read_counters(tables: &Tables) -> Result<Vec<Counter>, L4Error> {
-    let mut counters = Vec::new();
-    let mut add = |policy: Option<&String>, id, reasons: &[Reason]| {
-        for &reason in reasons {
-            let packets = tables.count(Verdict::new(id, reason))?;
-            counters.push(Counter {
-                policy: policy.cloned(),
-                reason,
-                packets,
-            });
-        }
-        Ok(())
-    };
-    let (without, with) = Reason::ALL.split_at(Reason::Conforming as usize);
-    add(None, 0, without)?;
-    for (id, name) in &sync::names(tables)? {
-        add(Some(name), *id, with)?;
+/// Writes what the configuration says of the tables. The secret is drawn when they are made, and kept
+/// as long as they.
+fn settings(tables: &mut Tables, config: &DaemonConfig) -> Result<(), L4Error> {
+    let sizes = Sizes::new(config.max_sources, config.sketch_cells);
+    let mut settings = tables.config()?;
+    if settings.secret == limiter_common::Secret::default() {
+        settings.secret = secret()?;
     }
-    Ok(counters)
+    settings.set_mask = sizes.sets - 1;
+    settings.cell_mask = sizes.cells - 1;
+    settings.keep = nanos(config.keep_sources);
+    settings.dead_after = match config.on_daemon_lost {
+        OnDaemonLost::Enforce => 0,
+        OnDaemonLost::Pass { after } => nanos(after),
+    };
+    tables.beat(clock::now())?;
+    tables.set_config(settings)
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn secret() -> Result<limiter_common::Secret, L4Error> {
+    let mut bytes = [[0; 8]; 2];
+    let flags = rustix::rand::GetRandomFlags::empty();
+    rustix::rand::getrandom(bytes.as_flattened_mut(), flags)
+        .map_err(|error| L4Error::Random(error.into()))?;
+    let [first, second] = bytes.map(u64::from_ne_bytes);
+    Ok(limiter_common::Secret { first, second })
 }

@@ -1,8 +1,10 @@
 //! What outlives the daemon, in bpffs: `<pinPath>/v<ABI version>/` with the maps by their names and
-//! the links as `link-<interface>`.
+//! the links as `link-<interface>` (XDP) and `tcx-<interface>`. `clsact-<interface>` is the program of
+//! a filter: it says that the filter is ours.
 //!
 //! The pin path itself is the lock (`flock` on the directory): one daemon works in it at a time.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -18,15 +20,52 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
 use tracing::{info, warn};
 
-use super::device;
-use super::error::L4Error;
-use super::maps::Pinned;
+use super::error::{L4Error, chain};
+use super::maps::{Pinned, Sizes};
+use super::{attach, device};
 
 /// Where bpffs is mounted by convention, and mounted here if it is not.
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
-const LINK: &str = "link-";
+
+/// Where on an interface a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    Xdp,
+    Tcx,
+    Clsact,
+}
+
+impl Hook {
+    const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Clsact];
+
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Xdp => "link-",
+            Self::Tcx => "tcx-",
+            Self::Clsact => "clsact-",
+        }
+    }
+
+    /// The hook and the interface that a pin of this name is for.
+    fn parse(path: &Path) -> Option<(Self, String)> {
+        let name = file_name(path)?;
+        Self::ALL.into_iter().find_map(|hook| {
+            let interface = name.strip_prefix(hook.prefix())?;
+            Some((hook, interface.replace(DOT, ".").replace(PERCENT, "%")))
+        })
+    }
+
+    /// The name of a pin. bpffs takes no dots, which names of VLAN interfaces have.
+    fn file(self, interface: &str) -> String {
+        let interface = interface.replace('%', PERCENT).replace('.', DOT);
+        format!("{}{interface}", self.prefix())
+    }
+}
+
+const PERCENT: &str = "%25";
+const DOT: &str = "%2e";
 
 /// A daemon on its way out, or a process that it was just starting, may hold the lock a little
 /// longer: half a second for that.
@@ -66,45 +105,103 @@ impl Pins {
         self.directory.join(map.name())
     }
 
-    pub(super) fn link(&self, interface: &str) -> PathBuf {
-        self.directory.join(format!("{LINK}{interface}"))
+    pub(super) fn link(&self, interface: &str, hook: Hook) -> PathBuf {
+        self.directory.join(hook.file(interface))
+    }
+
+    pub(super) fn pin_link(
+        &self,
+        link: FdLink,
+        interface: &str,
+        hook: Hook,
+    ) -> Result<(), L4Error> {
+        let path = self.link(interface, hook);
+        let _pinned = link.pin(&path).map_err(|error| {
+            let error = io::Error::other(chain(&error));
+            L4Error::Pin { path, error }
+        })?;
+        Ok(())
     }
 
     /// Interfaces that have a link pinned.
-    pub(super) fn linked(&self) -> Result<Vec<String>, L4Error> {
+    pub(super) fn linked(&self) -> Result<BTreeSet<String>, L4Error> {
         let names = entries(&self.directory)?;
-        let link = |name: &PathBuf| Some(file_name(name)?.strip_prefix(LINK)?.to_owned());
-        Ok(names.iter().filter_map(link).collect())
+        let interface = |path: &PathBuf| Hook::parse(path).map(|(_, interface)| interface);
+        Ok(names.iter().filter_map(interface).collect())
     }
 
-    /// Unpins the interface's link, if there is one, and waits until the program is detached.
-    pub(super) fn remove_link(&self, interface: &str) -> Result<bool, L4Error> {
-        remove_pin(&self.link(interface))
+    /// Unpins the interface's link on this hook, if there is one, and waits until the program is
+    /// detached.
+    pub(super) fn remove_link(&self, interface: &str, hook: Hook) -> Result<bool, L4Error> {
+        remove_pin(&self.link(interface, hook))
     }
 
-    /// Removes pinned maps that do not have the shape they are to have now (aya 0.14 would use them
-    /// all the same). The program makes new ones; the state of the old is lost.
-    pub(super) fn discard_misfits(&self, max_sources: u32) -> Result<(), L4Error> {
-        for map in Pinned::ALL {
-            let path = self.map(map);
-            if !path.exists() {
-                continue;
-            }
-            let shape = MapInfo::from_pin(&path)
-                .map(|info| (info.key_size(), info.value_size(), info.max_entries()));
-            let wanted = map.shape(max_sources);
-            match shape {
-                Ok(found) if found == wanted => {}
-                found => {
-                    warn!(
-                        path = %path.display(), ?found, ?wanted,
-                        "pinned map does not fit the configuration: made anew, its state is lost"
-                    );
-                    remove_pin(&path)?;
-                }
+    /// Detaches from all hooks of the interface.
+    pub(super) fn remove_links(&self, interface: &str) -> Result<(), L4Error> {
+        for hook in Hook::ALL {
+            self.remove_link(interface, hook)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches from all hooks of the interface but this one.
+    pub(super) fn remove_links_but(&self, interface: &str, kept: Hook) -> Result<(), L4Error> {
+        for hook in Hook::ALL {
+            if hook != kept {
+                self.remove_link(interface, hook)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes the pins that say that a filter on the interface is ours, of all versions, and leaves
+    /// the filter; whether there were any.
+    pub(super) fn forget_clsact(&self, interface: &str) -> Result<bool, L4Error> {
+        let mut found = false;
+        for directory in self.other_versions()?.iter().chain([&self.directory]) {
+            let path = directory.join(Hook::Clsact.file(interface));
+            match fs::remove_file(&path) {
+                Ok(()) => found = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(&path)(error)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes pinned maps that do not have the shape they are to have now (aya 0.14 would use them
+    /// all the same), and those that make no sense without them. The program makes new ones; the
+    /// state of the old is lost.
+    pub(super) fn discard_misfits(&self, sizes: Sizes) -> Result<(), L4Error> {
+        let misfits = Pinned::ALL.map(|map| (map, self.is_misfit(map, sizes)));
+        let config = misfits
+            .iter()
+            .any(|(map, misfit)| *misfit && map.is_of_config());
+        for (map, misfit) in misfits {
+            if misfit || config && map.is_of_config() {
+                remove_pin(&self.map(map))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_misfit(&self, map: Pinned, sizes: Sizes) -> bool {
+        let path = self.map(map);
+        if !path.exists() {
+            // One that is missing makes those misfits that need it.
+            return true;
+        }
+        let found = MapInfo::from_pin(&path)
+            .map(|info| (info.key_size(), info.value_size(), info.max_entries()));
+        let wanted = map.shape(sizes);
+        let misfit = !matches!(&found, Ok(found) if *found == wanted);
+        if misfit {
+            warn!(
+                path = %path.display(), ?found, ?wanted,
+                "pinned map does not fit the configuration: made anew, its state is lost"
+            );
+        }
+        misfit
     }
 
     /// Removes the links that daemons of other ABI versions left on this interface, if there are
@@ -113,7 +210,7 @@ impl Pins {
     pub(super) fn remove_other_links(&self, interface: &str) -> Result<bool, L4Error> {
         let mut removed = false;
         for directory in self.other_versions()? {
-            removed |= remove_pin(&directory.join(format!("{LINK}{interface}")))?;
+            removed |= remove_pin(&directory.join(Hook::Xdp.file(interface)))?;
         }
         Ok(removed)
     }
@@ -255,21 +352,24 @@ fn remove_directory(directory: &Path) -> Result<(), L4Error> {
 
 /// Whether there was one. If it is a link, it is off its interface afterwards.
 fn remove_pin(path: &Path) -> Result<bool, L4Error> {
-    let interface = file_name(path).and_then(|name| name.strip_prefix(LINK));
-    let program = interface.and_then(|_| {
+    let attached = Hook::parse(path);
+    let program = attached.as_ref().and_then(|_| {
         let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
         link.info().ok().map(|info| info.program_id())
     });
     match fs::remove_file(path) {
-        Ok(()) => {
-            if let (Some(interface), Some(program)) = (interface, program) {
-                device::wait_until_off(interface, program);
-            }
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed(path)(error)),
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(path)(error)),
     }
+    match (attached, program) {
+        (Some((Hook::Clsact, interface)), _) => attach::detach_clsact(&interface),
+        (Some((hook, interface)), Some(program)) => {
+            device::wait_until_off(&interface, program, hook);
+        }
+        _ => {}
+    }
+    Ok(true)
 }
 
 fn is_version(path: &Path) -> bool {

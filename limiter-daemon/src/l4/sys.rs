@@ -117,7 +117,11 @@ impl<V: Pod> Batch<u32, V> {
             let mut last = 0_u32;
             let wanted = usize::try_from(end - next).unwrap_or(BATCH).min(BATCH);
             let mut attributes = self.attributes(wanted);
-            attributes.in_batch = if next == 0 { 0 } else { address(&raw const before) };
+            attributes.in_batch = if next == 0 {
+                0
+            } else {
+                address(&raw const before)
+            };
             attributes.out_batch = address((&raw mut last).cast_const());
             attributes.keys = address(keys.as_mut_ptr());
             attributes.values = address(values.as_mut_ptr());

@@ -1,23 +1,32 @@
-//! The XDP program on made-up packets: `BPF_PROG_TEST_RUN`, no interface, a clock that stands
-//! still. For tests and benchmarks; needs the privilege to load BPF programs.
+//! The programs on made-up packets: `BPF_PROG_TEST_RUN`, no interface, a clock that stands still.
+//! For tests and benchmarks; needs the privilege to load BPF programs.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
 
-use aya::maps::{Array, MapData};
-use aya::programs::TestRun as _;
-use aya::{Ebpf, TestRunOptions};
-use limiter_common::{SourceBuckets, SourceKey};
+use aya::maps::{Array, MapData, MapError};
+use aya::programs::{ProgramError, TestRun};
+use aya::{Ebpf, TestRunAttrs, TestRunOptions, TestRunResult};
+use ipnet::IpNet;
+use limiter_common::Protocol;
 
-use super::error::L4Error;
-use super::maps::Tables;
-use super::{Counter, load, read_counters, sync};
-use crate::policy::plan::NetworkPolicy;
+use super::error::{L4Error, chain};
+use super::explain::Destination;
+use super::maps::Sizes;
+use super::{Counter, Events, Explanation, Occupancy, Pressure, State, counters, load, maps};
+use crate::policy::plan::{DaemonConfig, NetworkPolicy, OnDaemonLost};
 
-/// How to load the program for a trial.
+/// How to load the programs for a trial.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Entries of the table of sources.
+    /// Sources with a place of their own in the table, at least.
     pub max_sources: u32,
+    /// Cells of each row of the sketch, at least.
+    pub sketch_cells: u32,
+    /// How long a source keeps its place after its bucket is full again.
+    pub keep: Duration,
+    pub on_daemon_lost: OnDaemonLost,
     /// Read the kernel's clock instead of [`Trial::set_clock`]'s.
     pub real_clock: bool,
     /// Not 0, a power of two: draw IPv4 sources at random from so many addresses.
@@ -26,8 +35,12 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
+        let config = DaemonConfig::default();
         Self {
-            max_sources: 1 << 16,
+            max_sources: config.max_sources,
+            sketch_cells: config.sketch_cells,
+            keep: config.keep_sources,
+            on_daemon_lost: config.on_daemon_lost,
             real_clock: false,
             vary_sources: 0,
         }
@@ -37,8 +50,10 @@ impl Default for Settings {
 /// Which program to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// The limiter.
+    /// The limiter, on XDP.
     Limiter,
+    /// The limiter, on traffic control.
+    LimiterTc,
     /// One that only says "drop": the yardstick for the other's cost.
     BareDrop,
 }
@@ -48,7 +63,7 @@ pub enum Program {
 pub enum Action {
     Pass,
     Drop,
-    /// Another XDP action, by its number.
+    /// Another XDP or traffic control action, by its number.
     Other(u32),
 }
 
@@ -61,10 +76,16 @@ pub struct Outcome {
     pub nanos_per_packet: u64,
 }
 
-/// A program of its own, with maps of its own.
+/// Bytes of `struct __sk_buff`, and where in it the segments of a super-packet are.
+const SK_BUFF: usize = 192;
+const WIRE_LEN: usize = 160;
+const GSO_SEGS: usize = 164;
+
+/// Programs of its own, with maps of their own.
 pub struct Trial {
     ebpf: Ebpf,
-    tables: Tables,
+    state: State,
+    events: Option<Events>,
     clock: Array<MapData, u64>,
 }
 
@@ -75,27 +96,37 @@ impl fmt::Debug for Trial {
 }
 
 impl Trial {
-    /// Loads the program.
+    /// Loads the programs.
     ///
     /// # Errors
-    /// Missing privilege, or a kernel that refuses it.
+    /// Missing privilege, or a kernel that refuses them.
     pub fn new(settings: Settings) -> Result<Self, L4Error> {
-        let mut ebpf = load::load(&load::Options {
+        let config = DaemonConfig {
             max_sources: settings.max_sources,
+            sketch_cells: settings.sketch_cells,
+            keep_sources: settings.keep,
+            on_daemon_lost: settings.on_daemon_lost,
+            ..DaemonConfig::default()
+        };
+        let mut ebpf = load::load(&load::Options {
+            sizes: Sizes::new(config.max_sources, config.sketch_cells),
             pins: None,
             test_clock: !settings.real_clock,
             vary_sources: settings.vary_sources,
         })?;
-        let tables = Tables::take(&mut ebpf)?;
+        let events = Some(Events(maps::take_events(&mut ebpf)?));
+        let state = State::take(&mut ebpf, &config)?;
         let clock = ebpf
             .take_map("CLOCK")
             .ok_or_else(|| L4Error::Load("the object has no map CLOCK".to_owned()))?;
         let clock = Array::try_from(clock).map_err(clock_error)?;
-        load::program(&mut ebpf, load::LIMITER)?;
-        load::program(&mut ebpf, load::BARE_DROP)?;
+        load::xdp(&mut ebpf, load::LIMITER)?;
+        load::xdp(&mut ebpf, load::BARE_DROP)?;
+        load::classifier(&mut ebpf)?;
         Ok(Self {
             ebpf,
-            tables,
+            state,
+            events,
             clock,
         })
     }
@@ -105,7 +136,12 @@ impl Trial {
     /// # Errors
     /// As [`Kernel::apply`](super::Kernel::apply).
     pub fn apply(&mut self, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
-        sync::sync(&mut self.tables, policies)
+        let State {
+            tables,
+            generations,
+            ..
+        } = &mut self.state;
+        generations.apply(tables, policies)
     }
 
     /// Sets the time, in nanoseconds.
@@ -116,34 +152,119 @@ impl Trial {
         self.clock.set(0, now, 0).map_err(clock_error)
     }
 
+    /// Says that the daemon lives at `now`.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn beat(&mut self, now: u64) -> Result<(), L4Error> {
+        self.state.tables.beat(now)
+    }
+
+    /// As [`Kernel::block`](super::Kernel::block).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn block(&mut self, net: IpNet, until: u64) -> Result<(), L4Error> {
+        let State {
+            tables, sentences, ..
+        } = &mut self.state;
+        sentences.block(tables, &net, until)
+    }
+
+    /// As [`Kernel::unblock`](super::Kernel::unblock).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unblock(&mut self, net: IpNet) -> Result<bool, L4Error> {
+        let State {
+            tables, sentences, ..
+        } = &mut self.state;
+        sentences.unblock(tables, &net)
+    }
+
+    /// As [`Kernel::expire`](super::Kernel::expire).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn expire(&mut self, now: u64) -> Result<usize, L4Error> {
+        let State {
+            tables, sentences, ..
+        } = &mut self.state;
+        sentences.expire(tables, now)
+    }
+
+    /// As [`Kernel::sentences`](super::Kernel::sentences).
+    #[must_use]
+    pub fn sentences(&self) -> Vec<super::Sentence> {
+        self.state.sentences.list()
+    }
+
     /// Gives the program `packet`, `repeat` times.
     ///
     /// # Errors
     /// If the kernel refuses the run; it does for frames of fewer than 14 bytes.
     pub fn run(&self, program: Program, packet: &[u8], repeat: u32) -> Result<Outcome, L4Error> {
-        let name = match program {
-            Program::Limiter => load::LIMITER,
-            Program::BareDrop => load::BARE_DROP,
-        };
-        let Some(aya::programs::Program::Xdp(xdp)) = self.ebpf.program(name) else {
-            return Err(L4Error::Load(format!(
-                "the object has no XDP program {name}"
-            )));
-        };
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
         options.repeat = repeat;
-        let result = xdp
-            .test_run(options)
-            .map_err(|error| L4Error::Load(super::error::chain(&error)))?;
-        Ok(Outcome {
-            action: match result.return_value {
-                1 => Action::Drop,
-                2 => Action::Pass,
-                other => Action::Other(other),
-            },
-            nanos_per_packet: u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX),
-        })
+        self.test_run(program, options)
+    }
+
+    /// Gives the traffic control program `packet` as a super-packet of so many segments that were
+    /// `bytes` on the wire.
+    ///
+    /// # Errors
+    /// If the kernel refuses the run.
+    pub fn run_segments(
+        &self,
+        packet: &[u8],
+        segments: u32,
+        bytes: u32,
+    ) -> Result<Outcome, L4Error> {
+        let mut context = [0; SK_BUFF];
+        for (at, value) in [(WIRE_LEN, bytes), (GSO_SEGS, segments)] {
+            for (place, byte) in context.iter_mut().skip(at).zip(value.to_ne_bytes()) {
+                *place = byte;
+            }
+        }
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.ctx_in = Some(&context);
+        self.test_run(Program::LimiterTc, options)
+    }
+
+    /// Gives an XDP program `packet` as a driver would, `repeat` times in batches: frames from a pool
+    /// of pages; what passes goes to the network stack. Says nothing of time and action: read the
+    /// counters, and the CPU time.
+    ///
+    /// # Errors
+    /// If the kernel refuses the run; before Linux 5.18 it does.
+    pub fn run_live(
+        &self,
+        program: Program,
+        packet: &[u8],
+        repeat: u32,
+        batch: u32,
+    ) -> Result<(), L4Error> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.repeat = repeat;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(batch);
+        self.test_run(program, options).map(|_outcome| ())
+    }
+
+    fn test_run(&self, program: Program, options: TestRunOptions<'_>) -> Result<Outcome, L4Error> {
+        let name = match program {
+            Program::Limiter => load::LIMITER,
+            Program::LimiterTc => load::LIMITER_TC,
+            Program::BareDrop => load::BARE_DROP,
+        };
+        let (result, actions) = match self.ebpf.program(name) {
+            Some(aya::programs::Program::Xdp(xdp)) => (xdp.test_run(options), XDP),
+            Some(aya::programs::Program::SchedClassifier(tc)) => (tc.test_run(options), TC),
+            _ => return Err(L4Error::Load(format!("the object has no program {name}"))),
+        };
+        outcome(result, actions)
     }
 
     /// All counters.
@@ -151,27 +272,90 @@ impl Trial {
     /// # Errors
     /// If a map cannot be read.
     pub fn counters(&self) -> Result<Vec<Counter>, L4Error> {
-        read_counters(&self.tables)
+        counters::read(&self.state.tables)
     }
 
-    /// The buckets of one source, if the table has them.
+    /// As [`Kernel::pressure`](super::Kernel::pressure).
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn pressure(&self) -> Result<Pressure, L4Error> {
+        counters::pressure(&self.state.tables)
+    }
+
+    /// What the table of sources holds, at `now`.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn buckets(&self, key: SourceKey) -> Result<Option<SourceBuckets>, L4Error> {
-        self.tables.buckets(key)
+    pub fn occupancy(&self, now: u64) -> Result<Occupancy, L4Error> {
+        counters::occupancy(&self.state.tables, now)
     }
 
-    /// Sources in the table.
+    /// What would become of packets from `source` to a port, at `now`.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn explain(
+        &self,
+        source: IpAddr,
+        protocol: Protocol,
+        port: u16,
+        now: u64,
+    ) -> Result<Explanation, L4Error> {
+        let destination = Destination {
+            protocol,
+            port,
+            ifindex: None,
+        };
+        self.state.explain(source, destination, now)
+    }
+
+    /// The samples of dropped packets. Given away once.
+    pub fn events(&mut self) -> Option<Events> {
+        self.events.take()
+    }
+
+    /// Drops of which no sample was sent.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn sources(&self) -> Result<usize, L4Error> {
-        self.tables.source_keys(|_| true).map(|keys| keys.len())
+    pub fn samples_lost(&self) -> Result<u64, L4Error> {
+        self.state.tables.lost()
     }
 }
 
-fn clock_error(error: aya::maps::MapError) -> L4Error {
+/// What "pass" and "drop" are to a hook.
+#[derive(Clone, Copy)]
+struct Actions {
+    pass: u32,
+    drop: u32,
+}
+
+/// `XDP_PASS` and `XDP_DROP`.
+const XDP: Actions = Actions { pass: 2, drop: 1 };
+/// `TC_ACT_UNSPEC` (-1) and `TC_ACT_SHOT`.
+const TC: Actions = Actions {
+    pass: u32::MAX,
+    drop: 2,
+};
+
+fn outcome(
+    result: Result<TestRunResult, ProgramError>,
+    actions: Actions,
+) -> Result<Outcome, L4Error> {
+    let result = result.map_err(|error| L4Error::Load(chain(&error)))?;
+    let action = match result.return_value {
+        value if value == actions.pass => Action::Pass,
+        value if value == actions.drop => Action::Drop,
+        other => Action::Other(other),
+    };
+    Ok(Outcome {
+        action,
+        nanos_per_packet: u64::try_from(result.duration.as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+fn clock_error(error: MapError) -> L4Error {
     L4Error::Map {
         map: "CLOCK",
         error,

@@ -3,34 +3,45 @@
 use std::time::Duration;
 
 use limiter_common::Reason;
-use limiter_daemon::l4::trial::Action;
+use limiter_daemon::l4::trial::{Action, Program};
 
 use crate::packet::*;
-use crate::support::{PORT, WEB, limit, policy, send, trial};
+use crate::support::{PORT, WEB, limit, policy, send_by, trial};
 
 /// A packet, and the reason under which it is to be counted.
 type Fixture = (&'static str, Vec<u8>, Reason);
 
-/// `PORT` is under a policy with room for `connections` = 1 token and for many packets: so a SYN
+/// On both hooks: `PORT` is under a policy with room for `connections` = 1 token and for many packets: so a SYN
 /// that follows another one is `OverConnections`, and everything else on the port conforms.
 fn check(fixtures: Vec<Fixture>) {
     let second = Duration::from_secs(1);
     let web = policy(Some(limit(1, 1, second)), Some(limit(1 << 20, 1, second)));
-    let trial = trial(&[web]);
-    for source in [tcp_v4([192, 0, 2, 1], PORT, SYN), tcp_v6(1, 1, PORT, SYN)] {
-        assert_eq!(send(&trial, &source).2, Reason::Conforming, "the first SYN");
-    }
-    for (description, packet, reason) in fixtures {
-        let action = if reason.is_drop() {
-            Action::Drop
-        } else {
-            Action::Pass
-        };
-        let under_policy = reason as u32 >= Reason::Conforming as u32;
-        let expected = (action, under_policy.then(|| WEB.to_owned()), reason);
-        assert_eq!(send(&trial, &packet), expected, "{description}");
+    for program in [Program::Limiter, Program::LimiterTc] {
+        let trial = trial(std::slice::from_ref(&web));
+        for source in [tcp_v4([192, 0, 2, 1], PORT, SYN), tcp_v6(1, 1, PORT, SYN)] {
+            let (_, counter) = send_by(&trial, program, &source);
+            assert_eq!(counter.reason, Reason::Conforming, "the first SYN");
+        }
+        for (description, packet, reason) in &fixtures {
+            if program == Program::LimiterTc && packet.len() < LEAST_FOR_TC {
+                continue;
+            }
+            let action = if reason.is_drop() {
+                Action::Drop
+            } else {
+                Action::Pass
+            };
+            let under_policy = *reason as u32 >= Reason::Conforming as u32;
+            let expected = (action, under_policy.then(|| WEB.to_owned()), *reason);
+            let (action, counter) = send_by(&trial, program, packet);
+            let found = (action, counter.policy, counter.reason);
+            assert_eq!(found, expected, "{description} on {program:?}");
+        }
     }
 }
+
+/// The kernel makes no socket buffer of a frame without payload.
+const LEAST_FOR_TC: usize = 15;
 
 /// What a SYN to the port comes to in [`check`]: proof that port, flags and source were found.
 const SEEN: Reason = Reason::OverConnections;

@@ -1,16 +1,13 @@
 //! Attaching, adopting, reloading and stopping, on veth pairs.
 
 use std::fs;
-use std::time::Duration;
 
 use limiter_common::Reason;
 use limiter_daemon::l4::{Kernel, L4Error, Mode};
 use limiter_daemon::policy::plan::{AttachMode, DaemonConfig, Interface, NetworkPolicy, OnExit};
 
 use crate::netns::{INTERFACE, Net};
-use crate::support::{PORT, limit, policy};
-
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{HOUR, PORT, limit, policy};
 
 fn interface(name: &str, mode: AttachMode) -> Interface {
     Interface {
@@ -161,18 +158,6 @@ fn native_or_not_at_all() {
 }
 
 #[test]
-fn another_program_is_never_replaced() {
-    let (net, elsewhere) = (Net::new(), Net::new());
-    let foreign = start(&net, &on_veth(&net), &attempts(1)).unwrap();
-    let mut config = on_veth(&net);
-    config.pin_path = elsewhere.pins().to_owned();
-    let error = start(&net, &config, &attempts(100)).unwrap_err();
-    assert!(matches!(error, L4Error::Foreign { .. }), "{error}");
-    assert_eq!(net.attempts_seen(PORT, 2), 1, "the other program goes on");
-    drop(foreign);
-}
-
-#[test]
 fn a_second_daemon_on_the_same_pin_path_is_refused() {
     let net = Net::new();
     let first = start(&net, &on_veth(&net), &attempts(1)).unwrap();
@@ -258,7 +243,7 @@ fn a_table_of_another_size_is_made_anew() {
 fn what_another_version_left_is_replaced() {
     let net = Net::new();
     drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
-    fs::rename(net.pins().join("v1"), net.pins().join("v999")).unwrap();
+    fs::rename(net.pins().join("v2"), net.pins().join("v999")).unwrap();
     let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(!net.pins().join("v999").exists());

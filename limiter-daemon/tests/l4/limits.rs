@@ -1,20 +1,18 @@
 //! The buckets of the program, with a clock that the test moves.
 
-use std::time::Duration;
-
-use limiter_common::{Reason, SourceKey};
+use limiter_common::{Protocol, Reason};
+use limiter_daemon::l4::BucketState;
 use limiter_daemon::l4::trial::Trial;
 
 use crate::packet::*;
-use crate::support::{PORT, START, conforming, limit, policy, send, trial};
+use crate::support::{MS, PORT, SECOND, START, conforming, limit, policy, reason, trial};
 
-const SECOND: Duration = Duration::from_secs(1);
-const MS: u64 = 1_000_000;
 const ALICE: [u8; 4] = [192, 0, 2, 1];
 const BOB: [u8; 4] = [192, 0, 2, 2];
 
-fn reason(trial: &Trial, packet: &[u8]) -> Reason {
-    send(trial, packet).2
+/// Places of the table that are in use.
+fn places(trial: &Trial) -> u64 {
+    trial.occupancy(START).unwrap().live
 }
 
 #[test]
@@ -78,7 +76,7 @@ fn every_source_has_buckets_of_its_own() {
         5,
         "the next /64"
     );
-    assert_eq!(trial.sources().unwrap(), 4);
+    assert_eq!(places(&trial), 4);
 }
 
 #[test]
@@ -86,7 +84,7 @@ fn ports_of_one_policy_share_buckets_and_policies_do_not() {
     let two = |name: &str, ports: &[u16]| {
         let mut policy = policy(Some(limit(5, 1, SECOND)), None);
         policy.name = name.to_owned();
-        policy.ports = ports.to_vec();
+        policy.ports = ports.iter().map(|port| (Protocol::Tcp, *port)).collect();
         policy
     };
     let trial = trial(&[two("infra/a", &[80, 81]), two("infra/b", &[90])]);
@@ -104,7 +102,7 @@ fn a_packet_that_needs_no_bucket_takes_no_entry() {
         reason(&trial, &tcp_v4(ALICE, PORT + 1, SYN)),
         Reason::Untargeted
     );
-    assert_eq!(trial.sources().unwrap(), 0);
+    assert_eq!(places(&trial), 0);
 }
 
 #[test]
@@ -112,7 +110,16 @@ fn what_one_bucket_denies_is_charged_to_neither() {
     let connections = limit(2, 1, SECOND);
     let mut trial = trial(&[policy(Some(connections), Some(limit(4, 1, SECOND)))]);
     let (syn, ack) = (tcp_v4(ALICE, PORT, SYN), tcp_v4(ALICE, PORT, ACK));
-    let buckets = |trial: &Trial| trial.buckets(SourceKey::v4(ALICE, 1)).unwrap().unwrap();
+    let buckets = |trial: &Trial| -> Vec<u64> {
+        let explanation = trial
+            .explain(ALICE.into(), Protocol::Tcp, PORT, START)
+            .unwrap();
+        let states = explanation.policy.unwrap().buckets;
+        states
+            .iter()
+            .map(|bucket: &BucketState| bucket.tat)
+            .collect()
+    };
 
     assert_eq!(conforming(&trial, &syn, 2), 2);
     let before = buckets(&trial);
@@ -194,7 +201,7 @@ fn an_id_that_changes_hands_brings_no_buckets_and_no_counts_along() {
     let named = |name: String, port| {
         let mut policy = policy(Some(limit(5, 1, SECOND)), None);
         policy.name = name;
-        policy.ports = vec![port];
+        policy.ports = vec![(Protocol::Tcp, port)];
         policy
     };
     let all: Vec<_> = (0..255)

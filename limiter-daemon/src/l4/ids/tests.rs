@@ -1,14 +1,18 @@
-//! The assignment of ids and ports; no kernel needed.
+//! The assignment of ids; no kernel needed.
 
 use super::*;
-use limiter_common::Limit;
+use crate::policy::plan::SourceLimits;
 
-fn policy(name: &str, ports: &[u16]) -> NetworkPolicy {
+fn policy(name: &str) -> NetworkPolicy {
     NetworkPolicy {
         name: name.to_owned(),
-        ports: ports.to_vec(),
-        connections: Some(Limit::new(100, 10, 1_000_000_000).unwrap()),
-        packets: None,
+        ports: Vec::new(),
+        interfaces: Vec::new(),
+        default: SourceLimits::Unlimited,
+        rules: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        shadow: false,
     }
 }
 
@@ -20,9 +24,9 @@ fn names(taken: &[(u32, &str)]) -> BTreeMap<u32, String> {
 }
 
 fn ids(taken: &[(u32, &str)], policies: &[&str]) -> Vec<u32> {
-    let policies: Vec<_> = policies.iter().map(|name| policy(name, &[])).collect();
+    let policies: Vec<_> = policies.iter().map(|name| policy(name)).collect();
     let taken = names(taken);
-    let assignment = assign(&taken, &policies).unwrap();
+    let assignment = assign(&taken, |_| false, &policies).unwrap();
     policies
         .iter()
         .map(|policy| assignment.ids[policy.name.as_str()])
@@ -53,10 +57,18 @@ fn the_id_of_a_policy_that_is_gone_is_taken_last() {
 }
 
 #[test]
+fn the_id_of_a_policy_in_force_is_taken_after_all_others() {
+    let taken: BTreeMap<u32, String> = (1..MAX_POLICIES).map(|id| (id, format!("p{id}"))).collect();
+    let policies = [policy("new")];
+    let assignment = assign(&taken, |id| id != 40, &policies).unwrap();
+    assert_eq!(assignment.ids["new"], 40);
+}
+
+#[test]
 fn an_id_that_changes_hands_is_named_anew() {
     let taken: BTreeMap<u32, String> = (1..MAX_POLICIES).map(|id| (id, format!("p{id}"))).collect();
-    let policies = [policy("new", &[])];
-    let assignment = assign(&taken, &policies).unwrap();
+    let policies = [policy("new")];
+    let assignment = assign(&taken, |_| false, &policies).unwrap();
     let (id, name) = assignment.new[0];
     assert_eq!((id, name.len, &name.name[..3]), (1, 3, b"new".as_slice()));
 }
@@ -64,9 +76,9 @@ fn an_id_that_changes_hands_is_named_anew() {
 #[test]
 fn more_policies_than_ids_are_refused() {
     let policies: Vec<_> = (0..MAX_POLICIES)
-        .map(|n| policy(&format!("p{n}"), &[]))
+        .map(|n| policy(&format!("p{n}")))
         .collect();
-    let error = assign(&BTreeMap::new(), &policies).unwrap_err();
+    let error = assign(&BTreeMap::new(), |_| false, &policies).unwrap_err();
     assert!(
         matches!(
             error,
@@ -90,39 +102,4 @@ fn a_name_of_the_longest_length_fits_and_a_longer_one_does_not() {
         stored(&format!("{longest}n")),
         Err(L4Error::NameTooLong { .. })
     ));
-}
-
-#[test]
-fn a_port_under_two_policies_is_refused() {
-    let policies = [policy("a", &[80, 443]), policy("b", &[443])];
-    let ids = BTreeMap::from([("a", 1), ("b", 2)]);
-    let error = ports(&policies, &ids).unwrap_err();
-    assert!(
-        matches!(&error, L4Error::PortTaken { port: 443, .. }),
-        "{error}"
-    );
-}
-
-#[test]
-fn too_many_ports_are_refused() {
-    let many: Vec<u16> = (0..=1024).collect();
-    let error = ports(&[policy("a", &many)], &BTreeMap::from([("a", 1)])).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            L4Error::TooManyPorts {
-                found: 1025,
-                max: 1024
-            }
-        ),
-        "{error}"
-    );
-}
-
-#[test]
-fn only_the_units_that_are_stated_are_in_force() {
-    let policy = policy("a", &[80]);
-    let entry = port_policy(&policy, 3);
-    assert_eq!((entry.policy, entry.units), (3, UNIT_CONNECTIONS));
-    assert_eq!(entry.connections, policy.connections.unwrap());
 }
