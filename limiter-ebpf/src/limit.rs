@@ -2,13 +2,13 @@
 
 use limiter_common::key::bucket_key;
 use limiter_common::policy::{MAX_CLASSES, MAX_LEVELS};
-use limiter_common::table::storable;
+use limiter_common::table::{Request, storable};
 use limiter_common::{Address, Class, Config, Level, Reason, Secret, Unit};
 
 use crate::clock;
 use crate::maps::{CLASSES, CONFIG};
 use crate::parse::Segment;
-use crate::sources::{self, Answer, Request};
+use crate::sources::{self, Answer};
 
 /// Units there are.
 const UNITS: u32 = 3;
