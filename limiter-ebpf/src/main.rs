@@ -54,9 +54,9 @@ pub(crate) fn limiter_tc(ctx: TcContext) -> i32 {
 /// Judges and counts a packet.
 #[inline(always)]
 fn drops(packet: &impl Packet) -> bool {
-    let verdict = judge::judge(packet);
-    stats::count(verdict);
-    verdict.drops()
+    let outcome = judge::judge(packet);
+    stats::count(outcome.counter);
+    outcome.drops
 }
 
 /// The kernel gives some helpers to GPL-compatible programs only.
