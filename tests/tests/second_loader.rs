@@ -5,7 +5,6 @@
 //! 1.0 on it refuses the map definitions that aya makes.
 
 #![expect(
-    clippy::panic,
     clippy::unwrap_used,
     reason = "clippy takes the helpers of integration tests for production code"
 )]
