@@ -16,6 +16,7 @@ mod tidy;
 #[expect(dead_code, reason = "xtask lints with it; the build script builds")]
 #[path = "../../limiter-daemon/build/toolchain.rs"]
 mod toolchain;
+mod verify;
 mod vm;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Command {
     Deny,
     /// Measure limiterd beside its rivals
     Bench(bench::Args),
+    /// Load the eBPF object through libbpf too, and see what it costs the verifier
+    Verify(verify::Args),
     /// Run the kernel half's tests on other kernels, in virtual machines
     VmTest(vm::Args),
 }
@@ -72,6 +75,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::tidy(&workspace)?,
         Command::Deny => deny::deny(&workspace)?,
         Command::Bench(args) => bench::bench(&workspace, &args)?,
+        Command::Verify(args) => verify::verify(&workspace, &args)?,
         Command::VmTest(args) => vm::vm_test(&workspace, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -40,7 +40,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("curl", "curl"),
     ("tcpdump", "tcpdump"),
+    ("pkg-config", "pkg-config"),
 ];
+/// What libbpf, which the tests load the object with too, is built from.
+const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
+const LIBELF_HEADER: &str = "/usr/include/libelf.h";
 /// Programs that only the benchmarks call.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
@@ -64,6 +68,9 @@ const VM_PROGRAMS: &[(&str, &str)] = &[
 pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     let clock = Stopwatch::start();
     let mut packages = packages_of(PROGRAMS);
+    if !Path::new(LIBELF_HEADER).exists() {
+        packages.extend(missing_packages(workspace, LIBBPF));
+    }
     let linker = has_bpf_linker(workspace);
     match toolchain::find() {
         Ok(Toolchain::Nightly) => {}
