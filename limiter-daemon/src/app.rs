@@ -5,16 +5,22 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
-use crate::admin::{self, Admin, Metrics, Status, metrics::Sources};
+use crate::admin::{self, Admin, L4, Metrics, Status, metrics::Sources};
 use crate::engine::Engine;
 use crate::engine::state::State;
-use crate::l4::Kernel;
+use crate::l4::offenders::Offenders;
+use crate::l4::{self, Events, Kernel};
 use crate::l7::clock::Clock;
 use crate::l7::metrics::Counters;
 use crate::l7::worker::Shared;
@@ -68,7 +74,11 @@ struct Daemon {
     served: HashSet<SocketAddr>,
     kernel: Option<Arc<Mutex<Kernel>>>,
     status: Arc<Status>,
+    tasks: JoinSet<anyhow::Result<()>>,
 }
+
+/// How often the kernel half is looked after.
+const TICK: Duration = Duration::from_secs(1);
 
 async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
@@ -76,25 +86,26 @@ async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let (mut daemon, admin) = Daemon::start(dir, plan).await?;
-    let mut admin = tokio::spawn(admin);
+    let mut daemon = Daemon::start(dir, plan).await?;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
             _ = hangup.recv() => daemon.reload().await,
             () = daemon.workers.died() => break Err(anyhow::anyhow!("a worker died")),
-            ended = &mut admin => break Err(anyhow::anyhow!("the admin listener died: {ended:?}")),
+            Some(ended) = daemon.tasks.join_next() => {
+                break Err(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
+            }
+            _ = tick.tick() => daemon.look_after_kernel(),
         }
     };
     daemon.stop(result).await
 }
 
 impl Daemon {
-    async fn start(
-        dir: PathBuf,
-        plan: Plan,
-    ) -> anyhow::Result<(Self, impl Future<Output = ()> + use<>)> {
+    async fn start(dir: PathBuf, plan: Plan) -> anyhow::Result<Self> {
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -135,18 +146,33 @@ impl Daemon {
             clock,
             kernel: kernel.clone(),
         };
+        let mut tasks = JoinSet::new();
+        let l4 = kernel.as_ref().map(|kernel| L4 {
+            kernel: Arc::clone(kernel),
+            offenders: Arc::default(),
+        });
+        if let Some(l4) = &l4
+            && let Some(events) = lock(&l4.kernel).events()
+        {
+            tasks.spawn(sample(events, Arc::clone(&l4.offenders)));
+        }
         let admin = Arc::new(Admin {
             status: Arc::clone(&status),
             metrics: Metrics::new(sources),
+            l4,
         });
-        let admin = admin::serve(tokio::net::TcpListener::from_std(admin_socket)?, admin);
+        let admin_socket = tokio::net::TcpListener::from_std(admin_socket)?;
+        tasks.spawn(async move {
+            admin::serve(admin_socket, admin).await;
+            Ok(())
+        });
 
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
         let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
         addresses.sort();
         tracing::info!(listeners = addresses.join(" "), admin = %config.admin, workers = worker_count, "ready");
         status.serving(notes);
-        let daemon = Self {
+        Ok(Self {
             dir,
             config,
             state,
@@ -156,8 +182,25 @@ impl Daemon {
             served,
             kernel,
             status,
+            tasks,
+        })
+    }
+
+    /// Says that the daemon lives, ends sentences that are served, and attaches to interfaces that
+    /// have come back.
+    fn look_after_kernel(&self) {
+        let Some(kernel) = &self.kernel else {
+            return;
         };
-        Ok((daemon, admin))
+        let mut kernel = lock(kernel);
+        let mut look_after = || {
+            kernel.beat()?;
+            kernel.expire(l4::clock::now())?;
+            kernel.reattach()
+        };
+        if let Err(error) = look_after() {
+            tracing::error!(%error, "the kernel half cannot be looked after");
+        }
     }
 
     /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
@@ -190,10 +233,7 @@ impl Daemon {
             .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(kernel) = &self.kernel {
-            kernel
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .apply(&plan.network)?;
+            lock(kernel).apply(&plan.network)?;
         }
         self.active.store(Arc::new(Active::new(
             &plan,
@@ -218,7 +258,7 @@ impl Daemon {
         tracing::info!(timeout = ?self.config.drain_timeout, "draining");
         let drained = self.workers.drain(self.config.drain_timeout).await;
         if let Some(kernel) = self.kernel {
-            let mut kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kernel = lock(&kernel);
             kernel
                 .stop(self.config.on_exit)
                 .context("cannot clean up in the kernel")?;
@@ -229,6 +269,23 @@ impl Daemon {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
+    kernel.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Counts the samples of dropped packets as they come.
+async fn sample(events: Events, offenders: Arc<Mutex<Offenders>>) -> anyhow::Result<()> {
+    let mut events = AsyncFd::register_with_interest(events, Interest::READABLE)?;
+    loop {
+        let mut ready = events.readable_mut().await?;
+        {
+            let mut offenders = offenders.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.get_inner_mut().drain(|event| offenders.record(event));
+        }
+        ready.clear_ready();
     }
 }
 
@@ -248,8 +305,8 @@ fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc
 }
 
 fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
-    let kernel = kernel.lock().unwrap_or_else(PoisonError::into_inner);
-    let describe = |a: &crate::l4::Attachment| {
+    let kernel = lock(kernel);
+    let describe = |a: &l4::Attachment| {
         let adopted = if a.adopted {
             ", adopted from an earlier run"
         } else {

@@ -17,6 +17,8 @@ mod ip;
 mod link;
 mod transport;
 
+pub(crate) use self::ip::vary;
+
 use limiter_common::event::OTHER_PROTOCOL;
 use limiter_common::{Address, Protocol, Reason};
 

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use limiter_common::{Protocol, Reason};
 use serde::{Deserialize, Serialize};
 
-use super::text;
+use super::{explain, text};
 use crate::l4::offenders::Offenders;
 use crate::l4::{Kernel, clock};
 
@@ -89,7 +89,7 @@ impl L4 {
 
     fn sentences(&self) -> Answer {
         let now = clock::now();
-        let sentences = self.kernel().sentences().map_err(internal)?;
+        let sentences = self.kernel().sentences();
         let views: Vec<_> = sentences
             .iter()
             .filter(|sentence| sentence.until > now)
@@ -178,7 +178,11 @@ impl L4 {
             .kernel()
             .explain(source, protocol, port)
             .map_err(internal)?;
-        Ok(text(StatusCode::OK, explanation.to_string()))
+        let explanation = explanation.ok_or_else(|| internal("nothing is loaded"))?;
+        Ok(text(
+            StatusCode::OK,
+            explain::tell(source, &explanation, clock::now()),
+        ))
     }
 }
 

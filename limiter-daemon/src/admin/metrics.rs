@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::status::Status;
 use crate::engine::state::State;
-use crate::l4::Kernel;
+use crate::l4::{Kernel, L4Error};
 use crate::l7::clock::Clock;
 use crate::l7::metrics::Counters;
 
@@ -194,6 +194,9 @@ impl Sources {
             "1 for each interface that the XDP program is on.",
             modes,
         )?;
+        if let Err(error) = table(&kernel, page)? {
+            tracing::error!(%error, "the kernel's table of sources cannot be read");
+        }
         match kernel.counters() {
             Ok(counters) => {
                 let rows = counters.iter().map(|counter| {
@@ -206,6 +209,10 @@ impl Sources {
                         ("policy", counter.policy.clone().unwrap_or_default()),
                         ("level", counter.level.to_string()),
                         ("reason", counter.reason.name().to_owned()),
+                        (
+                            "mode",
+                            if counter.shadow { "shadow" } else { "enforced" }.to_owned(),
+                        ),
                         ("verdict", verdict.to_owned()),
                     ];
                     (labels, counter.packets)
@@ -222,6 +229,56 @@ impl Sources {
             }
         }
     }
+}
+
+/// The kernel's table of sources, and the samples of what is dropped.
+fn table(kernel: &Kernel, page: &mut Page<'_, '_>) -> Result<Result<(), L4Error>, fmt::Error> {
+    let read = || {
+        Ok((
+            kernel.pressure()?,
+            kernel.occupancy()?,
+            kernel.samples_lost()?,
+        ))
+    };
+    let (pressure, occupancy, lost) = match read() {
+        Ok(read) => read,
+        Err(error) => return Ok(Err(error)),
+    };
+    page.gauge(
+        "limiterd_xdp_slots",
+        "Places of the table of sources.",
+        occupancy.slots,
+    )?;
+    page.gauges(
+        "limiterd_xdp_slots_used",
+        "Places in use: live holds a bucket that is not full, kept one that is.",
+        [
+            ([("state", "live")], occupancy.live),
+            ([("state", "kept")], occupancy.kept),
+        ],
+    )?;
+    page.counters(
+        "limiterd_xdp_sources",
+        "First sights of sources that found a place, took over another's, or were judged by the \
+         sketch for want of one; and packets that met a place changing hands.",
+        [
+            ([("event", "placed")], pressure.placed),
+            ([("event", "evicted")], pressure.evicted),
+            ([("event", "sketched")], pressure.sketched),
+            ([("event", "lost_race")], pressure.lost_races),
+        ],
+    )?;
+    page.counter(
+        "limiterd_xdp_samples_lost",
+        "Dropped packets of which no sample was sent: over the cap, or the ring was full.",
+        lost,
+    )?;
+    page.gauge(
+        "limiterd_xdp_sentences",
+        "Sentences being served.",
+        u64::try_from(kernel.sentences().len()).unwrap_or(u64::MAX),
+    )?;
+    Ok(Ok(()))
 }
 
 /// Writes metric families.

@@ -1,6 +1,7 @@
 //! The admin listener: health and metrics, on the control thread, so that a saturated data plane
 //! does not silence it.
 
+mod explain;
 pub mod l4;
 pub mod metrics;
 pub mod status;

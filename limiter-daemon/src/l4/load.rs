@@ -14,6 +14,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/li
 pub(super) const LIMITER: &str = "limiter_xdp";
 pub(super) const LIMITER_TC: &str = "limiter_tc";
 pub(super) const BARE_DROP: &str = "bare_drop";
+pub(super) const BENCH_PASS: &str = "bench_pass";
 
 /// The oldest kernel that this is tested with. What is needed most, the 64-bit compare-and-swap,
 /// came with 5.12.

@@ -8,7 +8,7 @@
 //! No task here: `app` calls in, and gets an answer.
 
 mod attach;
-pub pub mod clock;
+pub mod clock;
 mod counters;
 mod device;
 mod error;
@@ -27,6 +27,7 @@ mod sync;
 mod sys;
 pub mod trial;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use aya::Ebpf;
@@ -214,6 +215,14 @@ impl Kernel {
     /// If a map cannot be read.
     pub fn counters(&self) -> Result<Vec<Counter>, L4Error> {
         self.read(counters::read)
+    }
+
+    /// The policies that have an id, by id.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn policy_names(&self) -> Result<BTreeMap<u32, String>, L4Error> {
+        self.read(sync::names)
     }
 
     /// How hard the table of sources is pressed.

@@ -56,7 +56,10 @@ impl Offenders {
     }
 
     fn take_smallest(&mut self) -> u64 {
-        let smallest = self.counts.iter().min_by_key(|(_, offender)| offender.samples);
+        let smallest = self
+            .counts
+            .iter()
+            .min_by_key(|(_, offender)| offender.samples);
         let Some((key, samples)) = smallest.map(|(key, offender)| (*key, offender.samples)) else {
             return 0;
         };

@@ -56,6 +56,8 @@ pub enum Program {
     LimiterTc,
     /// One that only says "drop": the yardstick for the other's cost.
     BareDrop,
+    /// One that draws a source as the limiter does, and passes the packet to the stack.
+    BenchPass,
 }
 
 /// What the program said of a packet.
@@ -122,6 +124,7 @@ impl Trial {
         let clock = Array::try_from(clock).map_err(clock_error)?;
         load::xdp(&mut ebpf, load::LIMITER)?;
         load::xdp(&mut ebpf, load::BARE_DROP)?;
+        load::xdp(&mut ebpf, load::BENCH_PASS)?;
         load::classifier(&mut ebpf)?;
         Ok(Self {
             ebpf,
@@ -258,6 +261,7 @@ impl Trial {
             Program::Limiter => load::LIMITER,
             Program::LimiterTc => load::LIMITER_TC,
             Program::BareDrop => load::BARE_DROP,
+            Program::BenchPass => load::BENCH_PASS,
         };
         let (result, actions) = match self.ebpf.program(name) {
             Some(aya::programs::Program::Xdp(xdp)) => (xdp.test_run(options), XDP),

@@ -85,9 +85,17 @@ fn row(what: &str, vary_sources: u32) -> Result<()> {
         }
     }
     let ratio = |rival: &[f64]| {
-        let mut ratios: Vec<_> = rival.iter().zip(&costs[1]).map(|(rival, ours)| rival / ours).collect();
+        let mut ratios: Vec<_> = rival
+            .iter()
+            .zip(&costs[1])
+            .map(|(rival, ours)| rival / ours)
+            .collect();
         let middle = median(&mut ratios);
-        format!("{middle:.2} [{:.2}..{:.2}]", ratios[0], ratios[ratios.len() - 1])
+        format!(
+            "{middle:.2} [{:.2}..{:.2}]",
+            ratios[0],
+            ratios[ratios.len() - 1]
+        )
     };
     let (bare, nftables) = (ratio(&costs[0]), ratio(&costs[2]));
     let [drop, limiter, meter] = costs.map(|mut costs| median(&mut costs));
@@ -139,7 +147,7 @@ fn policy() -> Result<NetworkPolicy> {
 
 fn syn() -> Result<Vec<u8>> {
     let builder = PacketBuilder::ethernet2([0; 6], [0; 6])
-            .ipv4([192, 0, 2, 1], [198, 51, 100, 1], 64)
+        .ipv4([192, 0, 2, 1], [198, 51, 100, 1], 64)
         .tcp(40_000, PORT, 1, 1024)
         .syn();
     let mut packet = Vec::new();
@@ -154,7 +162,11 @@ fn nft(rules: &str) -> Result<()> {
         .stdin(Stdio::piped())
         .spawn()
         .context("cannot run nft (nftables)")?;
-    child.stdin.take().context("no stdin")?.write_all(rules.as_bytes())?;
+    child
+        .stdin
+        .take()
+        .context("no stdin")?
+        .write_all(rules.as_bytes())?;
     anyhow::ensure!(child.wait()?.success(), "nft refused its rules");
     Ok(())
 }
