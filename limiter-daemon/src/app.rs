@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -79,6 +77,8 @@ struct Daemon {
 
 /// How often the kernel half is looked after.
 const TICK: Duration = Duration::from_secs(1);
+/// How often the samples of dropped packets are looked at.
+const SAMPLING: Duration = Duration::from_millis(50);
 
 async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
@@ -276,16 +276,14 @@ fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts the samples of dropped packets as they come.
-async fn sample(events: Events, offenders: Arc<Mutex<Offenders>>) -> anyhow::Result<()> {
-    let mut events = AsyncFd::register_with_interest(events, Interest::READABLE)?;
+/// Counts the samples of dropped packets. The ring holds far more than come between two looks.
+async fn sample(mut events: Events, offenders: Arc<Mutex<Offenders>>) -> anyhow::Result<()> {
+    let mut look = tokio::time::interval(SAMPLING);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut ready = events.readable_mut().await?;
-        {
-            let mut offenders = offenders.lock().unwrap_or_else(PoisonError::into_inner);
-            ready.get_inner_mut().drain(|event| offenders.record(event));
-        }
-        ready.clear_ready();
+        look.tick().await;
+        let mut offenders = offenders.lock().unwrap_or_else(PoisonError::into_inner);
+        events.drain(|event| offenders.record(event));
     }
 }
 
