@@ -57,7 +57,9 @@ impl Limit {
     ///
     /// A fill cannot add more than the bucket holds, so `tokens_per_fill` counts as `max_tokens`
     /// where it is larger (as in Envoy's `token_bucket`). Rounding is against the source, by less
-    /// than 1 ns for each time that tokens are taken: never more than the stated rate and burst.
+    /// than 1 ns for each time that tokens are taken: never more than the stated rate and burst. (A
+    /// bucket that takes no whole number of nanoseconds to fill counts as one that takes the next:
+    /// what the fraction is worth, nothing for limits of up to 10^9 a second, comes on top once.)
     ///
     /// # Errors
     /// [`LimitError`] for any zero and for what a `u64` of nanoseconds cannot express.
@@ -97,7 +99,7 @@ impl Limit {
         let (interval, full) = (low_half(interval), low_half(full));
         Ok(Self {
             interval,
-            tolerance: full >> shift,
+            tolerance: ceil_shift(full, shift),
             capacity: max_tokens,
             shift,
         })
@@ -111,8 +113,7 @@ impl Limit {
             return u64::MAX;
         }
         // No overflow: `capacity × interval` is at most `MAX_TOLERANCE`.
-        let exact = tokens.wrapping_mul(self.interval);
-        exact.wrapping_add((1 << (self.shift & 63)) - 1) >> (self.shift & 63)
+        ceil_shift(tokens.wrapping_mul(self.interval), self.shift & 63)
     }
 
     /// Whole tokens left at `now` in a bucket whose state is `tat`.
@@ -120,10 +121,17 @@ impl Limit {
     pub const fn remaining(&self, tat: u64, now: u64) -> u64 {
         let free = self.tolerance.saturating_sub(tat.saturating_sub(now));
         match (free << self.shift).checked_div(self.interval) {
-            Some(tokens) => tokens,
+            Some(tokens) if tokens < self.capacity => tokens,
+            Some(_) => self.capacity,
             None => 0,
         }
     }
+}
+
+/// `number / 2^shift`, rounded up.
+#[inline(always)]
+const fn ceil_shift(number: u64, shift: u64) -> u64 {
+    number.wrapping_add((1 << shift) - 1) >> shift
 }
 
 /// The low 64 bits of a number that is known to fit in them.

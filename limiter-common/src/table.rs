@@ -12,7 +12,7 @@
 //!
 //! A source that comes from the sketch to the table brings its debt with it.
 
-use crate::bucket::{Cell, Decision, Step, step, take};
+use crate::bucket::{Cell, Decision, Step, conforms, step, take};
 
 /// Slots of a set: 64 bytes.
 pub const SLOTS: usize = 4;
@@ -67,6 +67,90 @@ pub enum Claim<S> {
     Full,
     /// Another CPU is changing the set: whether `key` has a place is not to be known now.
     Lost,
+}
+
+/// Tokens asked of the bucket of one source under one limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Of the bucket; as [`storable`] makes it.
+    pub key: u64,
+    pub now: u64,
+    pub cost: u64,
+    pub tolerance: u64,
+}
+
+/// Where a source's bucket was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// In the table.
+    Known,
+    /// It had none and got a place; `evicted`: which was another source's.
+    Placed { evicted: bool },
+    /// It has none, and no place is free: in the sketch.
+    Sketched,
+    /// Other CPUs were changing the set; nothing is decided.
+    Lost,
+}
+
+/// Whether the source's bucket would give the tokens; takes none.
+///
+/// A source without a place is asked for in the sketch: that is where its debt is, and what it would
+/// bring to a place. `None`: there is no sketch.
+#[inline(always)]
+pub fn ask_source<S: Slots, C: Cell>(
+    slots: &S,
+    sketch: impl FnOnce() -> Option<[C; 2]>,
+    request: &Request,
+) -> Option<bool> {
+    let &Request {
+        key,
+        now,
+        cost,
+        tolerance,
+    } = request;
+    match find(slots, key) {
+        Some(slot) => Some(conforms(slot.tat(), now, cost, tolerance)),
+        None => sketch().map(|cells| conforms_in_sketch(&cells, now, cost, tolerance)),
+    }
+}
+
+/// Takes the tokens from the source's bucket, wherever it is.
+///
+/// While CPUs race for a source's first place, those of them that were before it in the sketch (the
+/// set was full for them) may admit a packet each that the place does not know of.
+#[inline(always)]
+pub fn take_source<S: Slots, C: Cell>(
+    slots: &S,
+    sketch: impl FnOnce() -> Option<[C; 2]>,
+    request: &Request,
+    keep: u64,
+    tries: u32,
+) -> (Decision, Sight) {
+    let &Request {
+        key,
+        now,
+        cost,
+        tolerance,
+    } = request;
+    if let Some(slot) = find(slots, key) {
+        let decision = take_in(&slot, key, now, cost, tolerance, tries);
+        return (decision, Sight::Known);
+    }
+    let Some(cells) = sketch() else {
+        return (Decision::Contended, Sight::Lost);
+    };
+    let debt = sketch_tat(&cells, now, tolerance);
+    match claim(slots, key, now, keep, debt) {
+        Claim::Placed { slot, evicted } => {
+            let decision = take_in(&slot, key, now, cost, tolerance, tries);
+            (decision, Sight::Placed { evicted })
+        }
+        Claim::Full => {
+            let decision = take_in_sketch(&cells, now, cost, tolerance, tries);
+            (decision, Sight::Sketched)
+        }
+        Claim::Lost => (Decision::Contended, Sight::Lost),
+    }
 }
 
 /// Gives `key` a place that is free, or whose bucket has been full for `keep` nanoseconds, with a
@@ -262,3 +346,6 @@ fn charge<C: Cell>(cell: &C, now: u64, cost: u64, tolerance: u64, tries: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,13 @@
 //! Which policy a packet is under, and what the policy says of its source.
 
 use aya_ebpf::maps::lpm_trie::Key;
-use limiter_common::key::{CIDR_LOOKUP_BITS, cidr_set, port_index};
+use limiter_common::event::OTHER_PROTOCOL;
+use limiter_common::key::{CIDR_LOOKUP_BITS, PORT_ENTRIES, cidr_set};
 use limiter_common::policy::{FLAG_CIDRS, MAX_POLICIES};
 use limiter_common::{Address, CidrAction, CidrKey, Config, Policy};
 
 use crate::maps::{CIDRS, INTERFACES, POLICIES, PORTS, SENTENCES};
-use crate::parse::Segment;
+use crate::parse::Destination;
 
 /// Id under which packets are counted that no policy has a say in.
 pub(crate) const NO_POLICY: u32 = 0;
@@ -16,12 +17,17 @@ pub(crate) const NO_POLICY: u32 = 0;
 pub(crate) fn policy_of(
     config: &Config,
     generation: u32,
-    segment: &Segment,
-    ifindex: impl Fn() -> u32,
+    destination: Destination,
+    ifindex: u32,
 ) -> Option<&'static Policy> {
     let mut index = 0;
-    if let Some((protocol, port)) = segment.destination
-        && let Some(&policy) = PORTS.get(port_index(generation, protocol, port))
+    // As `key::port_index` has it: the raw destination is the index in one generation.
+    if destination.protocol != OTHER_PROTOCOL
+        && let Some(&policy) = PORTS.get(Config::index(
+            generation,
+            PORT_ENTRIES,
+            destination.to_raw(),
+        ))
     {
         index = policy;
     }
@@ -31,7 +37,7 @@ pub(crate) fn policy_of(
         }
         // SAFETY: map values stay readable for the whole run of the program, and one aligned word
         // is read whole.
-        index = unsafe { INTERFACES.get([ifindex(), generation & 1]).copied()? };
+        index = unsafe { INTERFACES.get([ifindex, generation & 1]).copied()? };
     }
     POLICIES.get(Config::index(generation, MAX_POLICIES, index))
 }

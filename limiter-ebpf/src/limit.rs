@@ -2,13 +2,12 @@
 
 use limiter_common::key::bucket_key;
 use limiter_common::policy::{MAX_CLASSES, MAX_LEVELS};
-use limiter_common::table::storable;
+use limiter_common::table::{Request, storable};
 use limiter_common::{Address, Class, Config, Level, Reason, Secret, Unit};
 
 use crate::clock;
 use crate::maps::{CLASSES, CONFIG};
-use crate::parse::Segment;
-use crate::sources::{self, Answer, Request};
+use crate::sources::{self, Answer};
 
 /// Units there are.
 const UNITS: u32 = 3;
@@ -24,17 +23,29 @@ pub(crate) struct Load {
 impl Load {
     /// As one number, with whether the packet is a connection attempt.
     #[inline(always)]
-    const fn to_raw(self, attempt: bool) -> u64 {
+    pub(crate) const fn to_raw(self, attempt: bool) -> u64 {
         (self.packets as u64) << 33 | (self.bytes as u64) << 1 | attempt as u64
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what `to_raw` has put together"
+    )]
+    pub(crate) const fn from_raw(raw: u64) -> (Self, bool) {
+        let load = Self {
+            packets: (raw >> 33) as u32,
+            bytes: (raw >> 1) as u32,
+        };
+        (load, raw & 1 != 0)
     }
 }
 
 /// Charges the packet to its source under the class with this index in [`CLASSES`]: the reason, and
-/// the level that gave it.
+/// the level that gave it. `load` is from [`Load::to_raw`].
 #[inline(always)]
-pub(crate) fn apply(class: u32, segment: &Segment, load: Load, coarse: u64) -> (Reason, u32) {
-    let Address { high, low } = segment.source;
-    let outcome = limit_apply(high, low, class, load.to_raw(segment.attempt), coarse);
+pub(crate) fn apply(class: u32, source: Address, load: u64, coarse: u64) -> (Reason, u32) {
+    let outcome = limit_apply(source.high, source.low, class, load, coarse);
     let reason = match outcome & 7 {
         0 => Reason::Conforming,
         1 => Reason::OverConnections,

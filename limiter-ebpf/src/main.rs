@@ -59,9 +59,9 @@ pub(crate) fn bare_drop(_ctx: XdpContext) -> u32 {
 /// Judges and counts a packet.
 #[inline(always)]
 fn drops(packet: &impl Packet) -> bool {
-    let verdict = judge::judge(packet);
-    stats::count(verdict);
-    verdict.drops()
+    let outcome = judge::judge(packet);
+    stats::count(outcome.counter);
+    outcome.drops
 }
 
 /// The kernel gives some helpers to GPL-compatible programs only.

@@ -17,6 +17,7 @@ mod ip;
 mod link;
 mod transport;
 
+use limiter_common::event::OTHER_PROTOCOL;
 use limiter_common::{Address, Protocol, Reason};
 
 pub(crate) use self::frame::Frame;
@@ -24,11 +25,52 @@ pub(crate) use self::frame::Frame;
 /// An IP packet on its way in.
 pub(crate) struct Segment {
     pub(crate) source: Address,
-    /// What its policy is looked up by; `None`: a protocol without ports.
-    pub(crate) destination: Option<(Protocol, u16)>,
+    pub(crate) destination: Destination,
     /// Asks for a new TCP connection: SYN set and ACK not, whatever other flags say (SYN+FIN and
     /// SYN+RST are attempts, too). Retransmissions count.
     pub(crate) attempt: bool,
+}
+
+/// What a packet's policy is looked up by.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination {
+    /// [`Protocol`] as its number, or [`OTHER_PROTOCOL`].
+    pub(crate) protocol: u8,
+    /// 0 where there are none.
+    pub(crate) port: u16,
+}
+
+impl Destination {
+    /// That of a protocol without ports that anybody could look up.
+    pub(crate) const OTHER: Self = Self {
+        protocol: OTHER_PROTOCOL,
+        port: 0,
+    };
+
+    #[inline(always)]
+    const fn new(protocol: Protocol, port: u16) -> Self {
+        Self {
+            protocol: protocol as u8,
+            port,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn to_raw(self) -> u32 {
+        (self.protocol as u32) << 16 | self.port as u32
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what `to_raw` has put together"
+    )]
+    pub(crate) const fn from_raw(raw: u32) -> Self {
+        Self {
+            protocol: (raw >> 16) as u8,
+            port: raw as u16,
+        }
+    }
 }
 
 /// The segment in the frame, or why there is none to limit.

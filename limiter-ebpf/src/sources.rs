@@ -4,10 +4,9 @@
 use core::ptr::NonNull;
 
 use limiter_common::Config;
-use limiter_common::bucket::{Decision, KERNEL_TRIES, conforms};
+use limiter_common::bucket::{Decision, KERNEL_TRIES};
 use limiter_common::table::{
-    self, Claim, SLOTS, Slot, Slots, cell_indices, claim, conforms_in_sketch, find, sketch_tat,
-    take_in, take_in_sketch,
+    self, Request, SLOTS, Sight, Slot, Slots, ask_source, cell_indices, take_source,
 };
 
 use crate::atomic::Word;
@@ -18,15 +17,6 @@ use crate::stats::{Pressure, press};
 const ADMITTED: u64 = 0;
 const DENIED: u64 = 1;
 const CONTENDED: u64 = 2;
-
-/// Tokens asked of one bucket.
-pub(crate) struct Request {
-    /// Of the bucket.
-    pub(crate) key: u64,
-    pub(crate) now: u64,
-    pub(crate) cost: u64,
-    pub(crate) tolerance: u64,
-}
 
 /// What became of a request; without the numbers, which nobody here asks for.
 #[derive(Clone, Copy)]
@@ -76,36 +66,51 @@ pub(crate) fn take(request: &Request) -> Answer {
 // it. With up to 18 calls a packet, it would not come to an end otherwise.
 
 /// See [`ask`].
-///
-/// A source without a place is asked for in the sketch: that is where its debt is, and what it would
-/// bring to a place.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sources_ask(key: u64, now: u64, cost: u64, tolerance: u64) -> u64 {
-    let Some(config) = CONFIG.get(0) else {
+    let request = Request {
+        key,
+        now,
+        cost,
+        tolerance,
+    };
+    let Some((config, set)) = table_of(key) else {
         return CONTENDED;
     };
-    let Some(set) = Set::of(config, key) else {
-        return CONTENDED;
-    };
-    let conforms = match find(&set, key) {
-        Some(place) => conforms(place.tat(), now, cost, tolerance),
-        None => match cells_of(config, key) {
-            Some(cells) => conforms_in_sketch(&cells, now, cost, tolerance),
-            None => return CONTENDED,
-        },
-    };
-    if conforms { ADMITTED } else { DENIED }
+    match ask_source(&set, || cells_of(config, key), &request) {
+        Some(true) => ADMITTED,
+        Some(false) => DENIED,
+        None => CONTENDED,
+    }
 }
 
 /// See [`take`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn sources_take(key: u64, now: u64, cost: u64, tolerance: u64) -> u64 {
-    let decision = match CONFIG.get(0) {
-        Some(config) => decide(config, key, now, cost, tolerance),
-        None => Decision::Contended,
+    let request = Request {
+        key,
+        now,
+        cost,
+        tolerance,
     };
+    let Some((config, set)) = table_of(key) else {
+        return CONTENDED;
+    };
+    let cells = || cells_of(config, key);
+    let (decision, sight) = take_source(&set, cells, &request, config.keep, KERNEL_TRIES);
+    match sight {
+        Sight::Known => {}
+        Sight::Placed { evicted } => {
+            press(Pressure::Placed);
+            if evicted {
+                press(Pressure::Evicted);
+            }
+        }
+        Sight::Sketched => press(Pressure::Sketched),
+        Sight::Lost => press(Pressure::Lost),
+    }
     match decision {
         Decision::Admitted { .. } => ADMITTED,
         Decision::Denied { .. } => DENIED,
@@ -113,35 +118,11 @@ extern "C" fn sources_take(key: u64, now: u64, cost: u64, tolerance: u64) -> u64
     }
 }
 
+/// The settings, and the set of `key`.
 #[inline(always)]
-fn decide(config: &Config, key: u64, now: u64, cost: u64, tolerance: u64) -> Decision {
-    let Some(set) = Set::of(config, key) else {
-        return Decision::Contended;
-    };
-    if let Some(place) = find(&set, key) {
-        return take_in(&place, key, now, cost, tolerance, KERNEL_TRIES);
-    }
-    let Some(cells) = cells_of(config, key) else {
-        return Decision::Contended;
-    };
-    let debt = sketch_tat(&cells, now, tolerance);
-    match claim(&set, key, now, config.keep, debt) {
-        Claim::Placed { slot, evicted } => {
-            press(Pressure::Placed);
-            if evicted {
-                press(Pressure::Evicted);
-            }
-            take_in(&slot, key, now, cost, tolerance, KERNEL_TRIES)
-        }
-        Claim::Full => {
-            press(Pressure::Sketched);
-            take_in_sketch(&cells, now, cost, tolerance, KERNEL_TRIES)
-        }
-        Claim::Lost => {
-            press(Pressure::Lost);
-            Decision::Contended
-        }
-    }
+fn table_of(key: u64) -> Option<(&'static Config, Set)> {
+    let config = CONFIG.get(0)?;
+    Some((config, Set::of(config, key)?))
 }
 
 /// A set of the table.

@@ -1,7 +1,5 @@
 //! The counters.
 
-use limiter_common::Verdict;
-
 use crate::maps::{COUNTERS, PRESSURE};
 
 /// What [`PRESSURE`] counts of the table of sources.
@@ -18,10 +16,10 @@ pub(crate) enum Pressure {
     Lost = 3,
 }
 
-/// Counts one packet under its verdict, on this CPU.
+/// Counts one packet under this counter of its verdict, on this CPU.
 #[inline(always)]
-pub(crate) fn count(verdict: Verdict) {
-    increment(COUNTERS.get_ptr_mut(verdict.counter()));
+pub(crate) fn count(counter: u32) {
+    increment(COUNTERS.get_ptr_mut(counter));
 }
 
 /// Counts one event of the table of sources, on this CPU.

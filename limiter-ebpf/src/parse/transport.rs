@@ -4,7 +4,7 @@ use limiter_common::{Protocol, Reason};
 
 use super::frame::Frame;
 use super::ip::Packet;
-use super::{Segment, icmp};
+use super::{Destination, Segment, icmp};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -20,22 +20,22 @@ pub(crate) fn segment(frame: &Frame, packet: Packet) -> Result<Segment, Reason> 
     let (destination, attempt) = match packet.protocol {
         TCP => {
             let (port, attempt) = tcp(frame, &packet)?;
-            (Some((Protocol::Tcp, port)), attempt)
+            (Destination::new(Protocol::Tcp, port), attempt)
         }
         UDP => {
             let header: &[u8; 8] = frame.read(packet.payload)?;
             let port = u16::from_be_bytes([header[2], header[3]]);
-            (Some((Protocol::Udp, port)), false)
+            (Destination::new(Protocol::Udp, port), false)
         }
         icmp::V4 if packet.source.is_v4() => {
             icmp::limitable_v4(frame, packet.payload)?;
-            (Some((Protocol::Icmp, 0)), false)
+            (Destination::new(Protocol::Icmp, 0), false)
         }
         icmp::V6 if !packet.source.is_v4() => {
             icmp::limitable_v6(frame, packet.payload)?;
-            (Some((Protocol::Icmp, 0)), false)
+            (Destination::new(Protocol::Icmp, 0), false)
         }
-        _ => (None, false),
+        _ => (Destination::OTHER, false),
     };
     Ok(Segment {
         source: packet.source,

@@ -2,8 +2,8 @@
 
 use super::Plain;
 use crate::bucket::{
-    Cell as _, Decision, KERNEL_TRIES, Limit, LimitError, MAX_TOLERANCE, Step, conforms, give_back,
-    step, take,
+    COARSE_INTERVAL, Cell as _, Decision, FINE_SHIFT, KERNEL_TRIES, Limit, LimitError,
+    MAX_TOLERANCE, Step, conforms, give_back, step, take,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -40,8 +40,8 @@ fn zeros_and_what_cannot_be_expressed_are_errors() {
         ((0, 1, 1), LimitError::NoTokens),
         ((1, 0, 1), LimitError::NoFill),
         ((1, 1, 0), LimitError::NoInterval),
-        ((3, 3, 2), LimitError::TooFast),
-        ((u64::MAX, u64::MAX, u64::MAX - 1), LimitError::TooFast),
+        (((1 << 20) + 1, (1 << 20) + 1, 1), LimitError::TooFast),
+        ((u64::MAX, u64::MAX, u64::MAX - 1), LimitError::TooSlow),
         ((2, 1, u64::MAX), LimitError::TooSlow),
         ((1, 1, MAX_TOLERANCE + 1), LimitError::TooSlow),
         ((u64::MAX, 1, 2), LimitError::TooSlow),
@@ -57,10 +57,45 @@ fn zeros_and_what_cannot_be_expressed_are_errors() {
 
 #[test]
 fn the_fastest_and_the_slowest_limits() {
-    let fastest = Limit::new(MAX_TOLERANCE, SECOND, SECOND).unwrap();
-    assert_eq!((fastest.interval, fastest.capacity), (1, MAX_TOLERANCE));
+    let fastest = Limit::new(MAX_TOLERANCE, 1 << 20, 1).unwrap();
+    assert_eq!((fastest.interval, fastest.shift), (1, FINE_SHIFT));
+    assert_eq!(fastest.capacity, MAX_TOLERANCE);
+    assert_eq!(fastest.tolerance, MAX_TOLERANCE >> FINE_SHIFT);
+    assert_eq!(fastest.cost(MAX_TOLERANCE), fastest.tolerance);
     let slowest = Limit::new(1, 1, MAX_TOLERANCE).unwrap();
     assert_eq!((slowest.interval, slowest.capacity), (MAX_TOLERANCE, 1));
+}
+
+#[test]
+fn short_intervals_keep_their_fraction() {
+    // 3 bytes every 2 ns: 12 Gbit/s.
+    let limit = Limit::new(3_000, 3, 2).unwrap();
+    assert_eq!((limit.shift, limit.capacity), (FINE_SHIFT, 3_000));
+    assert_eq!((limit.cost(1), limit.cost(3_000)), (1, limit.tolerance));
+    assert!((2_000..=2_001).contains(&limit.tolerance));
+    // The last whole nanosecond, and the first that has none to keep.
+    let fine = Limit::new(1, 1, COARSE_INTERVAL - 1).unwrap();
+    let coarse = Limit::new(1, 1, COARSE_INTERVAL).unwrap();
+    assert_eq!(
+        (fine.shift, fine.cost(1)),
+        (FINE_SHIFT, COARSE_INTERVAL - 1)
+    );
+    assert_eq!((coarse.shift, coarse.cost(1)), (0, COARSE_INTERVAL));
+}
+
+#[test]
+fn a_bucket_can_be_emptied_at_once_and_says_so() {
+    for (tokens, fill, every) in [
+        (3_000_000, 3_000_000, SECOND),
+        (7, 7, 5),
+        (100, 100, MINUTE),
+    ] {
+        let limit = Limit::new(tokens, fill, every).unwrap();
+        let bucket = Plain::full();
+        assert_eq!(limit.remaining(0, SECOND), tokens);
+        assert!(admits(&bucket, &limit, SECOND, tokens));
+        assert_eq!(limit.remaining(bucket.load(), SECOND), 0);
+    }
 }
 
 #[test]

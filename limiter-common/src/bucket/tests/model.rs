@@ -1,14 +1,15 @@
 //! Any sequence of requests, against models in `u128` that have no rounding and no overflow.
 //!
 //! Two of them hold the bucket from both sides. Where the emission interval `fill_interval /
-//! tokens_per_fill` is not a whole number of nanoseconds, the bucket rounds it up: so the exact
-//! rational rate is the bound from above, and the rounded one is what it must reach.
+//! tokens_per_fill` is not a whole number of nanoseconds (or of 2^-20 ns, if it is short), the bucket
+//! rounds it up, and each taking to a whole nanosecond: so the exact rational rate is the bound from
+//! above, and the rounded one is what it must reach.
 
 use proptest::prelude::*;
 use std::vec::Vec;
 
 use super::Plain;
-use crate::bucket::{Decision, Limit, Step, step, take};
+use crate::bucket::{COARSE_INTERVAL, Decision, FINE_SHIFT, Limit, Step, step, take};
 
 extern crate std;
 
@@ -33,22 +34,20 @@ impl Policy {
     }
 }
 
-/// The textbook's token bucket, in units that make every amount whole: a token is `unit`, and
-/// `rate` units come back each nanosecond.
+/// The textbook's token bucket, in nanoseconds: one comes back each nanosecond. What tokens are worth
+/// is worked out anew, in wide integers; `exactly_rounded` says how near that is to the policy.
 struct Model {
-    unit: u128,
-    rate: u128,
+    limit: Limit,
     capacity: u128,
     level: u128,
     last: u64,
 }
 
 impl Model {
-    fn new(tokens: u64, fill: u64, every: u64) -> Self {
-        let capacity = u128::from(tokens) * u128::from(every);
+    fn new(limit: Limit) -> Self {
+        let capacity = worth(limit, limit.capacity);
         Self {
-            unit: u128::from(every),
-            rate: u128::from(fill),
+            limit,
             capacity,
             level: capacity,
             last: 0,
@@ -59,14 +58,19 @@ impl Model {
         // Time does not run backwards for a bucket: a clock that does refills nothing.
         let elapsed = u128::from(request.now.saturating_sub(self.last));
         self.last = self.last.max(request.now);
-        self.level = (self.level + elapsed * self.rate).min(self.capacity);
-        let cost = u128::from(request.tokens) * self.unit;
-        let admitted = cost <= self.level;
+        self.level = (self.level + elapsed).min(self.capacity);
+        let cost = worth(self.limit, request.tokens);
+        let admitted = request.tokens <= self.limit.capacity && cost <= self.level;
         if admitted {
             self.level -= cost;
         }
         admitted
     }
+}
+
+/// Whole nanoseconds that cover `tokens`.
+fn worth(limit: Limit, tokens: u64) -> u128 {
+    (u128::from(tokens) * u128::from(limit.interval)).div_ceil(1 << limit.shift)
 }
 
 fn admits(bucket: &Plain, limit: &Limit, request: Request) -> bool {
@@ -103,7 +107,7 @@ const END: u64 = 1 << 63;
 /// Requests whose times are of the order that matters to `limit`: ties, single nanoseconds, an
 /// emission interval, a whole refill; and steps back.
 fn requests(limit: Limit, steps_back: bool) -> impl Strategy<Value = Vec<Request>> {
-    let interval = limit.interval;
+    let interval = limit.cost(1);
     let delta = prop_oneof![
         3 => Just(0),
         2 => 0..=3_u64,
@@ -138,11 +142,14 @@ fn with_requests(steps_back: bool) -> impl Strategy<Value = (Policy, Limit, Vec<
 }
 
 /// The most that the bucket may have admitted between two instants: what it holds, and what the
-/// exact rate refills in the meantime.
-fn bound(policy: Policy, elapsed: u128) -> u128 {
-    let fill = policy.tokens_per_fill.min(policy.max_tokens);
-    let refilled = elapsed * u128::from(fill) / u128::from(policy.fill_interval);
-    u128::from(policy.max_tokens) + refilled
+/// exact rate refills in the meantime. Where a full bucket is worth no whole number of nanoseconds, it
+/// counts as if it had been worth the next.
+fn bound(policy: Policy, limit: Limit, elapsed: u128) -> u128 {
+    let fill = u128::from(policy.tokens_per_fill.min(policy.max_tokens));
+    let full = u128::from(limit.capacity) * u128::from(limit.interval);
+    let whole = full.is_multiple_of(1 << limit.shift);
+    let elapsed = if whole { elapsed } else { elapsed + 1 };
+    u128::from(policy.max_tokens) + elapsed * fill / u128::from(policy.fill_interval)
 }
 
 proptest! {
@@ -151,12 +158,27 @@ proptest! {
     #[test]
     fn decides_as_the_model_with_the_rounded_interval((_, limit, requests) in with_requests(false)) {
         let bucket = Plain::full();
-        let mut model = Model::new(limit.capacity, 1, limit.interval);
+        let mut model = Model::new(limit);
         // A bucket that was never used is full at any time; the model's first refill is at 0.
         for request in requests {
             let expected = model.take(request);
             prop_assert_eq!(admits(&bucket, &limit, request), expected, "{:?}", request);
         }
+    }
+
+    #[test]
+    fn exactly_rounded((policy, limit) in valid(), tokens: u64) {
+        let fill = u128::from(policy.tokens_per_fill.min(policy.max_tokens));
+        let exact = u128::from(policy.fill_interval) << limit.shift;
+        let interval = u128::from(limit.interval);
+        prop_assert!(interval * fill >= exact && interval * fill - exact < fill);
+        prop_assert!(limit.shift == FINE_SHIFT || limit.interval >= COARSE_INTERVAL);
+        prop_assert_eq!(limit.capacity, policy.max_tokens);
+        let tokens = tokens % limit.capacity + 1;
+        for tokens in [tokens, limit.capacity] {
+            prop_assert_eq!(u128::from(limit.cost(tokens)), worth(limit, tokens));
+        }
+        prop_assert_eq!(limit.cost(limit.capacity), limit.tolerance);
     }
 
     #[test]
@@ -195,7 +217,7 @@ proptest! {
             let mut sum = 0_u128;
             for &(end, tokens) in &admitted[first..] {
                 sum += u128::from(tokens);
-                prop_assert!(sum <= bound(policy, end - start), "{} in {} ns", sum, end - start);
+                prop_assert!(sum <= bound(policy, limit, end - start), "{} in {} ns", sum, end - start);
             }
         }
     }
@@ -213,12 +235,12 @@ proptest! {
         let denied = !admits(&bucket, &after, one);
         if denied {
             // Once denied, nobody waits longer than for the new limit's first token.
-            let later = Request { now: now + after.interval, tokens: 1 };
+            let later = Request { now: now + after.cost(1), tokens: 1 };
             prop_assert!(admits(&bucket, &after, later));
         }
-        let later = now + after.interval;
+        let later = now + after.cost(1);
         let admitted = (0..repeats).filter(|_| admits(&bucket, &after, Request { now: later, tokens: 1 }));
-        prop_assert!(admitted.count() as u128 <= bound(policy, after.interval.into()));
+        prop_assert!(admitted.count() as u128 <= bound(policy, after, after.cost(1).into()));
     }
 
     #[test]
