@@ -139,12 +139,7 @@ impl Trial {
     /// # Errors
     /// As [`Kernel::apply`](super::Kernel::apply).
     pub fn apply(&mut self, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
-        let State {
-            tables,
-            generations,
-            ..
-        } = &mut self.state;
-        generations.apply(tables, policies)
+        Reloader(&mut self.state).apply(policies)
     }
 
     /// Sets the time, in nanoseconds.
@@ -207,10 +202,7 @@ impl Trial {
     /// # Errors
     /// If the kernel refuses the run; it does for frames of fewer than 14 bytes.
     pub fn run(&self, program: Program, packet: &[u8], repeat: u32) -> Result<Outcome, L4Error> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(packet);
-        options.repeat = repeat;
-        self.test_run(program, options)
+        Runner(&self.ebpf).run(program, packet, repeat)
     }
 
     /// Gives the traffic control program `packet` as a super-packet of so many segments that were
@@ -233,7 +225,7 @@ impl Trial {
         let mut options = TestRunOptions::new();
         options.data_in = Some(packet);
         options.ctx_in = Some(&context);
-        self.test_run(Program::LimiterTc, options)
+        Runner(&self.ebpf).test_run(Program::LimiterTc, options)
     }
 
     /// Gives an XDP program `packet` as a driver would, `repeat` times in batches: frames from a pool
@@ -253,22 +245,14 @@ impl Trial {
         options.data_in = Some(packet);
         options.repeat = repeat;
         options.attrs = TestRunAttrs::new().xdp_live_frames(batch);
-        self.test_run(program, options).map(|_outcome| ())
+        Runner(&self.ebpf)
+            .test_run(program, options)
+            .map(|_outcome| ())
     }
 
-    fn test_run(&self, program: Program, options: TestRunOptions<'_>) -> Result<Outcome, L4Error> {
-        let name = match program {
-            Program::Limiter => load::LIMITER,
-            Program::LimiterTc => load::LIMITER_TC,
-            Program::BareDrop => load::BARE_DROP,
-            Program::BenchPass => load::BENCH_PASS,
-        };
-        let (result, actions) = match self.ebpf.program(name) {
-            Some(aya::programs::Program::Xdp(xdp)) => (xdp.test_run(options), XDP),
-            Some(aya::programs::Program::SchedClassifier(tc)) => (tc.test_run(options), TC),
-            _ => return Err(L4Error::Load(format!("the object has no program {name}"))),
-        };
-        outcome(result, actions)
+    /// The trial in two, so that one thread can give it packets while another puts policies in force.
+    pub const fn split(&mut self) -> (Runner<'_>, Reloader<'_>) {
+        (Runner(&self.ebpf), Reloader(&mut self.state))
     }
 
     /// All counters.
@@ -325,6 +309,58 @@ impl Trial {
     /// If the map cannot be read.
     pub fn samples_lost(&self) -> Result<u64, L4Error> {
         self.state.tables.lost()
+    }
+}
+
+/// Gives packets to the programs of a [`Trial`].
+#[derive(Clone, Copy)]
+pub struct Runner<'a>(&'a Ebpf);
+
+impl fmt::Debug for Runner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").finish_non_exhaustive()
+    }
+}
+
+impl Runner<'_> {
+    /// As [`Trial::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run(self, program: Program, packet: &[u8], repeat: u32) -> Result<Outcome, L4Error> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(packet);
+        options.repeat = repeat;
+        self.test_run(program, options)
+    }
+
+    fn test_run(self, program: Program, options: TestRunOptions<'_>) -> Result<Outcome, L4Error> {
+        let name = match program {
+            Program::Limiter => load::LIMITER,
+            Program::LimiterTc => load::LIMITER_TC,
+            Program::BareDrop => load::BARE_DROP,
+            Program::BenchPass => load::BENCH_PASS,
+        };
+        let (result, actions) = match self.0.program(name) {
+            Some(aya::programs::Program::Xdp(xdp)) => (xdp.test_run(options), XDP),
+            Some(aya::programs::Program::SchedClassifier(tc)) => (tc.test_run(options), TC),
+            _ => return Err(L4Error::Load(format!("the object has no program {name}"))),
+        };
+        outcome(result, actions)
+    }
+}
+
+/// Puts policies in force in a [`Trial`].
+#[derive(Debug)]
+pub struct Reloader<'a>(&'a mut State);
+
+impl Reloader<'_> {
+    /// As [`Trial::apply`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply(&mut self, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
+        self.0.generations.apply(&mut self.0.tables, policies)
     }
 }
 

@@ -9,14 +9,14 @@ use limiter_daemon::policy::plan::{AttachMode, DaemonConfig, Interface, NetworkP
 use crate::netns::{INTERFACE, Net};
 use crate::support::{HOUR, PORT, limit, policy};
 
-fn interface(name: &str, mode: AttachMode) -> Interface {
+pub(crate) fn interface(name: &str, mode: AttachMode) -> Interface {
     Interface {
         name: name.to_owned(),
         mode,
     }
 }
 
-fn config(net: &Net, interfaces: Vec<Interface>) -> DaemonConfig {
+pub(crate) fn config(net: &Net, interfaces: Vec<Interface>) -> DaemonConfig {
     DaemonConfig {
         interfaces,
         pin_path: net.pins().to_owned(),
@@ -24,24 +24,28 @@ fn config(net: &Net, interfaces: Vec<Interface>) -> DaemonConfig {
     }
 }
 
-fn on_veth(net: &Net) -> DaemonConfig {
+pub(crate) fn on_veth(net: &Net) -> DaemonConfig {
     config(net, vec![interface(INTERFACE, AttachMode::Auto)])
 }
 
 /// Room for so many connection attempts, and none to come back while a test runs.
-fn attempts(tokens: u64) -> Vec<NetworkPolicy> {
+pub(crate) fn attempts(tokens: u64) -> Vec<NetworkPolicy> {
     vec![policy(Some(limit(tokens, 1, HOUR)), None)]
 }
 
-fn start(net: &Net, config: &DaemonConfig, policies: &[NetworkPolicy]) -> Result<Kernel, L4Error> {
+pub(crate) fn start(
+    net: &Net,
+    config: &DaemonConfig,
+    policies: &[NetworkPolicy],
+) -> Result<Kernel, L4Error> {
     net.at_gateway(|| Kernel::start(config, policies))
 }
 
-fn stop(net: &Net, mut kernel: Kernel, on_exit: OnExit) {
+pub(crate) fn stop(net: &Net, mut kernel: Kernel, on_exit: OnExit) {
     net.at_gateway(|| kernel.stop(on_exit)).unwrap();
 }
 
-fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
+pub(crate) fn packets(kernel: &Kernel, wanted: Reason) -> u64 {
     let counters = kernel.counters().unwrap();
     counters
         .iter()

@@ -1,7 +1,7 @@
 //! The kernel half, in the kernel: run as root.
 //!
-//! `fixtures`, `limits` and `contention` give the program made-up packets (`BPF_PROG_TEST_RUN`) and
-//! need no interface; `life` attaches it to veth pairs in network namespaces of its own.
+//! `life` and `hooks` attach the program to veth pairs in network namespaces of their own; the others
+//! give it made-up packets (`BPF_PROG_TEST_RUN`) and need no interface.
 
 #![expect(
     clippy::panic,
@@ -11,8 +11,13 @@
 
 mod contention;
 mod fixtures;
+mod hooks;
 mod life;
 mod limits;
 mod netns;
 mod packet;
+mod policies;
+mod sentences;
+mod sources;
 mod support;
+mod swap;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, process, thread};
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The gateway's interface.
@@ -87,6 +88,31 @@ impl Net {
     /// Whether an XDP program is on the gateway's interface of this name.
     pub(crate) fn has_xdp(&self, interface: &str) -> bool {
         ip(&["-n", &self.gateway, "-details", "link", "show", interface]).contains("prog/xdp")
+    }
+
+    /// Whether a program is on the tcx hook of the gateway's interface.
+    pub(crate) fn has_tcx(&self, interface: &str) -> bool {
+        self.at_gateway(|| {
+            let attached = SchedClassifier::query_tcx(interface, TcAttachType::Ingress);
+            attached.is_ok_and(|(_, programs)| !programs.is_empty())
+        })
+    }
+
+    /// Whether there is a filter under clsact on the gateway's interface.
+    pub(crate) fn has_filter(&self, interface: &str) -> bool {
+        let output = Command::new("tc")
+            .args([
+                "-n",
+                &self.gateway,
+                "filter",
+                "show",
+                "dev",
+                interface,
+                "ingress",
+            ])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("limiter_tc")
     }
 
     /// Runs `work` in the gateway's namespace.

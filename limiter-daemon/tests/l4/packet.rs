@@ -7,6 +7,8 @@ pub(crate) const RST: u8 = 0x04;
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMP_V6: u8 = 58;
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -148,4 +150,30 @@ pub(crate) fn udp(port: u16) -> Vec<u8> {
     datagram.extend(port.to_be_bytes());
     datagram.extend([0, 12, 0, 0, 1, 2, 3, 4]);
     datagram
+}
+
+/// A UDP datagram from IPv4 source `source`.
+pub(crate) fn udp_v4(source: [u8; 4], port: u16) -> Vec<u8> {
+    V4 {
+        source,
+        protocol: UDP,
+        ..V4::default()
+    }
+    .frame(&udp(port))
+}
+
+/// An ICMP message of this type from IPv4 source `source`.
+pub(crate) fn icmp_v4(source: [u8; 4], kind: u8, code: u8) -> Vec<u8> {
+    V4 {
+        source,
+        protocol: ICMP,
+        ..V4::default()
+    }
+    .frame(&[kind, code, 0, 0, 0, 0, 0, 0])
+}
+
+/// An ICMPv6 message of this type.
+pub(crate) fn icmp_v6(kind: u8) -> Vec<u8> {
+    let packet = v6(1, 1, &[], ICMP_V6, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+    ethernet(&[], IPV6, &packet)
 }
