@@ -34,11 +34,14 @@ pub enum Reason {
     OverBytes = 12,
     /// Dropped: other CPUs kept changing the bucket; admitting uncounted would break the limit.
     Contended = 13,
+    /// Dropped: more IPv6 extension headers in a row than any sender needs (RFC 8504 section 5.3 lets hosts
+    /// refuse them): behind them a packet could hide from its policy.
+    HeaderChain = 14,
 }
 
 impl Reason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotIp,
         Self::Unparsable,
         Self::Fragment,
@@ -53,10 +56,11 @@ impl Reason {
         Self::OverPackets,
         Self::OverBytes,
         Self::Contended,
+        Self::HeaderChain,
     ];
 
     /// Number of reasons.
-    pub const COUNT: u32 = 14;
+    pub const COUNT: u32 = 15;
 
     /// Whether a packet with this reason is dropped.
     #[inline(always)]
@@ -83,6 +87,7 @@ impl Reason {
             Self::OverPackets => "over_packets",
             Self::OverBytes => "over_bytes",
             Self::Contended => "contended",
+            Self::HeaderChain => "header_chain",
         }
     }
 }

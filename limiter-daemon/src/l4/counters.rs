@@ -88,7 +88,8 @@ fn of_policy(
 
 /// Whether packets are counted so: under a policy, or under none.
 const fn occurs(under_policy: bool, reason: Reason) -> bool {
-    let needs_policy = reason as u32 >= Reason::DaemonLost as u32;
+    let needs_policy =
+        reason as u32 >= Reason::DaemonLost as u32 && !matches!(reason, Reason::HeaderChain);
     needs_policy == under_policy
 }
 

@@ -49,6 +49,12 @@ use self::sentences::Sentences;
 use self::sync::Generations;
 use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit};
 
+/// The compiled eBPF object, for tools that look at it or load it by other means.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    load::OBJECT
+}
+
 /// A running kernel half. Dropping it leaves everything in force; see [`Kernel::stop`].
 #[derive(Debug)]
 pub struct Kernel {

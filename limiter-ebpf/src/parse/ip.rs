@@ -11,7 +11,7 @@ use super::frame::Frame;
 #[unsafe(no_mangle)]
 static VARY_SOURCES: Global<u32> = Global::new(0);
 
-/// Extension headers in a row after which a packet counts as unparsable. Senders need no more than
+/// Extension headers in a row; packets with more are dropped. Senders need no more than
 /// five kinds, each once (RFC 8200 section 4.1).
 const MAX_EXTENSIONS: u32 = 8;
 
@@ -87,7 +87,7 @@ pub(crate) fn v6(frame: &Frame, network: usize) -> Result<Packet, Reason> {
     let mut extensions = 0;
     while is_extension(packet.protocol) {
         if extensions == MAX_EXTENSIONS {
-            return Err(Reason::Unparsable);
+            return Err(Reason::HeaderChain);
         }
         extensions += 1;
         skip_extension(frame, &mut packet)?;
