@@ -7,6 +7,8 @@ use super::*;
 const LIMIT: Limit = Limit {
     interval: 1_000,
     tolerance: 10_000,
+    capacity: 10,
+    shift: 0,
 };
 
 fn keyed(table: &BucketTable, n: u64) -> BucketKey {
