@@ -1,5 +1,6 @@
 //! The table and the sketch against plain buckets, one for each source, and under real threads.
 
+mod interleaved;
 mod model;
 mod sketch;
 mod threads;
