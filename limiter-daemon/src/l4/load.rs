@@ -9,7 +9,8 @@ use super::error::{L4Error, is_denied};
 use super::maps::{Pinned, Sizes};
 use super::pins::Pins;
 
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.o"));
 
 pub(super) const LIMITER: &str = "limiter_xdp";
 pub(super) const LIMITER_TC: &str = "limiter_tc";

@@ -4,73 +4,27 @@
 //!
 //! The pin path itself is the lock (`flock` on the directory): one daemon works in it at a time.
 
+mod bpffs;
+mod hook;
+
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use std::{io, thread};
 
 use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use limiter_common::ABI_VERSION;
-use rustix::fs::{FlockOperation, flock, statfs};
-use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
 use tracing::{info, warn};
 
+pub(super) use self::bpffs::is_mounted;
+use self::bpffs::{ensure_bpffs, is_bpffs, lock};
+pub(super) use self::hook::Hook;
 use super::error::{L4Error, chain};
 use super::maps::{Pinned, Sizes};
 use super::{attach, device};
-
-/// Where bpffs is mounted by convention, and mounted here if it is not.
-const BPFFS: &str = "/sys/fs/bpf";
-/// `BPF_FS_MAGIC`.
-const BPFFS_MAGIC: i64 = 0xcafe_4a11;
-
-/// Where on an interface a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
-    Xdp,
-    Tcx,
-    Clsact,
-}
-
-impl Hook {
-    const ALL: [Self; 3] = [Self::Xdp, Self::Tcx, Self::Clsact];
-
-    const fn prefix(self) -> &'static str {
-        match self {
-            Self::Xdp => "link-",
-            Self::Tcx => "tcx-",
-            Self::Clsact => "clsact-",
-        }
-    }
-
-    /// The hook and the interface that a pin of this name is for.
-    fn parse(path: &Path) -> Option<(Self, String)> {
-        let name = file_name(path)?;
-        Self::ALL.into_iter().find_map(|hook| {
-            let interface = name.strip_prefix(hook.prefix())?;
-            Some((hook, interface.replace(DOT, ".").replace(PERCENT, "%")))
-        })
-    }
-
-    /// The name of a pin. bpffs takes no dots, which names of VLAN interfaces have.
-    fn file(self, interface: &str) -> String {
-        let interface = interface.replace('%', PERCENT).replace('.', DOT);
-        format!("{}{interface}", self.prefix())
-    }
-}
-
-const PERCENT: &str = "%25";
-const DOT: &str = "%2e";
-
-/// A daemon on its way out, or a process that it was just starting, may hold the lock a little
-/// longer: half a second for that.
-const LOCK_TRIES: u32 = 50;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// The pin path, held.
 #[derive(Debug)]
@@ -258,67 +212,6 @@ pub(super) fn clear(root: &Path) -> Result<(), L4Error> {
         Err(L4Error::InUse { .. }) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// The directory, locked; `None` if it was removed before it could be locked.
-fn lock(root: &Path) -> Result<Option<File>, L4Error> {
-    let directory = match File::open(root) {
-        Ok(directory) => directory,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(root)(error)),
-    };
-    let mut tries = LOCK_TRIES;
-    while let Err(error) = flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        tries -= 1;
-        match error {
-            Errno::WOULDBLOCK if tries > 0 => thread::sleep(LOCK_PAUSE),
-            Errno::WOULDBLOCK => {
-                return Err(L4Error::InUse {
-                    path: root.to_owned(),
-                });
-            }
-            error => return Err(failed(root)(error.into())),
-        }
-    }
-    let locked = directory.metadata().map_err(failed(root))?;
-    let present = fs::metadata(root).is_ok_and(|now| now.ino() == locked.ino());
-    Ok(present.then_some(directory))
-}
-
-/// Whether bpffs is mounted at its place.
-pub(super) fn is_mounted() -> bool {
-    is_bpffs(Path::new(BPFFS)).unwrap_or(false)
-}
-
-/// Mounts bpffs at its place, if `root` is to be there and it is not mounted.
-fn ensure_bpffs(root: &Path) -> Result<(), L4Error> {
-    if is_bpffs(root)? {
-        return Ok(());
-    }
-    if !root.starts_with(BPFFS) {
-        return Err(L4Error::NotBpffs {
-            path: root.to_owned(),
-        });
-    }
-    info!("mounting the BPF file system at {BPFFS}");
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    match mount("bpf", BPFFS, "bpf", flags, Some(c"mode=0700")) {
-        Ok(()) => Ok(()),
-        Err(Errno::PERM | Errno::ACCESS) => Err(L4Error::NotPermitted {
-            action: "mount the BPF file system",
-        }),
-        Err(error) => Err(failed(Path::new(BPFFS))(error.into())),
-    }
-}
-
-/// Whether `path`, or the nearest directory above it that exists, is on bpffs.
-fn is_bpffs(path: &Path) -> Result<bool, L4Error> {
-    let existing = path
-        .ancestors()
-        .find(|path| path.exists())
-        .unwrap_or_else(|| Path::new("/"));
-    let info = statfs(existing).map_err(|error| failed(existing)(error.into()))?;
-    Ok(info.f_type == BPFFS_MAGIC)
 }
 
 fn create(directory: &Path) -> Result<(), L4Error> {

@@ -350,9 +350,9 @@ fn ipv6_protocols() {
             Reason::Untargeted,
         ),
         (
-            "ICMPv6 after options",
+            "multicast listener report after options",
             v6(&[(HOP_BY_HOP, vec![0; 6])], 58, &[143, 0, 0, 0, 0, 0, 0, 0]),
-            Reason::Untargeted,
+            Reason::Vital,
         ),
         ("UDP", v6(&[], UDP, &udp(PORT)), Reason::Untargeted),
         ("ESP", v6(&[], 50, &[0; 24]), Reason::Untargeted),

@@ -1,10 +1,13 @@
 //! Attaching, adopting, reloading and stopping, on veth pairs.
 
 use std::fs;
+use std::time::Duration;
 
 use limiter_common::Reason;
-use limiter_daemon::l4::{Kernel, L4Error, Mode};
-use limiter_daemon::policy::plan::{AttachMode, DaemonConfig, Interface, NetworkPolicy, OnExit};
+use limiter_daemon::l4::{Kernel, L4Error, Mode, clock};
+use limiter_daemon::policy::plan::{
+    AttachMode, DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit,
+};
 
 use crate::netns::{INTERFACE, Net};
 use crate::support::{HOUR, PORT, limit, policy};
@@ -252,5 +255,68 @@ fn what_another_version_left_is_replaced() {
     assert!(!kernel.attachments()[0].adopted);
     assert!(!net.pins().join("v999").exists());
     assert_eq!(net.attempts_seen(PORT, 2), 1);
+    stop(&net, kernel, OnExit::Detach);
+}
+
+#[test]
+fn a_restart_adopts_sentences() {
+    let net = Net::new();
+    let mut first = start(&net, &on_veth(&net), &attempts(100)).unwrap();
+    let client = "192.0.2.2/32".parse().unwrap();
+    first
+        .block(client, clock::now() + 3_600_000_000_000)
+        .unwrap();
+    assert_eq!(net.attempts_seen(PORT, 1), 0);
+    drop(first);
+    let mut second = start(&net, &on_veth(&net), &attempts(100)).unwrap();
+    assert_eq!(second.sentences()[0].net, client);
+    assert_eq!(net.attempts_seen(PORT, 1), 0);
+    assert_eq!(packets(&second, Reason::Sentenced), 2);
+    assert!(second.unblock(client).unwrap());
+    assert_eq!(net.attempts_seen(PORT, 1), 1);
+    stop(&net, second, OnExit::Detach);
+}
+
+/// The second daemon does not know what the first one wrote, and must find it out.
+#[test]
+fn a_restart_leaves_no_list_of_before_in_force() {
+    let net = Net::new();
+    let listed = |allow: &[&str], deny: &[&str]| {
+        let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect();
+        let mut policies = attempts(1);
+        policies[0].allow = nets(allow);
+        policies[0].deny = nets(deny);
+        policies
+    };
+    let mut first = start(&net, &on_veth(&net), &listed(&[], &["192.0.2.2/32"])).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 1), 0);
+    first.apply(&listed(&["192.0.2.2/32"], &[])).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 3), 3);
+    drop(first);
+    let mut second = start(&net, &on_veth(&net), &attempts(1)).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 2), 1);
+    second.apply(&attempts(2)).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 2), 1);
+    stop(&net, second, OnExit::Detach);
+}
+
+#[test]
+fn a_daemon_that_is_gone_lets_everything_pass_if_that_is_wanted() {
+    let net = Net::new();
+    let config = DaemonConfig {
+        on_daemon_lost: OnDaemonLost::Pass {
+            after: Duration::from_secs(1),
+        },
+        ..on_veth(&net)
+    };
+    let mut kernel = start(&net, &config, &attempts(1)).unwrap();
+    kernel.beat().unwrap();
+    assert_eq!(net.attempts_seen(PORT, 2), 1);
+    drop(kernel);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(net.attempts_seen(PORT, 2), 2);
+    let kernel = start(&net, &config, &attempts(1)).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 1), 0);
+    assert_eq!(packets(&kernel, Reason::DaemonLost), 2);
     stop(&net, kernel, OnExit::Detach);
 }

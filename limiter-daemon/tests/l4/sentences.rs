@@ -5,11 +5,12 @@ use limiter_daemon::l4::trial::Trial;
 use limiter_daemon::policy::plan::NetworkPolicy;
 
 use crate::packet::*;
-use crate::support::{HOUR, PORT, SECOND, START, limit, policy, reason, trial};
+use crate::support::{HOUR, MS, PORT, START, limit, policy, reason, trial};
 
 const ALICE: [u8; 4] = [192, 0, 2, 1];
 const BOB: [u8; 4] = [192, 0, 2, 2];
-const ONE: u64 = SECOND.as_nanos() as u64;
+/// A second.
+const ONE: u64 = 1000 * MS;
 
 fn plenty() -> NetworkPolicy {
     policy(None, Some(limit(1 << 20, 1, HOUR)))
