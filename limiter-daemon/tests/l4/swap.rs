@@ -1,7 +1,7 @@
 //! Sets of policies in place of others, under packets.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,14 @@ fn every_packet_is_judged_by_one_set_or_the_other() {
     let two = [deny("infra/two", "192.0.2.0/24")];
     let mut trial = trial(&one);
     let stop = AtomicBool::new(false);
+    let rounds = AtomicU64::new(0);
+    // Long enough for a whole round under what is in force now.
+    let two_rounds = || {
+        let before = rounds.load(Ordering::Relaxed);
+        while rounds.load(Ordering::Relaxed) < before + 2 {
+            thread::yield_now();
+        }
+    };
     let (runner, mut reloader) = trial.split();
     let sent = thread::scope(|scope| {
         let sender = scope.spawn(|| {
@@ -43,13 +51,17 @@ fn every_packet_is_judged_by_one_set_or_the_other() {
             while !stop.load(Ordering::Relaxed) {
                 runner.run(Program::Limiter, &packet, 10_000).unwrap();
                 sent += 10_000;
+                rounds.fetch_add(1, Ordering::Relaxed);
             }
             sent
         });
+        two_rounds();
         for _ in 0..SWAPS / 2 {
             reloader.apply(&two).unwrap();
             reloader.apply(&one).unwrap();
         }
+        reloader.apply(&two).unwrap();
+        two_rounds();
         stop.store(true, Ordering::Relaxed);
         sender.join().unwrap()
     });
