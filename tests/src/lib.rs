@@ -5,8 +5,11 @@
 pub mod capture;
 pub mod daemon;
 pub mod flood;
+pub mod fuzz;
 pub mod http_client;
 pub mod metrics;
 pub mod netns;
+pub mod oracle;
+pub mod packets;
 pub mod policies;
 pub mod topology;

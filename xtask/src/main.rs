@@ -8,6 +8,7 @@ mod child;
 mod cmd;
 mod deny;
 mod ebpf;
+mod fuzz;
 mod probe;
 mod run;
 mod setup;
@@ -49,6 +50,8 @@ enum Command {
     Deny,
     /// Measure limiterd beside its rivals
     Bench(bench::Args),
+    /// Compare the kernel half's parser with a plain one on random frames
+    Fuzz(fuzz::Args),
     /// Load the eBPF object through libbpf too, and see what it costs the verifier
     Verify(verify::Args),
     /// Run the kernel half's tests on other kernels, in virtual machines
@@ -75,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::tidy(&workspace)?,
         Command::Deny => deny::deny(&workspace)?,
         Command::Bench(args) => bench::bench(&workspace, &args)?,
+        Command::Fuzz(args) => fuzz::fuzz(&workspace, &args)?,
         Command::Verify(args) => verify::verify(&workspace, &args)?,
         Command::VmTest(args) => vm::vm_test(&workspace, &args)?,
     }
