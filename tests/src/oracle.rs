@@ -117,7 +117,7 @@ fn ipv6(frame: &[u8], start: usize) -> Result<Ip, Reason> {
         }
     }
     if matches!(ip.next, 0 | 43 | 44 | 51 | 60 | 135) {
-        return Err(Reason::Unparsable);
+        return Err(Reason::HeaderChain);
     }
     Ok(ip)
 }
