@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{explain, text};
 use crate::l4::offenders::Offenders;
-use crate::l4::{Kernel, clock};
+use crate::l4::{Kernel, clock, covers_ipv4};
 
 /// Bytes of a request's body at most.
 const MAX_BODY: usize = 4096;
@@ -173,7 +173,7 @@ impl L4 {
         let port = get("port")
             .unwrap_or("0")
             .parse()
-            .map_err(|_| bad("port: 0 to 65535".to_owned()))?;
+            .map_err(|_not_a_port| bad("port: 0 to 65535".to_owned()))?;
         let explanation = self
             .kernel()
             .explain(source, protocol, port)
@@ -192,7 +192,7 @@ impl L4 {
 /// What is wrong, and what would be right.
 pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
     let address = text.parse::<IpAddr>().map(IpNet::from);
-    let net = address.or_else(|_| text.parse::<IpNet>()).map_err(|_| {
+    let net = address.or_else(|_not_one| text.parse::<IpNet>()).map_err(|_neither| {
         format!(
             "{text:?} is not a CIDR; write an address, or one with a prefix length, as 192.0.2.0/24"
         )
@@ -205,6 +205,11 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
     }
     if net.prefix_len() == 0 {
         return Err(format!("{net} is everybody"));
+    }
+    if covers_ipv4(&net) {
+        return Err(format!(
+            "{net} covers the addresses that stand for IPv4; write a longer prefix"
+        ));
     }
     Ok(net)
 }
@@ -238,7 +243,6 @@ fn bad(why: String) -> Refused {
     (StatusCode::BAD_REQUEST, why)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn internal(error: impl std::fmt::Display) -> Refused {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }

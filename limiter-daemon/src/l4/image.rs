@@ -1,15 +1,18 @@
 //! A set of policies as the program reads it: what one generation of the maps holds.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use limiter_common::key::{CIDR_SET_BITS, mix, port_index};
 use limiter_common::policy::{FLAG_CIDRS, FLAG_SHADOW, MAX_CIDRS, MAX_CLASSES, MAX_LEVELS};
 use limiter_common::{Address, CidrAction, Class, Level, Limit, Policy, Protocol, Unit};
 
 use super::error::L4Error;
 use crate::policy::plan::{NetworkLevel, NetworkPolicy, Scope, SourceLimits};
+
+/// Length of the prefix that IPv4 addresses have in front of them in a trie.
+const MAPPED: u8 = 96;
 
 /// Buckets that take so long to fill, in nanoseconds, do with the coarse clock, whose tick is 10 ms
 /// at most.
@@ -91,6 +94,13 @@ impl Compiled {
 
     fn policy(&mut self, policy: &NetworkPolicy, id: u32) -> Result<(), L4Error> {
         let class = self.class(policy, None, &policy.default)?;
+        let lists = [&policy.allow, &policy.deny];
+        let named = policy.rules.iter().map(|rule| &rule.cidrs).chain(lists);
+        if named.flatten().any(covers_ipv4) {
+            // An IPv6 network means IPv6 sources; a network for all of IPv4 below replaces this.
+            let all_v4 = [IpNet::from(Ipv4Net::default())];
+            self.list(id, &all_v4, CidrAction::Class(class));
+        }
         for rule in &policy.rules {
             let class = self.class(policy, Some(&rule.name), &rule.limits)?;
             self.list(id, &rule.cidrs, CidrAction::Class(class));
@@ -161,11 +171,21 @@ impl Compiled {
     }
 }
 
+/// Whether an IPv6 network contains the addresses that stand for IPv4 in a trie (`::ffff:0:0/96`).
+#[must_use]
+pub fn covers_ipv4(net: &IpNet) -> bool {
+    let mapped = Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0);
+    matches!(net, IpNet::V6(net) if net.prefix_len() <= MAPPED && net.contains(&mapped))
+}
+
 /// The network as it lies in a trie: its first address, and the length of its prefix.
 pub(super) fn prefix(net: &IpNet) -> ([u8; 16], u32) {
     let length = u32::from(net.prefix_len());
     match net.network() {
-        IpAddr::V4(address) => (Address::v4(address.octets()).octets(), 96 + length),
+        IpAddr::V4(address) => (
+            Address::v4(address.octets()).octets(),
+            u32::from(MAPPED) + length,
+        ),
         IpAddr::V6(address) => (address.octets(), length),
     }
 }

@@ -34,6 +34,7 @@ pub use self::counters::{Counter, Occupancy, Pressure};
 pub use self::error::{Foreign, L4Error};
 pub use self::events::Events;
 pub use self::explain::{BucketState, Explanation, Place, PolicyState, Standing};
+pub use self::image::covers_ipv4;
 pub use self::kernel::Kernel;
 pub use self::sentences::Sentence;
 
