@@ -8,7 +8,7 @@
 //! **Sketch**: two rows of TATs for the sources that find no place; a source has one cell in each.
 //! It conforms if either cell does, and both are charged: so what a source was admitted is charged to it in
 //! both, and it is denied by strangers only if both its cells are theirs. Per source it admits at
-//! most twice the limit, and that only after a cell's debt was capped (see [`charge`]).
+//! most twice the limit, and that only after a cell's debt was capped (see `charge` below).
 //!
 //! A source that comes from the sketch to the table brings its debt with it.
 
