@@ -45,7 +45,7 @@ pub(super) fn build(
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
 
-    for program in ["busybox", "ip"] {
+    for program in ["busybox", "ip", "tc"] {
         let file = find(program)?;
         place(workspace, &root, &file, &root.join("bin").join(program))?;
     }
