@@ -18,7 +18,7 @@ use crate::cmd::{Stopwatch, search_path};
 const SUCCESS: i32 = 1;
 const DIED: i32 = 0;
 /// Of a guest as a whole; emulated machines are slow, and this one shares its host.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(900);
 /// Both CPUs on one thread. On two, a kernel that patches its own code sometimes meets its old
 /// breakpoint in the translation of the other CPU and panics (seen of QEMU 7.2); it is hardly
 /// faster, since guests mostly wait.
