@@ -34,10 +34,10 @@ const SOURCES: [(&str, u32); 3] = [
 /// A token for each source, and none after it for the length of the benchmark.
 const METER: &str = "\
 table netdev bench {
-  set meter { type ipv4_addr; size 131072; flags dynamic; }
+  set sources { type ipv4_addr; size 131072; flags dynamic; }
   chain ingress {
     type filter hook ingress device lo priority 0; policy accept;
-    tcp dport 443 update @meter { ip saddr limit rate over 1/day burst 1 packets } counter drop
+    tcp dport 443 update @sources { ip saddr limit rate over 1/day burst 1 packets } counter drop
     tcp dport 443 counter drop
   }
 }
