@@ -15,8 +15,8 @@ use tracing::{info, warn};
 pub(super) use self::tc::detach_clsact;
 use super::device;
 use super::error::{Foreign, L4Error};
-use super::load;
 use super::pins::{Hook, Pins};
+use super::{load, sys};
 use crate::policy::plan::{AttachMode, Interface};
 
 /// How the program sees an interface's packets.
@@ -63,6 +63,9 @@ pub struct Attachment {
     pub adopted: bool,
     /// Whose XDP program is on the interface, if it is not ours: why ours is behind it.
     pub behind: Option<Foreign>,
+    /// What the interface is called now, if it was renamed: the program stays on it until there is
+    /// another of the configured name, or it is gone.
+    pub renamed: Option<String>,
 }
 
 /// An interface that exists.
@@ -97,6 +100,47 @@ pub(super) fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error>
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(name)(error)),
         Err(_) => Ok(None),
     }
+}
+
+/// What became of an interface with the program on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Nothing.
+    Same,
+    /// It has another name now.
+    Renamed(String),
+    /// It is gone, or the program is gone from it, or another interface has its name.
+    Lost,
+}
+
+/// Looks after an attachment, where the configured name now leads to `target`.
+pub(super) fn fate(
+    ebpf: &mut Ebpf,
+    attachment: &Attachment,
+    target: Option<&Target<'_>>,
+) -> Result<Fate, L4Error> {
+    let ifindex = attachment.ifindex;
+    let fate = match target {
+        Some(target) if target.ifindex != ifindex => return Ok(Fate::Lost),
+        Some(_) => Fate::Same,
+        None => match device::name(ifindex).map_err(failed(&attachment.interface))? {
+            Some(name) => Fate::Renamed(name),
+            None => return Ok(Fate::Lost),
+        },
+    };
+    let on = match attachment.mode {
+        Mode::Native | Mode::Generic => {
+            let ours = load::id(load::xdp(ebpf, load::LIMITER)?.info())?;
+            device::attached(ifindex).map(|found| found.is_some_and(|found| found.program == ours))
+        }
+        Mode::Tcx => {
+            let ours = load::id(load::classifier(ebpf)?.info())?;
+            sys::tcx_programs(ifindex).map(|programs| programs.contains(&ours))
+        }
+        Mode::Clsact => Ok(true),
+    };
+    // An error means that the interface is just going: the next look tells.
+    Ok(if on.unwrap_or(true) { fate } else { Fate::Lost })
 }
 
 /// Attaches to all of them, or to none that it was not on before; then removes the links of
@@ -194,11 +238,17 @@ fn on_clsact(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attach
     tc::attach_clsact(load::classifier(ebpf)?, target, pins)
 }
 
-impl Target<'_> {
-    pub(super) const fn ifindex(&self) -> u32 {
-        self.ifindex
+impl Attachment {
+    /// Takes a filter off that is on an interface of another name than its pin says. Links need no
+    /// name.
+    pub(super) fn let_go(&self) {
+        if let (Mode::Clsact, Some(name)) = (self.mode, &self.renamed) {
+            detach_clsact(name);
+        }
     }
+}
 
+impl Target<'_> {
     fn attachment(&self, mode: Mode, adopted: bool) -> Attachment {
         Attachment {
             interface: self.name.to_owned(),
@@ -206,6 +256,7 @@ impl Target<'_> {
             mode,
             adopted,
             behind: None,
+            renamed: None,
         }
     }
 }

@@ -22,6 +22,9 @@ const GATEWAY_V6: &str = "2001:db8::1";
 /// that one attempt is one packet.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+const UP_POLL: Duration = Duration::from_millis(10);
+const UP_POLLS: u32 = 1500;
+
 /// A gateway and a client, joined by a veth pair. All gone when dropped.
 pub(crate) struct Net {
     gateway: String,
@@ -46,10 +49,19 @@ impl Net {
 
     /// Makes the veth pair (again).
     pub(crate) fn join(&self) {
+        self.make(&[]);
+    }
+
+    /// As [`Net::join`], with an index that is free.
+    pub(crate) fn join_as(&self, index: u32) {
+        self.make(&["index", &index.to_string()]);
+    }
+
+    fn make(&self, options: &[&str]) {
         let (gateway, client) = (self.gateway.as_str(), self.client.as_str());
-        ip(&[
-            "-n", gateway, "link", "add", INTERFACE, "type", "veth", "peer", PEER, "netns", client,
-        ]);
+        let add = ["-n", gateway, "link", "add", INTERFACE];
+        let peer = ["type", "veth", "peer", PEER, "netns", client];
+        ip(&[&add[..], options, &peer[..]].concat());
         for (namespace, device, host) in [(gateway, INTERFACE, 1), (client, PEER, 2)] {
             let (v4, v6) = (format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64"));
             ip(&["-n", namespace, "address", "add", &v4, "dev", device]);
@@ -58,11 +70,46 @@ impl Net {
             ]);
             ip(&["-n", namespace, "link", "set", device, "up"]);
         }
+        wait_until_up(gateway, INTERFACE);
+        wait_until_up(client, PEER);
     }
 
     /// Removes the veth pair, as when a NIC is unplugged.
     pub(crate) fn part(&self) {
-        ip(&["-n", &self.gateway, "link", "delete", INTERFACE]);
+        self.part_from(INTERFACE);
+    }
+
+    /// Removes an interface of the gateway.
+    pub(crate) fn part_from(&self, interface: &str) {
+        ip(&["-n", &self.gateway, "link", "delete", interface]);
+    }
+
+    /// Gives an interface of the gateway another name.
+    pub(crate) fn rename(&self, interface: &str, name: &str) {
+        let set = |arguments: &[&str]| {
+            ip(&[&["-n", &self.gateway, "link", "set"], arguments].concat());
+        };
+        let was_up = is_up(&self.gateway, interface);
+        set(&[interface, "down"]);
+        set(&[interface, "name", name]);
+        set(&[name, "up"]);
+        if was_up {
+            wait_until_up(&self.gateway, name);
+            wait_until_up(&self.client, PEER);
+        }
+    }
+
+    /// Moves an interface of the gateway to that of another pair.
+    pub(crate) fn move_interface(&self, interface: &str, to: &Self) {
+        ip(&[
+            "-n",
+            &self.gateway,
+            "link",
+            "set",
+            interface,
+            "netns",
+            &to.gateway,
+        ]);
     }
 
     /// Adds an interface that leads nowhere to the gateway.
@@ -181,6 +228,22 @@ fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
         work.join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The kernel sends nothing over an interface before it has taken note, in the background and up to a
+/// second later, that there is somebody at its other end.
+fn wait_until_up(namespace: &str, interface: &str) {
+    for _ in 0..UP_POLLS {
+        if is_up(namespace, interface) {
+            return;
+        }
+        thread::sleep(UP_POLL);
+    }
+    panic!("{interface} does not come up");
+}
+
+fn is_up(namespace: &str, interface: &str) -> bool {
+    ip(&["-n", namespace, "link", "show", interface]).contains("state UP")
 }
 
 fn ip(arguments: &[&str]) -> String {
