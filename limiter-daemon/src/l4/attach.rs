@@ -239,11 +239,12 @@ fn on_clsact(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attach
 }
 
 impl Attachment {
-    /// Takes a filter off that is on an interface of another name than its pin says. Links need no
-    /// name.
+    /// Takes a filter off, whatever its interface is called now. Links need no name.
     pub(super) fn let_go(&self) {
-        if let (Mode::Clsact, Some(name)) = (self.mode, &self.renamed) {
-            detach_clsact(name);
+        if self.mode == Mode::Clsact
+            && let Ok(Some(name)) = device::name(self.ifindex)
+        {
+            detach_clsact(&name);
         }
     }
 }

@@ -44,6 +44,7 @@ impl Pins {
         ensure_bpffs(root)?;
         let lock = loop {
             create(root)?;
+            own(root, root)?;
             if let Some(lock) = lock(root)? {
                 break lock;
             }
@@ -234,7 +235,6 @@ fn create(directory: &Path) -> Result<(), L4Error> {
 /// Makes everything under `root` ours: a pin is opened by its owner only, and the capabilities to
 /// pass over that are given up after the set-up.
 fn take_over(root: &Path) -> Result<(), L4Error> {
-    own(root, root)?;
     for directory in entries(root)? {
         own(&directory, root)?;
         if is_version(&directory) {
@@ -247,7 +247,12 @@ fn take_over(root: &Path) -> Result<(), L4Error> {
 }
 
 fn own(path: &Path, root: &Path) -> Result<(), L4Error> {
-    let owner = fs::symlink_metadata(path).map_err(failed(path))?.uid();
+    let owner = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.uid(),
+        // A daemon on its way out has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(path)(error)),
+    };
     let user = geteuid();
     if owner == user.as_raw() || chown(path, Some(user), None).is_ok() {
         return Ok(());

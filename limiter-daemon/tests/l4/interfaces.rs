@@ -109,10 +109,7 @@ fn one_that_is_renamed_keeps_the_program_until_another_has_its_name() {
             attached(&net, INTERFACE),
             "{way:?}: the configured name counts"
         );
-        // Without a look of the daemon in between, a filter's new name is not known.
-        if way != AttachMode::Clsact {
-            assert!(!attached(&net, "wan0"), "{way:?}");
-        }
+        assert!(!attached(&net, "wan0"), "{way:?}");
         stop(&net, kernel, OnExit::Detach);
         assert!(!attached(&net, INTERFACE) && !net.pins().exists());
     }
