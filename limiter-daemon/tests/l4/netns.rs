@@ -17,6 +17,8 @@ pub(crate) const INTERFACE: &str = "lim0";
 const PEER: &str = "peer0";
 const GATEWAY_V4: &str = "192.0.2.1";
 const GATEWAY_V6: &str = "2001:db8::1";
+const GATEWAY_VLAN: &str = "198.51.100.1";
+const VLAN: &str = "7";
 
 /// How long an answer over veth may take. Shorter than the first retransmission of a SYN, 1 s, so
 /// that one attempt is one packet.
@@ -125,6 +127,50 @@ impl Net {
             "peer",
             &format!("{name}-p"),
         ]);
+    }
+
+    /// Puts an interface of a VLAN on both of the pair.
+    pub(crate) fn add_vlan(&self) -> Result<(), String> {
+        for (namespace, below, host) in [(&self.gateway, INTERFACE, 1), (&self.client, PEER, 2)] {
+            let name = format!("{below}.{VLAN}");
+            let vlan = ["name", &name, "type", "vlan", "id", VLAN];
+            try_ip(&[&["-n", namespace, "link", "add", "link", below][..], &vlan].concat())?;
+            let address = format!("198.51.100.{host}/24");
+            ip(&["-n", namespace, "address", "add", &address, "dev", &name]);
+            ip(&["-n", namespace, "link", "set", &name, "up"]);
+        }
+        wait_until_up(&self.gateway, &format!("{INTERFACE}.{VLAN}"));
+        wait_until_up(&self.client, &format!("{PEER}.{VLAN}"));
+        Ok(())
+    }
+
+    /// Makes the gateway's interface the member of a bond, which takes its IPv4 address.
+    pub(crate) fn add_bond(&self, name: &str) -> Result<(), String> {
+        let bond = [
+            name,
+            "type",
+            "bond",
+            "mode",
+            "active-backup",
+            "miimon",
+            "10",
+        ];
+        try_ip(&[&["-n", &self.gateway, "link", "add"][..], &bond].concat())?;
+        let at_gateway = |arguments: &[&str]| ip(&[&["-n", &self.gateway], arguments].concat());
+        at_gateway(&["address", "flush", "dev", INTERFACE]);
+        at_gateway(&["link", "set", INTERFACE, "down"]);
+        at_gateway(&["link", "set", INTERFACE, "master", name]);
+        at_gateway(&["link", "set", name, "up"]);
+        let address = format!("{GATEWAY_V4}/24");
+        at_gateway(&["address", "add", &address, "dev", name]);
+        wait_until_up(&self.gateway, name);
+        wait_until_up(&self.client, PEER);
+        Ok(())
+    }
+
+    /// As [`Net::attempts_seen`], over the VLAN.
+    pub(crate) fn attempts_seen_vlan(&self, port: u16, attempts: usize) -> usize {
+        self.attempts(GATEWAY_VLAN, port, attempts)
     }
 
     /// A pin path of its own.
@@ -251,4 +297,11 @@ fn ip(arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn try_ip(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let done = output.status.success();
+    done.then_some(()).ok_or_else(|| errors.trim().to_owned())
 }
