@@ -41,33 +41,38 @@ fn connects(client: &Client, patience: u64) -> Result<bool> {
         .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
 }
 
-/// Capabilities in a set of each thread, the control thread's first.
-fn capabilities(daemon: &Daemon, set: &str) -> Result<Vec<u64>> {
-    let mut found = Vec::new();
-    for (name, hex) in thread_status(daemon.process.id(), set)? {
-        let bits = u64::from_str_radix(&hex, 16)?;
-        let place = if name == "limiterd" { 0 } else { found.len() };
-        found.insert(place, bits);
-    }
-    Ok(found)
+/// Capabilities in a set of each thread, with the thread's name.
+fn capabilities(daemon: &Daemon, set: &str) -> Result<Vec<(String, u64)>> {
+    thread_status(daemon.process.id(), set)?
+        .into_iter()
+        .map(|(name, hex)| Ok((name, u64::from_str_radix(&hex, 16)?)))
+        .collect()
 }
 
-/// The control thread has `control` of each set, every other thread has nothing.
+/// The control thread has `control`, workers have nothing, and nobody has more than the control
+/// thread or can get more.
 fn assert_capabilities(daemon: &Daemon, control: u64) -> Result<()> {
     for set in ["CapEff", "CapPrm"] {
         let found = capabilities(daemon, set)?;
-        let (first, workers) = found.split_first().unwrap_or((&0, &[]));
-        assert_eq!(*first, control, "{set} {found:x?}");
+        let of = |wanted: &'static str| {
+            found
+                .iter()
+                .filter(move |(name, _)| name.starts_with(wanted))
+        };
+        assert!(of("limiterd").next().is_some() && of("worker-").next().is_some());
         assert!(
-            !workers.is_empty() && workers.iter().all(|set| *set == 0),
+            of("limiterd").all(|(_, set)| *set == control),
+            "{set} {found:x?}"
+        );
+        assert!(of("worker-").all(|(_, set)| *set == 0), "{set} {found:x?}");
+        assert!(
+            found.iter().all(|(_, set)| set & !control == 0),
             "{set} {found:x?}"
         );
     }
     for set in ["CapInh", "CapAmb"] {
-        assert!(
-            capabilities(daemon, set)?.iter().all(|set| *set == 0),
-            "{set}"
-        );
+        let found = capabilities(daemon, set)?;
+        assert!(found.iter().all(|(_, set)| *set == 0), "{set} {found:x?}");
     }
     let no_new = thread_status(daemon.process.id(), "NoNewPrivs")?;
     assert!(no_new.iter().all(|(_, value)| value == "1"), "{no_new:?}");
@@ -212,7 +217,7 @@ fn of_root_little_is_left_and_without_interfaces_less() -> Result<()> {
         let daemon = Daemon::start(gateway, policies.path())?;
         assert_capabilities(&daemon, left)?;
         let bounding = capabilities(&daemon, "CapBnd")?;
-        assert!(bounding.iter().all(|set| *set == 0), "{bounding:x?}");
+        assert!(bounding.iter().all(|(_, set)| *set == 0), "{bounding:x?}");
         assert!(daemon.stop()?.success());
     }
     assert!(

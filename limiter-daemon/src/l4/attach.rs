@@ -4,6 +4,7 @@
 //! them to its own program in one step. A clsact filter outlives it as well and is replaced as
 //! smoothly; that it is ours, a pin of its program says. Nobody else's program is ever replaced.
 
+mod follow;
 mod tc;
 mod xdp;
 
@@ -12,11 +13,12 @@ use std::io;
 use aya::Ebpf;
 use tracing::{info, warn};
 
+pub(super) use self::follow::follow;
 pub(super) use self::tc::detach_clsact;
 use super::device;
 use super::error::{Foreign, L4Error};
+use super::load;
 use super::pins::{Hook, Pins};
-use super::{load, sys};
 use crate::policy::plan::{AttachMode, Interface};
 
 /// How the program sees an interface's packets.
@@ -89,7 +91,7 @@ pub(super) fn resolve(interfaces: &[Interface]) -> Result<Vec<Target<'_>>, L4Err
 }
 
 /// Looks an interface up; `None` if there is none of its name.
-pub(super) fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error> {
+fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error> {
     let Interface { name, mode } = interface;
     match device::index(name) {
         Ok(ifindex) => Ok(Some(Target {
@@ -100,47 +102,6 @@ pub(super) fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error>
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(failed(name)(error)),
         Err(_) => Ok(None),
     }
-}
-
-/// What became of an interface with the program on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// Nothing.
-    Same,
-    /// It has another name now.
-    Renamed(String),
-    /// It is gone, or the program is gone from it, or another interface has its name.
-    Lost,
-}
-
-/// Looks after an attachment, where the configured name now leads to `target`.
-pub(super) fn fate(
-    ebpf: &mut Ebpf,
-    attachment: &Attachment,
-    target: Option<&Target<'_>>,
-) -> Result<Fate, L4Error> {
-    let ifindex = attachment.ifindex;
-    let fate = match target {
-        Some(target) if target.ifindex != ifindex => return Ok(Fate::Lost),
-        Some(_) => Fate::Same,
-        None => match device::name(ifindex).map_err(failed(&attachment.interface))? {
-            Some(name) => Fate::Renamed(name),
-            None => return Ok(Fate::Lost),
-        },
-    };
-    let on = match attachment.mode {
-        Mode::Native | Mode::Generic => {
-            let ours = load::id(load::xdp(ebpf, load::LIMITER)?.info())?;
-            device::attached(ifindex).map(|found| found.is_some_and(|found| found.program == ours))
-        }
-        Mode::Tcx => {
-            let ours = load::id(load::classifier(ebpf)?.info())?;
-            sys::tcx_programs(ifindex).map(|programs| programs.contains(&ours))
-        }
-        Mode::Clsact => Ok(true),
-    };
-    // An error means that the interface is just going: the next look tells.
-    Ok(if on.unwrap_or(true) { fate } else { Fate::Lost })
 }
 
 /// Attaches to all of them, or to none that it was not on before; then removes the links of
@@ -175,11 +136,7 @@ pub(super) fn attach_all(
 }
 
 /// Attaches to one interface, in the best way that its mode admits.
-pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    target: &Target<'_>,
-    pins: &Pins,
-) -> Result<Attachment, L4Error> {
+fn attach(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
     let attachment = match target.mode {
         AttachMode::Native | AttachMode::Generic => on_xdp(ebpf, target, pins),
         AttachMode::Tcx => on_tcx(ebpf, target, pins),
@@ -236,17 +193,6 @@ fn on_tcx(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachmen
 
 fn on_clsact(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
     tc::attach_clsact(load::classifier(ebpf)?, target, pins)
-}
-
-impl Attachment {
-    /// Takes a filter off, whatever its interface is called now. Links need no name.
-    pub(super) fn let_go(&self) {
-        if self.mode == Mode::Clsact
-            && let Ok(Some(name)) = device::name(self.ifindex)
-        {
-            detach_clsact(&name);
-        }
-    }
 }
 
 impl Target<'_> {

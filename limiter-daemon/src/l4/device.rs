@@ -72,10 +72,7 @@ fn any_socket() -> io::Result<OwnedFd> {
 /// Waits until this program is off the interface: after the last reference to a link is gone, the
 /// kernel detaches in the background. Errors are for whoever asks next: the interface may be gone,
 /// too.
-pub(super) fn wait_until_off(interface: &str, program: u32, hook: Hook) {
-    let Ok(ifindex) = index(interface) else {
-        return;
-    };
+pub(super) fn wait_until_off(ifindex: u32, program: u32, hook: Hook) {
     for _ in 0..DETACH_POLLS {
         let on = match hook {
             Hook::Xdp => attached(ifindex).map(|found| found.is_some_and(|x| x.program == program)),
@@ -88,7 +85,7 @@ pub(super) fn wait_until_off(interface: &str, program: u32, hook: Hook) {
         }
     }
     warn!(
-        interface,
+        ifindex,
         program, "the kernel has not detached the program yet"
     );
 }

@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use aya::Ebpf;
 use ipnet::IpNet;
 use limiter_common::{Address, Protocol};
-use tracing::{info, warn};
 
-use super::attach::{self, Attachment, Fate};
+use super::attach::{self, Attachment};
 use super::counters::{self, Counter, Occupancy, Pressure};
 use super::error::L4Error;
 use super::events::Events;
@@ -105,48 +104,12 @@ impl Kernel {
         let Some(running) = &mut self.running else {
             return Ok(());
         };
-        let mut result = Ok(());
-        for interface in &running.interfaces {
-            let target = attach::find(interface)?;
-            let place = |attachment: &Attachment| attachment.interface == interface.name;
-            if let Some(place) = running.attachments.iter().position(place)
-                && let Some(attachment) = running.attachments.get_mut(place)
-            {
-                match attach::fate(&mut running.ebpf, attachment, target.as_ref())? {
-                    Fate::Same => {
-                        attachment.renamed = None;
-                        continue;
-                    }
-                    Fate::Renamed(name) => {
-                        if attachment.renamed.as_deref() != Some(&name) {
-                            warn!(
-                                interface = interface.name,
-                                now = name,
-                                "the interface was renamed; the program stays on it until there is \
-                                 another of the configured name"
-                            );
-                            attachment.renamed = Some(name);
-                        }
-                        continue;
-                    }
-                    Fate::Lost => {
-                        info!(interface = interface.name, "the interface is gone");
-                        attachment.let_go();
-                        running.attachments.remove(place);
-                        running.pins.remove_links(&interface.name)?;
-                    }
-                }
-            }
-            if let Some(target) = target {
-                match attach::attach(&mut running.ebpf, &target, &running.pins) {
-                    Ok(attachment) => running.attachments.push(attachment),
-                    Err(error) => {
-                        warn!(interface = interface.name, %error, "not attached");
-                        result = result.and(Err(error));
-                    }
-                }
-            }
-        }
+        let result = attach::follow(
+            &mut running.ebpf,
+            &running.interfaces,
+            &mut running.attachments,
+            &running.pins,
+        );
         let state = &mut running.state;
         let index = |name: &str| index_of(&running.attachments, name);
         state.generations.retarget(&mut state.tables, index)?;

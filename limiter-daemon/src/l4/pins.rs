@@ -44,9 +44,16 @@ impl Pins {
         ensure_bpffs(root)?;
         let lock = loop {
             create(root)?;
-            own(root, root)?;
-            if let Some(lock) = lock(root)? {
-                break lock;
+            match lock(root) {
+                Ok(Some(lock)) => break lock,
+                Ok(None) => {}
+                Err(error) => {
+                    if matches!(error, L4Error::PinDenied { .. }) {
+                        // Whose it is says more.
+                        own(root, root)?;
+                    }
+                    return Err(error);
+                }
             }
         };
         take_over(root)?;
@@ -98,6 +105,15 @@ impl Pins {
     pub(super) fn remove_links(&self, interface: &str) -> Result<(), L4Error> {
         for hook in Hook::ALL {
             self.remove_link(interface, hook)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches from all hooks of the interface, which is the one with this index: another may have its
+    /// name by now.
+    pub(super) fn remove_links_from(&self, interface: &str, ifindex: u32) -> Result<(), L4Error> {
+        for hook in Hook::ALL {
+            remove_pin_from(&self.link(interface, hook), Some(ifindex))?;
         }
         Ok(())
     }
@@ -235,6 +251,7 @@ fn create(directory: &Path) -> Result<(), L4Error> {
 /// Makes everything under `root` ours: a pin is opened by its owner only, and the capabilities to
 /// pass over that are given up after the set-up.
 fn take_over(root: &Path) -> Result<(), L4Error> {
+    own(root, root)?;
     for directory in entries(root)? {
         own(&directory, root)?;
         if is_version(&directory) {
@@ -283,6 +300,11 @@ fn remove_directory(directory: &Path) -> Result<(), L4Error> {
 
 /// Whether there was one. If it is a link, it is off its interface afterwards.
 fn remove_pin(path: &Path) -> Result<bool, L4Error> {
+    remove_pin_from(path, None)
+}
+
+/// As [`remove_pin`]; a link's interface is the one with this index, or of the name in the pin's.
+fn remove_pin_from(path: &Path, ifindex: Option<u32>) -> Result<bool, L4Error> {
     let attached = Hook::parse(path);
     let program = attached.as_ref().and_then(|_| {
         let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
@@ -296,7 +318,10 @@ fn remove_pin(path: &Path) -> Result<bool, L4Error> {
     match (attached, program) {
         (Some((Hook::Clsact, interface)), _) => attach::detach_clsact(&interface),
         (Some((hook, interface)), Some(program)) => {
-            device::wait_until_off(&interface, program, hook);
+            // One that is gone has no program.
+            if let Some(ifindex) = ifindex.or_else(|| device::index(&interface).ok()) {
+                device::wait_until_off(ifindex, program, hook);
+            }
         }
         _ => {}
     }

@@ -191,6 +191,9 @@ fn feature(what: &str, supported: Result<bool, String>, or: State) -> Finding {
 
 fn program() -> Finding {
     let what = "limiterd's programs";
+    if privilege::check().is_err() {
+        return Finding::new(what, State::Missing, "not tried").advise("see the capabilities");
+    }
     match Trial::new(Settings {
         max_sources: 1 << 10,
         ..Settings::default()

@@ -129,6 +129,24 @@ fn one_that_is_renamed_is_released_with_the_others() {
 }
 
 #[test]
+fn two_that_exchange_their_names_exchange_their_programs() {
+    let net = Net::new();
+    net.add_interface("extra0");
+    let two = [INTERFACE, "extra0"].map(|name| interface(name, AttachMode::Auto));
+    let mut kernel = start(&net, &config(&net, two.to_vec()), &attempts(2)).unwrap();
+    assert_eq!(net.attempts_seen(PORT, 3), 2);
+    net.rename("extra0", "aside0");
+    net.rename(INTERFACE, "extra0");
+    net.rename("aside0", INTERFACE);
+    look_after(&net, &mut kernel);
+    let modes: Vec<_> = kernel.attachments().iter().map(|one| one.mode).collect();
+    assert_eq!(modes, [Mode::Native; 2]);
+    assert_eq!(net.attempts_seen(PORT, 1), 0, "the wire is on extra0 now");
+    stop(&net, kernel, OnExit::Detach);
+    assert!(!net.has_xdp(INTERFACE) && !net.has_xdp("extra0"));
+}
+
+#[test]
 fn a_policy_on_an_interface_follows_it() {
     let net = Net::new();
     let on_interface = || -> Vec<NetworkPolicy> {
