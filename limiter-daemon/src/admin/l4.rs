@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use limiter_common::{Protocol, Reason};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{explain, text};
@@ -100,8 +101,8 @@ impl L4 {
         let query = request.uri().query().unwrap_or("").to_owned();
         let answer = match (method, path.as_str()) {
             (Method::GET, "/l4/sentences") => self.sentences(),
-            (Method::POST, "/l4/sentences") => self.pass(body(request).await),
-            (Method::DELETE, "/l4/sentences") => self.lift(body(request).await),
+            (Method::POST, "/l4/sentences") => self.pass(body(request, MAX_BODY).await),
+            (Method::DELETE, "/l4/sentences") => self.lift(body(request, MAX_BODY).await),
             (Method::GET, "/l4/top") => self.top(),
             (Method::GET, "/l4/explain") => self.explain(&query),
             _ => Err((
@@ -246,11 +247,16 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-type Refused = (StatusCode, String);
-type Answer = Result<Response<Full<Bytes>>, Refused>;
+pub(super) type Refused = (StatusCode, String);
+pub(super) type Answer = Result<Response<Full<Bytes>>, Refused>;
 
+/// A request's body as JSON, of at most `most` bytes.
+///
 /// A browser sends JSON across origins only after asking, so a page cannot pass sentences.
-async fn body(request: Request<Incoming>) -> Result<SentenceRequest, Refused> {
+pub(super) async fn body<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<T, Refused> {
     let json = HeaderValue::from_static("application/json");
     if request.headers().get(CONTENT_TYPE) != Some(&json) {
         return Err((
@@ -258,17 +264,14 @@ async fn body(request: Request<Incoming>) -> Result<SentenceRequest, Refused> {
             "send content-type: application/json".to_owned(),
         ));
     }
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = Limited::new(request.into_body(), most).collect().await;
     let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
 fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_string_pretty(value).map_err(internal)?;
-    let mut response = text(StatusCode::OK, body + "\n");
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(super::json(body))
 }
 
 fn bad(why: String) -> Refused {

@@ -129,28 +129,30 @@ impl Rule {
             return None;
         }
         let bucket = if self.distinct {
-            let key = self.scope.key(|hasher| self.feed(headers, hasher));
+            let key = self
+                .scope
+                .key(|hasher| feed(&self.conditions, headers, hasher));
             self.scope.table().bucket(key, now, self.scope.aggregates())
         } else {
             Bucket::Shared(self.scope.single())
         };
         Some(Met { rule: self, bucket })
     }
+}
 
-    /// Writes the values that have buckets of their own, each with its end marked.
-    fn feed(&self, headers: &HeaderMap, hasher: &mut dyn Hasher) {
-        for condition in &self.conditions {
-            if let Condition::Header {
-                name,
-                test: ValueTest::Each,
-            } = condition
-            {
-                for value in headers.get_all(name) {
-                    hasher.write(value.as_bytes());
-                    hasher.write_u8(b',');
-                }
-                hasher.write_u8(0);
+/// Writes the values that have buckets of their own, each with its end marked.
+pub(super) fn feed(conditions: &[Condition], headers: &HeaderMap, hasher: &mut dyn Hasher) {
+    for condition in conditions {
+        if let Condition::Header {
+            name,
+            test: ValueTest::Each,
+        } = condition
+        {
+            for value in headers.get_all(name) {
+                hasher.write(value.as_bytes());
+                hasher.write_u8(b',');
             }
+            hasher.write_u8(0);
         }
     }
 }
