@@ -126,12 +126,13 @@ impl Daemon {
             .collect::<anyhow::Result<Vec<_>>>()?;
 
         let state = Arc::new(State::new(config.max_buckets));
-        let active = Active::new(&plan, Engine::compile(&plan, &state));
+        let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
+            sink: None,
         };
         let workers = Workers::start(worker_count, &shared).context("cannot start the workers")?;
         let kernel = start_kernel(&config, &plan)?;
@@ -232,13 +233,12 @@ impl Daemon {
             .difference(&self.served)
             .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
             .collect::<anyhow::Result<Vec<_>>>()?;
+        let engine = Engine::compile(&plan, &self.state);
+        let active = Active::new(&plan, engine, Some(&self.active.load()))?;
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }
-        self.active.store(Arc::new(Active::new(
-            &plan,
-            Engine::compile(&plan, &self.state),
-        )));
+        self.active.store(Arc::new(active));
         for (bind, listeners) in sockets {
             self.workers.listen(bind, listeners).await;
         }
