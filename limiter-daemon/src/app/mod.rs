@@ -143,12 +143,13 @@ impl Daemon {
         let sockets = listen(served.iter(), worker_count)?;
 
         let state = Arc::new(State::new(config.max_buckets));
-        let active = Active::new(&plan, Engine::compile(&plan, &state));
+        let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
+            sink: None,
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;

@@ -78,13 +78,12 @@ impl Daemon {
         }
         let served = binds(&plan);
         let sockets = listen(served.difference(&self.served), self.worker_count)?;
+        let engine = Engine::compile(&plan, &self.state);
+        let active = Active::new(&plan, engine, Some(&self.active.load()))?;
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }
-        self.active.store(Arc::new(Active::new(
-            &plan,
-            Engine::compile(&plan, &self.state),
-        )));
+        self.active.store(Arc::new(active));
         for (bind, listeners) in sockets {
             self.workers.listen(bind, listeners).await;
         }
