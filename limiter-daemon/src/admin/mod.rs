@@ -3,6 +3,7 @@
 
 mod explain;
 pub mod l4;
+mod limits;
 pub mod metrics;
 pub mod status;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use super::balance::WeightedChoice;
-use super::decide::LimitSet;
+use super::decide::Limits;
 use super::state::{RouteStats, State};
 use crate::policy::plan::{HeaderMatch, Hostname, Listener, PathMatch, RouteMatch, ValueMatch};
 
@@ -36,7 +36,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Rule {
     pub route: Arc<Route>,
-    pub limits: Option<LimitSet>,
+    pub limits: Option<Limits>,
     /// Where its requests go.
     pub backends: WeightedChoice,
 }
@@ -62,11 +62,7 @@ impl RouteTable {
                 let backends = WeightedChoice::new(&rule.backends);
                 let shared = Arc::new(Rule {
                     route: Arc::clone(&route),
-                    limits: rule
-                        .limits
-                        .local
-                        .first()
-                        .map(|l| LimitSet::compile(l, &plan.name, state)),
+                    limits: Limits::compile(&rule.limits, &plan.name, state),
                     backends,
                 });
                 for condition in &rule.matches {
@@ -177,7 +173,7 @@ impl RouteMatch {
 }
 
 impl PathMatch {
-    fn matches(&self, path: &str) -> bool {
+    pub(super) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(wanted) => wanted == path,
             Self::Prefix(prefix) => path

@@ -1,7 +1,9 @@
 //! The request's way: listeners, one worker a core, the pipeline, upstreams.
 
 pub mod clock;
+mod cost_body;
 mod headers;
+mod limit_headers;
 pub mod listener;
 pub mod metrics;
 mod pipeline;
@@ -17,4 +19,4 @@ use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 
 /// Body of an answer: the upstream's, streamed, or one of our own.
-type Body = Either<Incoming, Full<Bytes>>;
+type Body = Either<cost_body::CostBody<Incoming>, Full<Bytes>>;

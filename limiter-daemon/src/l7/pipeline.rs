@@ -14,15 +14,19 @@ use http_body_util::Either;
 use hyper::body::Incoming;
 
 use super::clock::Clock;
+use super::cost_body::CostBody;
 use super::metrics::Counters;
-use super::respond::{Refusal, add_rate_limit_headers};
+use super::respond::Refusal;
 use super::upstream::{Upstreams, authority};
-use super::{Body, headers};
-use crate::engine::decide::Outcome;
+use super::{Body, headers, limit_headers};
+use crate::engine::decide::Decision;
+use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
+use crate::engine::settle::Failure;
 use crate::engine::state::RouteStats;
 use crate::engine::{Engine, Listener};
 use crate::policy::Plan;
+use crate::policy::plan::ClientSettings;
 
 /// The engine in force, and what the data plane derives from its plan.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub struct Active {
     engine: Engine,
     /// Index of the listener on each bound address.
     bound: HashMap<SocketAddr, usize>,
+    /// Settings towards the clients of each listener.
+    clients: Vec<Arc<ClientSettings>>,
     /// Authorities of the endpoints of each backend.
     authorities: Vec<Vec<Option<Authority>>>,
 }
@@ -48,17 +54,19 @@ impl Active {
             .iter()
             .map(|b| b.endpoints().iter().map(authority).collect())
             .collect();
+        let clients = plan.listeners.iter().map(|l| Arc::clone(&l.client));
         Self {
             engine,
             bound,
+            clients: clients.collect(),
             authorities,
         }
     }
 
-    fn listener(&self, bind: SocketAddr) -> Option<&Listener> {
+    fn listener(&self, bind: SocketAddr) -> Option<(&Listener, &Arc<ClientSettings>)> {
         self.bound
             .get(&bind)
-            .map(|index| &self.engine.listeners[*index])
+            .map(|index| (&self.engine.listeners[*index], &self.clients[*index]))
     }
 
     fn endpoint(&self, backend: usize) -> Option<Authority> {
@@ -88,12 +96,14 @@ pub(super) struct Downstream {
 /// What is decided about a request before it goes anywhere.
 struct Decided {
     stats: Arc<RouteStats>,
-    outcome: Option<Outcome>,
+    client: Arc<ClientSettings>,
+    limits: Decision,
     target: Result<Authority, Refusal>,
 }
 
 impl Pipeline {
-    /// Answers a request: route, client address, local limits, upstream, response headers, metrics.
+    /// Answers a request: route, client address, local and global limits, upstream, response
+    /// headers, response cost, metrics.
     pub(super) async fn serve(
         &self,
         from: Downstream,
@@ -101,7 +111,8 @@ impl Pipeline {
     ) -> Response<Body> {
         let Decided {
             stats,
-            outcome,
+            client,
+            limits,
             target,
         } = match self.decide(from, &request) {
             Ok(decided) => decided,
@@ -110,6 +121,11 @@ impl Pipeline {
                 return refusal.respond();
             }
         };
+        let mut outcome = limits.outcome().await;
+        let target = match outcome.denied {
+            Some(_) => Err(Refusal::Limited),
+            None => target,
+        };
         let answer = match target {
             Ok(authority) => {
                 prepare(from, &mut request);
@@ -117,19 +133,20 @@ impl Pipeline {
             }
             Err(refusal) => Err(refusal),
         };
+        let mut settlement = std::mem::take(&mut outcome.settlement);
         let mut response = match answer {
             Ok(mut response) => {
+                settlement.answered(response.status(), response.headers(), self.clock.both());
                 headers::strip_hop_by_hop(response.headers_mut());
-                response.map(Either::Left)
+                response.map(|body| Either::Left(CostBody::new(body, settlement, self.clock)))
             }
             Err(refusal) => {
+                settlement.failed(Failure::Upstream, self.clock.both());
                 log(&refusal, &stats.route);
                 refusal.respond()
             }
         };
-        if let Some(outcome) = &outcome {
-            add_rate_limit_headers(response.headers_mut(), outcome);
-        }
+        limit_headers::add(response.headers_mut(), &outcome, &client);
         stats.count(response.status());
         response
     }
@@ -138,16 +155,15 @@ impl Pipeline {
     fn decide(&self, from: Downstream, request: &Request<Incoming>) -> Result<Decided, Refusal> {
         let active = self.active.load();
         let host = host(request)?;
-        let rule = active
-            .listener(from.bind)
-            .and_then(|l| {
-                l.routes.find(
-                    &host,
-                    request.uri().path(),
-                    request.method(),
-                    request.headers(),
-                )
-            })
+        let (listener, client) = active.listener(from.bind).ok_or(Refusal::NoRoute)?;
+        let rule = listener
+            .routes
+            .find(
+                &host,
+                request.uri().path(),
+                request.method(),
+                request.headers(),
+            )
             .ok_or(Refusal::NoRoute)?;
         let view = RequestView {
             method: request.method(),
@@ -156,12 +172,14 @@ impl Pipeline {
             headers: request.headers(),
             client: from.peer.ip().to_canonical(),
         };
-        let limits = rule.limits.as_ref();
-        let outcome = limits.map(|limits| limits.decide(&view, self.clock.now()));
-        let denied = outcome.as_ref().and_then(|outcome| outcome.denied.as_ref());
-        let target = match denied {
-            Some(denied) => Err(Refusal::Limited { wait: denied.wait }),
-            None => {
+        let limits = match &rule.limits {
+            Some(limits) => limits.decide(&view, self.clock.both()),
+            None => Decision::Ready(Outcome::default()),
+        };
+        let target = match &limits {
+            // Who is refused takes no turn from others.
+            Decision::Ready(outcome) if outcome.denied.is_some() => Err(Refusal::Limited),
+            _ => {
                 let backend = rule
                     .backends
                     .next()
@@ -171,7 +189,8 @@ impl Pipeline {
         };
         Ok(Decided {
             stats: Arc::clone(&rule.route.stats),
-            outcome,
+            client: Arc::clone(client),
+            limits,
             target,
         })
     }
