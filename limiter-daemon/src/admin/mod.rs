@@ -6,6 +6,7 @@ pub mod config;
 mod explain;
 mod findings;
 pub mod l4;
+mod limits;
 pub mod metrics;
 mod plan;
 pub mod status;
@@ -163,7 +164,7 @@ impl Admin {
             return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
         }
         let question: Question = l4::body(request, MAX_QUESTION).await?;
-        let now = self.clock.now();
+        let now = self.clock.both();
         let explained = self
             .loads
             .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));
