@@ -55,7 +55,7 @@ fn flood_and_serve(v6: bool) -> Result<()> {
     });
     let (took, served) = (took?, served?);
     let seen = capture.stop()?;
-    // A slow machine's veth may have no room for all of them.
+    // A slow machine's veth may have no room for some of them, and for RSTs of the flooder's kernel.
     let unsent = flooder.netns.unsent(&flooder.interface)?;
     let page = daemon.metrics(gateway)?;
 
@@ -78,9 +78,10 @@ fn flood_and_serve(v6: bool) -> Result<()> {
             .all(|port| (FIRST_PORT..last).contains(port))
     );
     let dropped = page.packets("default/edge", "over_connections");
-    assert_eq!(
-        dropped + (passed as u64 + unsent) as f64,
-        f64::from(ATTEMPTS),
+    let counted = dropped + passed as f64;
+    let all = f64::from(ATTEMPTS);
+    assert!(
+        (all - unsent as f64..=all).contains(&counted),
         "{dropped} dropped, {passed} passed, {unsent} not sent"
     );
     assert!(daemon.stop()?.success());
