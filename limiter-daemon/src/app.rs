@@ -24,7 +24,7 @@ use crate::l7::metrics::Counters;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers, listener};
 use crate::policy::plan::{DaemonConfig, Plan};
-use crate::policy::{self, Severity};
+use crate::policy::{self, Outcome, Severity};
 
 /// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. SIGHUP reloads them.
 ///
@@ -32,38 +32,50 @@ use crate::policy::{self, Severity};
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
 pub fn run(dir: &Path) -> anyhow::Result<()> {
-    let plan = load(dir).map_err(|findings| {
-        anyhow::anyhow!("the policy files are not valid, nothing was started:\n{findings}")
-    })?;
+    let outcome = load(dir, None);
+    let Some(plan) = outcome.plan.clone() else {
+        let findings = errors(&outcome);
+        bail!("the policy files are not valid, nothing was started:\n{findings}");
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control runtime")?
-        .block_on(control(dir.to_owned(), plan))
+        .block_on(control(dir.to_owned(), plan, outcome))
 }
 
-/// Reads the policy files; warnings are logged, errors come back as text.
-fn load(dir: &Path) -> Result<Plan, String> {
-    let outcome = policy::load(dir);
-    let mut errors = String::new();
+/// Reads the policy files; findings are logged. What is not valid stays as it was in `previous`.
+fn load(dir: &Path, previous: Option<&Outcome>) -> Outcome {
+    let outcome = match previous {
+        Some(previous) => policy::reload(dir, previous),
+        None => policy::load(dir),
+    };
     for finding in &outcome.diagnostics {
         match finding.severity {
             Severity::Warning => tracing::warn!("{finding}"),
-            Severity::Error => {
-                // Writing to a String does not fail.
-                let _infallible = writeln!(errors, "{finding}");
-            }
+            Severity::Error => tracing::error!("{finding}"),
         }
     }
-    match outcome.plan {
-        Some(plan) => Ok(plan),
-        None => Err(errors),
+    outcome
+}
+
+/// The errors of an outcome, a line each.
+fn errors(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for finding in &outcome.diagnostics {
+        if finding.severity == Severity::Error {
+            // Writing to a String does not fail.
+            let _infallible = writeln!(text, "{finding}");
+        }
     }
+    text
 }
 
 /// The running daemon.
 struct Daemon {
     dir: PathBuf,
+    /// What the files came to when they were last read.
+    outcome: Outcome,
     config: DaemonConfig,
     state: Arc<State>,
     active: Arc<ArcSwap<Active>>,
@@ -80,13 +92,13 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often the samples of dropped packets are looked at.
 const SAMPLING: Duration = Duration::from_millis(50);
 
-async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
+async fn control(dir: PathBuf, plan: Plan, outcome: Outcome) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let mut daemon = Daemon::start(dir, plan).await?;
+    let mut daemon = Daemon::start(dir, plan, outcome).await?;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {
@@ -105,7 +117,7 @@ async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
 }
 
 impl Daemon {
-    async fn start(dir: PathBuf, plan: Plan) -> anyhow::Result<Self> {
+    async fn start(dir: PathBuf, plan: Plan, outcome: Outcome) -> anyhow::Result<Self> {
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -174,6 +186,7 @@ impl Daemon {
         status.serving(notes);
         Ok(Self {
             dir,
+            outcome,
             config,
             state,
             active,
@@ -203,7 +216,7 @@ impl Daemon {
         }
     }
 
-    /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
+    /// Puts the policy files as they are now in force; of what is not valid, what is in force stays.
     async fn reload(&mut self) {
         match self.try_reload().await {
             Ok(()) => {
@@ -212,15 +225,17 @@ impl Daemon {
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                tracing::error!(%reason, "reload rejected, the previous policy goes on");
+                tracing::error!(%reason, "reload with errors: what is not valid stays as it was");
                 self.status.rejected(reason);
             }
         }
     }
 
     async fn try_reload(&mut self) -> anyhow::Result<()> {
-        let plan =
-            load(&self.dir).map_err(|findings| anyhow::anyhow!("{}", findings.trim_end()))?;
+        let outcome = load(&self.dir, Some(&self.outcome));
+        let Some(plan) = outcome.plan.clone() else {
+            bail!("{}", errors(&outcome).trim_end());
+        };
         if plan.daemon != self.config {
             tracing::warn!("changes of the LimiterConfig take effect at the next start");
         }
@@ -245,6 +260,11 @@ impl Daemon {
         let gone: Vec<_> = self.served.difference(&served).copied().collect();
         self.workers.close(&gone).await;
         self.served = served;
+        let errors = errors(&outcome);
+        self.outcome = outcome;
+        if !errors.is_empty() {
+            bail!("{}", errors.trim_end());
+        }
         Ok(())
     }
 

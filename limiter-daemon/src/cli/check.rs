@@ -21,7 +21,11 @@ pub fn run(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
         write_diagnostic(diagnostic, &outcome.sources, out)?;
     }
     writeln!(out, "{}", summary(&outcome))?;
-    Ok(if outcome.plan.is_some() { OK } else { FAILED })
+    Ok(if outcome.count(Severity::Error) == 0 {
+        OK
+    } else {
+        FAILED
+    })
 }
 
 /// Writes a finding and, where it has a place, the line it is about with a caret under the column.
@@ -89,7 +93,7 @@ fn summary(outcome: &Outcome) -> String {
     if parts.is_empty() {
         parts.push("no resources".to_owned());
     }
-    let verdict = if outcome.plan.is_some() {
+    let verdict = if errors == 0 {
         "ok"
     } else {
         "failed"

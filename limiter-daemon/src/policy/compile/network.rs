@@ -157,6 +157,14 @@ impl Reach<'_> {
             let what = format!("port {port} of Gateway `{name}`");
             self.port((Protocol::Tcp, port), &what, mark, scope);
         }
+        let sets = self.resources.listener_sets.values();
+        for set in sets.filter(|set| set.gateway == *name) {
+            for listener in &set.listeners {
+                let port = listener.port;
+                let what = format!("port {port} of Gateway `{name}`");
+                self.port((Protocol::Tcp, port), &what, mark, scope);
+            }
+        }
     }
 
     fn section(&mut self, gateway: &Gateway, section: &str, mark: &Mark, scope: &mut Scope<'_>) {
