@@ -149,9 +149,14 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/status" => match self.loads.statuses() {
+                Ok(document) => json(document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, POST /explain or /l4/...\n".to_owned(),
+                "try /live, /ready, /metrics, /config, /status, POST /explain or /l4/...\n"
+                    .to_owned(),
             ),
         }
     }
