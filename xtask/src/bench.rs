@@ -41,6 +41,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds a packet, beside a bare XDP_DROP
     L4,
+    /// Nanoseconds a decision over a request, by the number of rules
+    Limits,
     /// Requests a second, beside nginx
     Http,
 }
@@ -48,13 +50,20 @@ enum What {
 pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     need_root("`cargo xtask bench`")?;
     setup::setup_bench(workspace)?;
-    if args.what != Some(What::Http) {
+    if matches!(args.what, None | Some(What::Limits)) {
+        cmd!(
+            workspace.sh,
+            "cargo run --release -p tests --bin bench_limits"
+        )
+        .run()?;
+    }
+    if matches!(args.what, None | Some(What::L4)) {
         build_cmd::build(workspace)?;
         cmd!(workspace.sh, "cargo run --release -p tests --bin bench_l4")
             .env("LIMITERD_BIN", workspace.limiterd())
             .run()?;
     }
-    if args.what != Some(What::L4) {
+    if matches!(args.what, None | Some(What::Http)) {
         let limiterd = match &args.limiterd {
             Some(file) => std::path::absolute(file)?,
             None => {
