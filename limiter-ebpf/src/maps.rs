@@ -10,7 +10,7 @@ use limiter_common::key::PORT_ENTRIES;
 use limiter_common::policy::{MAX_CIDRS, MAX_CLASSES, MAX_POLICIES, MAX_SENTENCES};
 use limiter_common::table::SLOTS;
 use limiter_common::verdict::COUNTERS_PER_POLICY;
-use limiter_common::{CidrKey, Class, Config, Policy, PolicyName};
+use limiter_common::{CidrKey, Class, Config, Local, Policy, PolicyName};
 
 /// Settings, the generation in force among them.
 #[map]
@@ -67,21 +67,13 @@ pub(crate) static SKETCH: Array<u64> = Array::with_max_entries(1 << 17, 0);
 pub(crate) static COUNTERS: PerCpuArray<u64> =
     PerCpuArray::with_max_entries(MAX_POLICIES * COUNTERS_PER_POLICY, 0);
 
-/// Events of the table of sources, by [`Pressure`](crate::stats::Pressure).
+/// What each CPU keeps for itself.
 #[map]
-pub(crate) static PRESSURE: PerCpuArray<u64> = PerCpuArray::with_max_entries(4, 0);
+pub(crate) static LOCAL: PerCpuArray<Local> = PerCpuArray::with_max_entries(1, 0);
 
 /// Samples of dropped packets, as `DropEvent`.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 << 10, 0);
-
-/// The bucket that caps the samples of a CPU.
-#[map]
-pub(crate) static SAMPLES: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
-
-/// Drops that were not sampled: over the cap, or the ring was full.
-#[map]
-pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Which policy an id stands for. The program does not read it: the daemon keeps it here so that
 /// it lives as long as the buckets that are filed under the ids.

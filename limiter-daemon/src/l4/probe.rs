@@ -10,7 +10,7 @@ use aya::util::KernelVersion;
 use serde::Serialize;
 
 use super::device;
-use super::trial::{Settings, Trial};
+use super::trial::{Settings, Trial, has_buffers};
 
 /// How well something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -65,6 +65,7 @@ const TCX: (u32, u32) = (6, 6);
 pub fn probe() -> Vec<Finding> {
     let mut findings = vec![kernel(), privilege(), jit(), bpffs()];
     findings.extend(features());
+    findings.push(buffers());
     findings.push(program());
     findings.extend(interfaces());
     findings
@@ -170,6 +171,19 @@ fn feature(what: &str, supported: Result<bool, String>, or: State) -> Finding {
         Ok(true) => Finding::new(what, State::Ok, "supported"),
         Ok(false) => Finding::new(what, or, "not supported").advise("the kernel is built without"),
         Err(error) => Finding::new(what, or, error).advise("could not be tried: see privilege"),
+    }
+}
+
+fn buffers() -> Finding {
+    let what = "XDP on packets in several buffers";
+    match has_buffers() {
+        Ok(true) => Finding::new(what, State::Ok, "supported"),
+        Ok(false) => Finding::new(what, State::Degraded, "not supported").advise(
+            "before Linux 5.18: drivers refuse native XDP on interfaces with jumbo frames, and \
+             limits fall back to generic XDP or traffic control",
+        ),
+        Err(error) => Finding::new(what, State::Degraded, error.to_string())
+            .advise("the kernel's version cannot be read"),
     }
 }
 

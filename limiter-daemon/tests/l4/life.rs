@@ -250,7 +250,11 @@ fn a_table_of_another_size_is_made_anew() {
 fn what_another_version_left_is_replaced() {
     let net = Net::new();
     drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
-    fs::rename(net.pins().join("v2"), net.pins().join("v999")).unwrap();
+    fs::rename(
+        net.pins().join(format!("v{}", limiter_common::ABI_VERSION)),
+        net.pins().join("v999"),
+    )
+    .unwrap();
     let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
     assert!(!kernel.attachments()[0].adopted);
     assert!(!net.pins().join("v999").exists());
