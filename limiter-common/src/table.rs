@@ -57,7 +57,7 @@ pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
         // Else the compiler finds out that this is 0 or 1, and makes branches of it.
         let same = black_box(is_zero(slots.slot(index).key().load() ^ key));
         found |= same;
-        at |= index & (same as usize).wrapping_neg();
+        at |= index & same.wrapping_neg();
         index += 1;
     }
     // No more than says the loop; it is for whoever must see it, as the kernel's verifier.
@@ -66,8 +66,8 @@ pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
 
 /// 1 for 0, else 0.
 #[inline(always)]
-const fn is_zero(word: u64) -> u64 {
-    (word >> 1 | word & 1).wrapping_sub(1) >> 63
+const fn is_zero(word: u64) -> usize {
+    ((word >> 1 | word & 1).wrapping_sub(1) >> 63) as usize
 }
 
 /// What became of a source without a place that asked for one.

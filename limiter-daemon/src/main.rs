@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use limiter_daemon::cli::check::{Format, Options};
 use limiter_daemon::cli::client::Admin;
+use limiter_daemon::cli::paint::Paint;
 use limiter_daemon::{app, cli};
 use tracing_subscriber::EnvFilter;
 
@@ -30,17 +32,28 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Enforce the policy files of a directory. SIGHUP reloads them, SIGTERM drains and stops.
+    /// Enforce the policy files of a directory. When they change, or on SIGHUP, they are read again;
+    /// SIGTERM drains and stops.
     Run {
         /// Directory of YAML policy files.
         #[arg(long)]
         config: PathBuf,
     },
-    /// Check the policy files of a directory; exit status 1 if they have errors.
+    /// Check the policy files of a directory; exit status 1 if they have errors. Colours are for
+    /// terminals, unless NO_COLOR is set.
     Check {
         /// Directory of YAML policy files.
         dir: PathBuf,
+        /// How findings are written.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+        /// Exit status 1 for warnings, too.
+        #[arg(long)]
+        deny_warnings: bool,
     },
+    /// Say what becomes of a request and why: listener, route, limits, bucket, backend. Nothing is
+    /// sent and nothing is charged.
+    Explain(cli::explain::Args),
     /// Say what this kernel can do for the limits in it, what is missing, and what that costs.
     Probe {
         /// As JSON.
@@ -123,10 +136,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run { config } => app::run(&config)?,
-        Command::Check { dir } => {
-            let code = cli::check::run(&dir, out).context("cannot write the findings")?;
+        Command::Check {
+            dir,
+            format,
+            deny_warnings,
+        } => {
+            let options = Options {
+                format,
+                deny_warnings,
+                paint: Paint::of_stdout(),
+            };
+            let code =
+                cli::check::run_with(&dir, options, out).context("cannot write the findings")?;
             return Ok(ExitCode::from(code));
         }
+        Command::Explain(args) => cli::explain::run(args, Paint::of_stdout(), out)?,
         Command::Probe { json } => {
             let code = cli::probe::run(json, out).context("cannot write the findings")?;
             return Ok(ExitCode::from(code));

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use limiter_common::{Limit, Protocol};
 use limiter_daemon::policy::plan::{
-    AttachMode, Endpoint, HeaderTest, Hostname, Listener, LocalLimits, OnExit, PathMatch, Plan,
-    Route, ValueMatch,
+    AttachMode, Condition, Endpoint, Hostname, LimitRule, Listener, OnExit, PathMatch, Plan,
+    PolicyLimits, Quota, Route, ValueMatch, ValueTest,
 };
 use limiter_daemon::policy::{self, Severity};
 use proptest::prelude::*;
@@ -35,6 +35,12 @@ fn route<'a>(listener: &'a Listener, name: &str) -> &'a Route {
         .iter()
         .find(|route| route.name == name)
         .unwrap()
+}
+
+/// The local limits on the first rule of a route.
+#[track_caller]
+fn limits(route: &Route) -> &PolicyLimits {
+    &route.rules[0].limits.local[0]
 }
 
 fn names(listener: &Listener) -> Vec<&str> {
@@ -135,7 +141,7 @@ fn matches_and_backends() {
         .iter()
         .map(|weighted| {
             (
-                plan.backends[weighted.backend].name.as_str(),
+                plan.backends[weighted.backend.unwrap()].name.as_str(),
                 weighted.weight,
             )
         })
@@ -164,64 +170,51 @@ fn matches_and_backends() {
 fn a_routes_policy_replaces_its_gateways() {
     let plan = good(SHOP);
     let policy = |at: &str, of: &str| {
-        let limits: Option<&LocalLimits> = route(listener(&plan, at), of).limits.as_ref();
-        limits.map(|limits| limits.policy.clone())
+        let limits = limits(route(listener(&plan, at), of));
+        limits.policy.clone()
     };
+    assert_eq!(policy("infra/edge/web", "shop/c-old"), "infra/gateway-wide");
     assert_eq!(
-        policy("infra/edge/web", "shop/c-old").as_deref(),
-        Some("infra/gateway-wide")
+        policy("infra/edge/any", "shop/a-ageless"),
+        "infra/gateway-wide"
     );
-    assert_eq!(
-        policy("infra/edge/any", "shop/a-ageless").as_deref(),
-        Some("infra/gateway-wide")
-    );
-    assert_eq!(
-        policy("infra/edge/web", "shop/b-young").as_deref(),
-        Some("shop/young")
-    );
-    assert_eq!(
-        policy("shop/internal/http", "shop/b-young").as_deref(),
-        Some("shop/young")
-    );
+    assert_eq!(policy("infra/edge/web", "shop/b-young"), "shop/young");
+    assert_eq!(policy("shop/internal/http", "shop/b-young"), "shop/young");
 }
 
 #[test]
 fn selectors_are_flattened_and_rules_keep_their_index() {
     let plan = good(SHOP);
-    let limits = route(listener(&plan, "infra/edge/web"), "shop/b-young")
-        .limits
-        .as_ref()
-        .unwrap();
+    let limits = limits(route(listener(&plan, "infra/edge/web"), "shop/b-young"));
     let rules: Vec<_> = limits
         .rules
         .iter()
-        .map(|rule| (rule.name.as_str(), rule.limit, rule.window))
+        .map(|rule| (rule.name.as_str(), rule.quota))
         .collect();
     assert_eq!(
         rules,
         [
-            ("shop/young/rule/0", per(50, 60), 60),
-            ("shop/young/rule/2", per(10, 86_400), 86_400),
+            ("shop/young/rule/0", Quota::bucket(per(50, 60), 60)),
+            ("shop/young/rule/2", Quota::bucket(per(10, 86_400), 86_400)),
         ]
     );
     let default = limits.default.as_ref().unwrap();
     assert_eq!(
-        (default.name.as_str(), default.limit, default.window),
-        ("shop/young/rule/1", per(1, 3_600), 3_600)
+        (default.name.as_str(), default.quota),
+        ("shop/young/rule/1", Quota::bucket(per(1, 3_600), 3_600))
     );
-    assert!(default.selectors.is_empty());
+    assert!(default.conditions.is_empty());
 
-    let [user, plan_header, region] = &limits.rules[0].selectors[..] else {
-        panic!("{limits:?}")
+    let test = |rule: &LimitRule, index: usize| match &rule.conditions[index] {
+        Condition::Header { name, test } => (name.to_string(), test.clone()),
+        other => panic!("{other:?}"),
     };
-    assert_eq!(user.name, "x-user-id");
-    assert!(matches!(user.test, HeaderTest::Each));
-    assert!(matches!(&plan_header.test, HeaderTest::Is(value) if value == "free"));
-    assert!(matches!(&region.test, HeaderTest::IsNot(value) if value == "eu"));
-    assert!(matches!(
-        limits.rules[1].selectors[0].test,
-        HeaderTest::Absent
-    ));
+    let [user, plan_header, region] = [0, 1, 2].map(|index| test(&limits.rules[0], index));
+    assert_eq!(user.0, "x-user-id");
+    assert!(matches!(user.1, ValueTest::Each));
+    assert!(matches!(&plan_header.1, ValueTest::Is(value) if value == "free"));
+    assert!(matches!(&region.1, ValueTest::IsNot(value) if value == "eu"));
+    assert!(matches!(test(&limits.rules[1], 0).1, ValueTest::Absent));
 }
 
 #[test]
@@ -249,13 +242,16 @@ fn the_daemons_settings() {
 fn the_quickstart_is_good_and_limits_what_it_says() {
     let plan = good(QUICKSTART);
     let http = listener(&plan, "default/eg/http");
-    let api = route(http, "default/api").limits.as_ref().unwrap();
-    let limits: Vec<_> = api.rules.iter().map(|rule| rule.limit).collect();
-    assert_eq!(limits, [per(50, 60), per(10, 60), per(5, 60)]);
-    let open = route(http, "default/open").limits.as_ref().unwrap();
+    let api = limits(route(http, "default/api"));
+    let quotas: Vec<_> = api.rules.iter().map(|rule| rule.quota).collect();
     assert_eq!(
-        open.default.as_ref().map(|rule| rule.limit),
-        Some(per(100, 60))
+        quotas,
+        [50, 10, 5].map(|requests| Quota::bucket(per(requests, 60), 60))
+    );
+    let open = limits(route(http, "default/open"));
+    assert_eq!(
+        open.default.as_ref().map(|rule| rule.quota),
+        Some(Quota::bucket(per(100, 60), 60))
     );
     assert_eq!(plan.network[0].ports, [(Protocol::Tcp, 8080)]);
     assert_eq!(plan.daemon.interfaces[0].mode, AttachMode::Generic);

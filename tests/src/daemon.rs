@@ -100,23 +100,34 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(netns: &Netns, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary());
+        command.args(args);
+        Self::spawn(netns, command)
+    }
+
+    /// Starts `command` in `netns`, its output in a file.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(netns: &Netns, mut command: Command) -> Result<Self> {
         let log = NamedTempFile::new()?;
         let [out, err]: [OwnedFd; 2] = [
             log.as_file().try_clone()?.into(),
             log.as_file().try_clone()?.into(),
         ];
         let child = netns.enter(|| {
-            let mut command = Command::new(binary());
-            command
-                .args(args)
-                .stdin(Stdio::null())
-                .stdout(out)
-                .stderr(err);
+            command.stdin(Stdio::null()).stdout(out).stderr(err);
             command
                 .spawn()
-                .with_context(|| format!("cannot start {}", binary().display()))
+                .with_context(|| format!("cannot start {command:?}"))
         })?;
         Ok(Self { child, log })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has written so far.
@@ -168,8 +179,16 @@ impl Daemon {
     /// # Errors
     /// With its output, when it does not become ready.
     pub fn start(netns: &Netns, dir: &Path) -> Result<Self> {
-        let dir = dir.to_str().context("the directory's name is not UTF-8")?;
-        let mut process = Process::start(netns, &["run", "--config", dir])?;
+        Self::start_by(netns, dir, Command::new(binary()))
+    }
+
+    /// As [`Daemon::start`], by `limiterd`, a command that takes its arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_by(netns: &Netns, dir: &Path, mut limiterd: Command) -> Result<Self> {
+        limiterd.args(["run", "--config"]).arg(dir);
+        let mut process = Process::spawn(netns, limiterd)?;
         netns.enter(|| {
             eventually("the daemon to be ready", || {
                 if let Some(status) = process.child.try_wait()? {

@@ -11,11 +11,12 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use limiter_common::{Protocol, Reason};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{explain, text};
-use crate::l4::offenders::Offenders;
-use crate::l4::{Kernel, clock, covers_ipv4};
+use crate::l4::offenders::{Offender, Offenders};
+use crate::l4::{BucketState, Kernel, L4Error, PolicyState, clock, covers_ipv4};
 
 /// Bytes of a request's body at most.
 const MAX_BODY: usize = 4096;
@@ -60,7 +61,32 @@ pub struct OffenderView {
     /// Sampled drops; the true number is at least that many less `error`.
     pub samples: u64,
     pub error: u64,
+    /// Packets of it dropped in the last second, about: where not every drop is sampled, in
+    /// proportion to its samples.
+    pub drops_per_second: u64,
     pub seconds_ago: u64,
+    /// `None`: it has no bucket (it is on a list), or the policy is not in force any more.
+    pub tightest: Option<BucketView>,
+}
+
+/// The bucket of a source with the smallest share of its tokens left.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct BucketView {
+    pub level: u32,
+    pub unit: String,
+    pub remaining: u64,
+    pub capacity: u64,
+}
+
+impl From<&BucketState> for BucketView {
+    fn from(bucket: &BucketState) -> Self {
+        Self {
+            level: bucket.level,
+            unit: explain::unit(bucket.unit).to_owned(),
+            remaining: bucket.remaining,
+            capacity: bucket.limit.capacity,
+        }
+    }
 }
 
 impl L4 {
@@ -75,8 +101,8 @@ impl L4 {
         let query = request.uri().query().unwrap_or("").to_owned();
         let answer = match (method, path.as_str()) {
             (Method::GET, "/l4/sentences") => self.sentences(),
-            (Method::POST, "/l4/sentences") => self.pass(body(request).await),
-            (Method::DELETE, "/l4/sentences") => self.lift(body(request).await),
+            (Method::POST, "/l4/sentences") => self.pass(body(request, MAX_BODY).await),
+            (Method::DELETE, "/l4/sentences") => self.lift(body(request, MAX_BODY).await),
             (Method::GET, "/l4/top") => self.top(),
             (Method::GET, "/l4/explain") => self.explain(&query),
             _ => Err((
@@ -124,34 +150,41 @@ impl L4 {
 
     fn top(&self) -> Answer {
         let now = clock::now();
-        let offenders = {
+        let offenders: Vec<_> = {
             let offenders = self
                 .offenders
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            offenders.top(MAX_TOP)
+            let top = offenders.top(MAX_TOP).into_iter();
+            top.map(|one| (one, offenders.drops_a_second(&one, now)))
+                .collect()
         };
-        let names = self.kernel().policy_names().map_err(internal)?;
-        let views: Vec<_> = offenders
-            .iter()
-            .map(|offender| {
-                let last = &offender.last;
-                let reason = Reason::ALL
-                    .get(last.reason as usize)
-                    .map_or("?", |r| r.name());
-                OffenderView {
-                    source: IpAddr::from(last.source.octets()).to_canonical(),
-                    policy: names.get(&last.policy).cloned().unwrap_or_default(),
-                    reason: reason.to_owned(),
-                    shadow: last.shadow != 0,
-                    port: last.port,
-                    samples: offender.samples,
-                    error: offender.error,
-                    seconds_ago: now.saturating_sub(last.at) / SECOND,
-                }
+        let kernel = self.kernel();
+        let names = kernel.policy_names().map_err(internal)?;
+        let view = |(offender, drops_per_second): &(Offender, u64)| {
+            let last = &offender.last;
+            let reason = Reason::ALL
+                .get(last.reason as usize)
+                .map_or("?", |r| r.name());
+            let policy = kernel.explain_policy(last.policy, last.source)?;
+            Ok(OffenderView {
+                source: IpAddr::from(last.source.octets()).to_canonical(),
+                policy: names.get(&last.policy).cloned().unwrap_or_default(),
+                reason: reason.to_owned(),
+                shadow: last.shadow != 0,
+                port: last.port,
+                samples: offender.samples,
+                error: offender.error,
+                drops_per_second: *drops_per_second,
+                seconds_ago: now.saturating_sub(last.at) / SECOND,
+                tightest: policy
+                    .as_ref()
+                    .and_then(PolicyState::tightest)
+                    .map(Into::into),
             })
-            .collect();
-        json(&views)
+        };
+        let views: Result<Vec<_>, L4Error> = offenders.iter().map(view).collect();
+        json(&views.map_err(internal)?)
     }
 
     fn explain(&self, query: &str) -> Answer {
@@ -214,11 +247,16 @@ pub fn parse_cidr(text: &str) -> Result<IpNet, String> {
     Ok(net)
 }
 
-type Refused = (StatusCode, String);
-type Answer = Result<Response<Full<Bytes>>, Refused>;
+pub(super) type Refused = (StatusCode, String);
+pub(super) type Answer = Result<Response<Full<Bytes>>, Refused>;
 
+/// A request's body as JSON, of at most `most` bytes.
+///
 /// A browser sends JSON across origins only after asking, so a page cannot pass sentences.
-async fn body(request: Request<Incoming>) -> Result<SentenceRequest, Refused> {
+pub(super) async fn body<T: DeserializeOwned>(
+    request: Request<Incoming>,
+    most: usize,
+) -> Result<T, Refused> {
     let json = HeaderValue::from_static("application/json");
     if request.headers().get(CONTENT_TYPE) != Some(&json) {
         return Err((
@@ -226,17 +264,14 @@ async fn body(request: Request<Incoming>) -> Result<SentenceRequest, Refused> {
             "send content-type: application/json".to_owned(),
         ));
     }
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let body = Limited::new(request.into_body(), most).collect().await;
     let body = body.map_err(|error| bad(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
 fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_string_pretty(value).map_err(internal)?;
-    let mut response = text(StatusCode::OK, body + "\n");
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    Ok(response)
+    Ok(super::json(body))
 }
 
 fn bad(why: String) -> Refused {

@@ -14,6 +14,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::config::Loads;
 use super::status::Status;
 use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
@@ -33,6 +34,7 @@ pub struct Metrics(Registry);
 #[derive(Debug)]
 pub struct Sources {
     pub status: Arc<Status>,
+    pub loads: Arc<Loads>,
     pub state: Arc<State>,
     pub counters: Arc<Counters>,
     pub clock: Clock,
@@ -84,6 +86,11 @@ impl Sources {
             "limiterd_policy_last_reload_successful",
             "1 if the policy files were valid when they were last read.",
             u64::from(reloads.last_succeeded),
+        )?;
+        page.gauge(
+            "limiterd_policy_watching",
+            "1 if changes of the policy files are noticed; 0: they are read again on SIGHUP only.",
+            u64::from(self.loads.watching()),
         )
     }
 

@@ -1,9 +1,13 @@
 //! The admin listener: health and metrics, on the control thread, so that a saturated data plane
 //! does not silence it.
 
+mod ask;
+pub mod config;
 mod explain;
+mod findings;
 pub mod l4;
 pub mod metrics;
+mod plan;
 pub mod status;
 
 use std::convert::Infallible;
@@ -21,20 +25,31 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::task::JoinSet;
 
+pub use ask::{Question, QuestionError};
+pub use config::{Loads, Trigger};
+pub use findings::FindingView;
 pub use l4::L4;
 pub use metrics::Metrics;
 pub use status::Status;
+
+use crate::engine::state::State;
+use crate::l7::clock::Clock;
 
 /// Connections served at once; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take for a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a question for `POST /explain`.
+const MAX_QUESTION: usize = 256 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the admin listener can tell.
 #[derive(Debug)]
 pub struct Admin {
     pub status: Arc<Status>,
+    pub loads: Arc<Loads>,
+    pub state: Arc<State>,
+    pub clock: Clock,
     pub metrics: Metrics,
     /// `None`: no interface is configured.
     pub l4: Option<L4>,
@@ -100,6 +115,12 @@ impl Admin {
                 None => text(StatusCode::NOT_FOUND, none.to_owned()),
             };
         }
+        if request.uri().path() == "/explain" {
+            return self
+                .explain(request)
+                .await
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
@@ -123,12 +144,42 @@ impl Admin {
                 }
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/config" => match self.loads.json() {
+                Ok(document) => json(document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics or /l4/...\n".to_owned(),
+                "try /live, /ready, /metrics, /config, POST /explain or /l4/...\n".to_owned(),
             ),
         }
     }
+
+    /// What becomes of a request, by the policy in force and its buckets.
+    async fn explain(&self, request: Request<Incoming>) -> l4::Answer {
+        if request.method() != Method::POST {
+            let why =
+                "POST a request as JSON: {\"method\": \"GET\", \"url\": \"http://host/path\"}";
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
+        }
+        let question: Question = l4::body(request, MAX_QUESTION).await?;
+        let now = self.clock.now();
+        let explained = self
+            .loads
+            .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));
+        let explained = explained.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+        let document = serde_json::to_string_pretty(&explained)
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        Ok(json(document))
+    }
+}
+
+fn json(mut document: String) -> Response<Full<Bytes>> {
+    document.push('\n');
+    let mut response = text(StatusCode::OK, document);
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

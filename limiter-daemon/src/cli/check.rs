@@ -1,39 +1,100 @@
 //! `limiterd check`: says what is wrong in a policy directory, for people and for pipelines.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::paint::{Paint, Style};
+use crate::admin::FindingView;
 use crate::policy::{self, Diagnostic, Outcome, Severity, SourceFile};
 
-/// Exit code of a directory without errors.
+/// Exit code of a directory that can be used.
 const OK: u8 = 0;
 
-/// Exit code of a directory with errors.
+/// Exit code of a directory with errors, or with warnings where they are denied.
 const FAILED: u8 = 1;
+
+/// How findings are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people: a line for each finding, and the source it is about.
+    #[default]
+    Text,
+    /// For programs: one object.
+    Json,
+}
+
+/// What `limiterd check` is told besides the directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub format: Format,
+    /// Warnings fail as errors do.
+    pub deny_warnings: bool,
+    pub paint: Paint,
+}
+
+/// What `--format json` writes.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether the exit code is 0.
+    ok: bool,
+    errors: usize,
+    warnings: usize,
+    /// Resources seen, by kind.
+    resources: BTreeMap<&'static str, usize>,
+    findings: Vec<FindingView>,
+}
+
+/// Checks `dir`, writes every finding and a summary to `out` as plain text, and returns the exit
+/// code.
+///
+/// # Errors
+/// Only when `out` cannot be written.
+pub fn run(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
+    run_with(dir, Options::default(), out)
+}
 
 /// Checks `dir`, writes every finding and a summary to `out`, and returns the exit code.
 ///
 /// # Errors
 /// Only when `out` cannot be written.
-pub fn run(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
+pub fn run_with(dir: &Path, options: Options, out: &mut impl Write) -> io::Result<u8> {
     let outcome = policy::load(dir);
-    for diagnostic in &outcome.diagnostics {
-        write_diagnostic(diagnostic, &outcome.sources, out)?;
+    let warned = options.deny_warnings && outcome.count(Severity::Warning) > 0;
+    let ok = outcome.plan.is_some() && !warned;
+    match options.format {
+        Format::Text => {
+            for diagnostic in &outcome.diagnostics {
+                write_diagnostic(diagnostic, &outcome.sources, options.paint, out)?;
+            }
+            writeln!(out, "{}", summary(&outcome, ok, options.paint))?;
+        }
+        Format::Json => {
+            let report = Report {
+                ok,
+                errors: outcome.count(Severity::Error),
+                warnings: outcome.count(Severity::Warning),
+                resources: outcome.counts.clone(),
+                findings: outcome.diagnostics.iter().map(FindingView::from).collect(),
+            };
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+        }
     }
-    writeln!(out, "{}", summary(&outcome))?;
-    Ok(if outcome.plan.is_some() { OK } else { FAILED })
+    Ok(if ok { OK } else { FAILED })
 }
 
 /// Writes a finding and, where it has a place, the line it is about with a caret under the column.
-///
-/// # Errors
-/// When `out` cannot be written.
-pub fn write_diagnostic(
+fn write_diagnostic(
     diagnostic: &Diagnostic,
     sources: &[SourceFile],
+    paint: Paint,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    writeln!(out, "{diagnostic}")?;
+    writeln!(out, "{}", heading(diagnostic, paint))?;
     let Some(line) = source_line(diagnostic, sources) else {
         return Ok(());
     };
@@ -56,10 +117,43 @@ pub fn write_diagnostic(
             }
         })
         .collect();
-    writeln!(out, "{gutter} |")?;
-    writeln!(out, "{number} | {line}")?;
-    writeln!(out, "{gutter} | {indent}^")?;
+    let bar = paint.paint(Style::Blue, "|");
+    let caret = paint.paint(style(diagnostic.severity), "^");
+    writeln!(out, "{gutter} {bar}")?;
+    writeln!(out, "{} {bar} {line}", paint.paint(Style::Blue, &number))?;
+    writeln!(out, "{gutter} {bar} {indent}{caret}")?;
     writeln!(out)
+}
+
+const fn style(severity: Severity) -> Style {
+    match severity {
+        Severity::Warning => Style::Yellow,
+        Severity::Error => Style::Red,
+    }
+}
+
+/// The finding on one line, its place and its severity painted.
+fn heading(diagnostic: &Diagnostic, paint: Paint) -> String {
+    let text = diagnostic.to_string();
+    let severity = match diagnostic.severity {
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    };
+    // The place is what stands before the first severity after the file's name.
+    let file = diagnostic.file.display().to_string();
+    let mark = format!(": {severity}: ");
+    let split = text
+        .get(file.len()..)
+        .and_then(|rest| rest.find(&mark))
+        .map(|at| file.len() + at);
+    let Some(at) = split else {
+        return text;
+    };
+    let (place, rest) = text.split_at(at);
+    let rest = rest.get(mark.len()..).unwrap_or_default();
+    let place = paint.paint(Style::Bold, place);
+    let severity = paint.paint(style(diagnostic.severity), severity);
+    format!("{place}: {severity}: {rest}")
 }
 
 fn source_line<'a>(diagnostic: &Diagnostic, sources: &'a [SourceFile]) -> Option<&'a str> {
@@ -69,7 +163,7 @@ fn source_line<'a>(diagnostic: &Diagnostic, sources: &'a [SourceFile]) -> Option
 }
 
 /// One line: what was loaded, or that it was not.
-fn summary(outcome: &Outcome) -> String {
+fn summary(outcome: &Outcome, ok: bool, paint: Paint) -> String {
     let errors = outcome.count(Severity::Error);
     let warnings = outcome.count(Severity::Warning);
     let mut parts = Vec::new();
@@ -89,10 +183,10 @@ fn summary(outcome: &Outcome) -> String {
     if parts.is_empty() {
         parts.push("no resources".to_owned());
     }
-    let verdict = if outcome.plan.is_some() {
-        "ok"
+    let verdict = if ok {
+        paint.paint(Style::Green, "ok")
     } else {
-        "failed"
+        paint.paint(Style::Red, "failed")
     };
     format!("{verdict}: {}", parts.join(", "))
 }

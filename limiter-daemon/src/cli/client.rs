@@ -23,6 +23,12 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// The daemon at `address`.
+    #[must_use]
+    pub const fn at(address: SocketAddr) -> Self {
+        Self { admin: address }
+    }
+
     /// Sends a request, with `body` as JSON; the answer's text.
     ///
     /// # Errors

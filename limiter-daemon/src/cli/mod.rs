@@ -3,6 +3,8 @@
 pub mod check;
 pub mod client;
 pub mod demo_backend;
+pub mod explain;
 pub mod l4;
+pub mod paint;
 pub mod probe;
 pub mod sentences;

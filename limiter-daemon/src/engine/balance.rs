@@ -58,7 +58,7 @@ impl WeightedChoice {
     /// Index of the chosen backend in the plan; `None` if there is none of any weight.
     pub fn next(&self) -> Option<usize> {
         if let [only] = self.backends.as_slice() {
-            return (only.weight > 0).then_some(only.backend);
+            return only.backend.filter(|_| only.weight > 0);
         }
         if self.total == 0 {
             return None;
@@ -75,13 +75,14 @@ impl WeightedChoice {
                 passed += u128::from(b.weight);
                 point < passed
             })
-            .map(|b| b.backend)
+            .and_then(|b| b.backend)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::plan::UpstreamProtocol;
 
     #[test]
     fn endpoints_take_turns() {
@@ -91,6 +92,8 @@ mod tests {
         let balancer = Balancer::new(&Backend {
             name: "d/b".into(),
             endpoints,
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
         });
         let seen: Vec<_> = (0..6).map(|_| balancer.next()).collect();
         assert_eq!(seen, [0, 1, 2, 0, 1, 2].map(Some));
@@ -99,9 +102,11 @@ mod tests {
     #[test]
     fn weights_are_shares() {
         let weights = [(7, 90), (8, 10), (9, 0)];
-        let choice = WeightedChoice::new(
-            &weights.map(|(backend, weight)| WeightedBackend { backend, weight }),
-        );
+        let choice = WeightedChoice::new(&weights.map(|(backend, weight)| WeightedBackend {
+            backend: Some(backend),
+            weight,
+            filters: None,
+        }));
         let mut hits = [0u32; 10];
         for _ in 0..10_000 {
             hits[choice.next().unwrap()] += 1;
@@ -116,8 +121,9 @@ mod tests {
         assert_eq!(WeightedChoice::new(&[]).next(), None);
         assert_eq!(
             WeightedChoice::new(&[WeightedBackend {
-                backend: 1,
-                weight: 0
+                backend: Some(1),
+                weight: 0,
+                filters: None,
             }])
             .next(),
             None

@@ -8,13 +8,14 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use limiter_common::{Decision, Limit, Step};
 use smallvec::SmallVec;
 
 use super::buckets::Bucket;
+use super::request::RequestView;
 use super::state::{Scope, State};
-use crate::policy::plan::{HeaderSelector, HeaderTest, LimitRule, LocalLimits};
+use crate::policy::plan::{Condition, LimitRule, PolicyLimits, Quota, ValueTest};
 
 /// Rules a request usually meets at most; more of them allocate.
 const INLINE: usize = 4;
@@ -28,7 +29,7 @@ pub struct LimitSet {
 
 #[derive(Debug)]
 struct Rule {
-    selectors: Vec<HeaderSelector>,
+    conditions: Vec<Condition>,
     limit: Limit,
     window: u64,
     distinct: bool,
@@ -68,27 +69,27 @@ pub struct Denied {
 
 impl LimitSet {
     #[must_use]
-    pub fn compile(limits: &LocalLimits, route: &str, state: &State) -> Self {
+    pub fn compile(limits: &PolicyLimits, route: &str, state: &State) -> Self {
         let rule = |rule: &LimitRule| Rule::compile(rule, route, state);
         Self {
-            rules: limits.rules.iter().map(rule).collect(),
-            default: limits.default.as_ref().map(rule),
+            rules: limits.rules.iter().filter_map(rule).collect(),
+            default: limits.default.as_ref().and_then(rule),
         }
     }
 
-    /// Charges a request with these headers at `now` against every rule that it meets, or against
+    /// Charges `request` at `now` against every rule that it meets, or against
     /// none if any is over its limit.
-    pub fn decide(&self, headers: &HeaderMap, now: u64) -> Outcome {
+    pub fn decide(&self, request: &RequestView<'_>, now: u64) -> Outcome {
         let mut met: SmallVec<[Met<'_>; INLINE]> = self
             .rules
             .iter()
-            .filter_map(|rule| rule.meet(headers, now))
+            .filter_map(|rule| rule.meet(request.headers, now))
             .collect();
         if met.is_empty() {
             met.extend(
                 self.default
                     .as_ref()
-                    .and_then(|rule| rule.meet(headers, now)),
+                    .and_then(|rule| rule.meet(request.headers, now)),
             );
         }
         let denied = charge_all(&met, now);
@@ -105,64 +106,74 @@ impl LimitSet {
 }
 
 impl Rule {
-    fn compile(rule: &LimitRule, route: &str, state: &State) -> Self {
-        let distinct = rule
-            .selectors
-            .iter()
-            .any(|s| matches!(s.test, HeaderTest::Each));
-        Self {
-            selectors: rule.selectors.clone(),
-            limit: rule.limit,
-            window: rule.window,
+    fn compile(rule: &LimitRule, route: &str, state: &State) -> Option<Self> {
+        let Quota::Limited { limit, window, .. } = rule.quota else {
+            return None;
+        };
+        let distinct = rule.conditions.iter().any(Condition::is_distinct);
+        Some(Self {
+            conditions: rule.conditions.clone(),
+            limit,
+            window,
             distinct,
             scope: state.scope(&rule.name, route, distinct),
-        }
+        })
     }
 
     fn meet(&self, headers: &HeaderMap, now: u64) -> Option<Met<'_>> {
         if !self
-            .selectors
+            .conditions
             .iter()
-            .all(|selector| matches(selector, headers))
+            .all(|condition| matches(condition, headers))
         {
             return None;
         }
         let bucket = if self.distinct {
-            let key = self.scope.key(|hasher| self.feed(headers, hasher));
+            let key = self
+                .scope
+                .key(|hasher| feed(&self.conditions, headers, hasher));
             self.scope.table().bucket(key, now, self.scope.aggregates())
         } else {
             Bucket::Shared(self.scope.single())
         };
         Some(Met { rule: self, bucket })
     }
+}
 
-    /// Writes the values that have buckets of their own, each with its end marked.
-    fn feed(&self, headers: &HeaderMap, hasher: &mut dyn Hasher) {
-        for selector in &self.selectors {
-            if matches!(selector.test, HeaderTest::Each) {
-                for value in headers.get_all(&selector.name) {
-                    hasher.write(value.as_bytes());
-                    hasher.write_u8(b',');
-                }
-                hasher.write_u8(0);
+/// Writes the values that have buckets of their own, each with its end marked.
+pub(super) fn feed(conditions: &[Condition], headers: &HeaderMap, hasher: &mut dyn Hasher) {
+    for condition in conditions {
+        if let Condition::Header {
+            name,
+            test: ValueTest::Each,
+        } = condition
+        {
+            for value in headers.get_all(name) {
+                hasher.write(value.as_bytes());
+                hasher.write_u8(b',');
             }
+            hasher.write_u8(0);
         }
     }
 }
 
-fn matches(selector: &HeaderSelector, headers: &HeaderMap) -> bool {
-    match &selector.test {
-        HeaderTest::Is(wanted) => has_value(headers, selector, wanted),
-        HeaderTest::IsNot(wanted) => !has_value(headers, selector, wanted),
-        HeaderTest::Each => headers.contains_key(&selector.name),
-        HeaderTest::Absent => !headers.contains_key(&selector.name),
+fn matches(condition: &Condition, headers: &HeaderMap) -> bool {
+    let Condition::Header { name, test } = condition else {
+        return false;
+    };
+    match test {
+        ValueTest::Is(wanted) => has_value(headers, name, wanted),
+        ValueTest::IsNot(wanted) => !has_value(headers, name, wanted),
+        ValueTest::Matches(_) | ValueTest::MatchesNot(_) => false,
+        ValueTest::Each => headers.contains_key(name),
+        ValueTest::Absent => !headers.contains_key(name),
     }
 }
 
 /// Whether the header has this value. Several lines of one header are one value, joined by commas
 /// (RFC 9110 section 5.3): repeating a header does not get around a rule on it.
-fn has_value(headers: &HeaderMap, selector: &HeaderSelector, wanted: &HeaderValue) -> bool {
-    let mut lines = headers.get_all(&selector.name).iter();
+fn has_value(headers: &HeaderMap, name: &HeaderName, wanted: &HeaderValue) -> bool {
+    let mut lines = headers.get_all(name).iter();
     let Some(first) = lines.next() else {
         return false;
     };

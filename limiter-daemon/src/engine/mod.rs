@@ -5,6 +5,8 @@
 pub mod balance;
 pub mod buckets;
 pub mod decide;
+pub mod explain;
+pub mod request;
 pub mod route;
 pub mod state;
 

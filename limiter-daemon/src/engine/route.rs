@@ -36,6 +36,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct Rule {
     pub route: Arc<Route>,
+    pub limits: Option<LimitSet>,
     /// Where its requests go.
     pub backends: WeightedChoice,
 }
@@ -45,7 +46,6 @@ pub struct Rule {
 pub struct Route {
     /// `namespace/name`.
     pub name: String,
-    pub limits: Option<LimitSet>,
     pub stats: Arc<RouteStats>,
 }
 
@@ -56,16 +56,17 @@ impl RouteTable {
         for plan in &listener.routes {
             let route = Arc::new(Route {
                 name: plan.name.clone(),
-                limits: plan
-                    .limits
-                    .as_ref()
-                    .map(|l| LimitSet::compile(l, &plan.name, state)),
                 stats: state.route_stats(&plan.name),
             });
             for rule in &plan.rules {
                 let backends = WeightedChoice::new(&rule.backends);
                 let shared = Arc::new(Rule {
                     route: Arc::clone(&route),
+                    limits: rule
+                        .limits
+                        .local
+                        .first()
+                        .map(|l| LimitSet::compile(l, &plan.name, state)),
                     backends,
                 });
                 for condition in &rule.matches {

@@ -1,6 +1,13 @@
 //! The one place where the data plane reads the clock.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
+
+/// The time of day, for people: what is decided goes by [`Clock`].
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
 
 /// Nanoseconds since the process started to serve, by the monotonic clock.
 #[derive(Clone, Copy, Debug)]

@@ -19,6 +19,7 @@ use super::respond::{Refusal, add_rate_limit_headers};
 use super::upstream::{Upstreams, authority};
 use super::{Body, headers};
 use crate::engine::decide::Outcome;
+use crate::engine::request::RequestView;
 use crate::engine::state::RouteStats;
 use crate::engine::{Engine, Listener};
 use crate::policy::Plan;
@@ -148,8 +149,15 @@ impl Pipeline {
                 )
             })
             .ok_or(Refusal::NoRoute)?;
-        let limits = rule.route.limits.as_ref();
-        let outcome = limits.map(|limits| limits.decide(request.headers(), self.clock.now()));
+        let view = RequestView {
+            method: request.method(),
+            path: request.uri().path(),
+            query: request.uri().query(),
+            headers: request.headers(),
+            client: from.peer.ip().to_canonical(),
+        };
+        let limits = rule.limits.as_ref();
+        let outcome = limits.map(|limits| limits.decide(&view, self.clock.now()));
         let denied = outcome.as_ref().and_then(|outcome| outcome.denied.as_ref());
         let target = match denied {
             Some(denied) => Err(Refusal::Limited { wait: denied.wait }),

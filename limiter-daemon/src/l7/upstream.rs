@@ -76,6 +76,7 @@ pub(super) fn authority(endpoint: &Endpoint) -> Option<Authority> {
     let text = match endpoint {
         Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
         Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
+        Endpoint::Unix(_) => return None,
     };
     text.parse().ok()
 }

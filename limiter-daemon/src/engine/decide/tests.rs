@@ -1,30 +1,36 @@
 //! Which rules are met, and what they charge.
 
-use http::HeaderName;
+use http::Method;
 
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-fn header(name: &str, test: HeaderTest) -> HeaderSelector {
-    HeaderSelector {
+fn header(name: &str, test: ValueTest) -> Condition {
+    Condition::Header {
         name: HeaderName::try_from(name).unwrap(),
         test,
     }
 }
 
-fn rule(index: usize, per_minute: u64, selectors: Vec<HeaderSelector>) -> LimitRule {
+fn rule(index: usize, per_minute: u64, conditions: Vec<Condition>) -> LimitRule {
     let limit = Limit::new(per_minute, per_minute, 60 * SECOND).unwrap();
-    LimitRule {
-        name: format!("d/p/rule/{index}"),
-        selectors,
-        limit,
-        window: 60,
+    let quota = Quota::bucket(limit, 60);
+    LimitRule::new(format!("d/p/rule/{index}"), conditions, quota)
+}
+
+fn asked(headers: &HeaderMap) -> RequestView<'_> {
+    RequestView {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers,
+        client: [192, 0, 2, 1].into(),
     }
 }
 
 fn compile(rules: Vec<LimitRule>, default: Option<LimitRule>) -> LimitSet {
-    let limits = LocalLimits {
+    let limits = PolicyLimits {
         policy: "d/p".into(),
         rules,
         default,
@@ -38,7 +44,7 @@ fn user(name: &str) -> HeaderMap {
 
 fn admitted(set: &LimitSet, headers: &HeaderMap, tries: usize, now: u64) -> usize {
     (0..tries)
-        .filter(|_| set.decide(headers, now).denied.is_none())
+        .filter(|_| set.decide(&asked(headers), now).denied.is_none())
         .count()
 }
 
@@ -47,7 +53,7 @@ fn a_hundred_a_minute_is_a_hundred_at_once_and_then_one_each_600_ms() {
     let set = compile(Vec::new(), Some(rule(0, 100, Vec::new())));
     let none = HeaderMap::new();
     for left in (0..100).rev() {
-        let outcome = set.decide(&none, 7);
+        let outcome = set.decide(&asked(&none), 7);
         assert!(outcome.denied.is_none());
         let reset = (100 - left) * 600_000_000;
         let wanted = Status {
@@ -58,7 +64,7 @@ fn a_hundred_a_minute_is_a_hundred_at_once_and_then_one_each_600_ms() {
         };
         assert_eq!(outcome.statuses.as_slice(), [wanted]);
     }
-    let outcome = set.decide(&none, 7);
+    let outcome = set.decide(&asked(&none), 7);
     assert_eq!(outcome.denied.unwrap().wait, 600_000_000);
     assert_eq!(outcome.statuses[0].remaining, 0);
     assert_eq!(outcome.statuses[0].reset, 60 * SECOND);
@@ -67,8 +73,8 @@ fn a_hundred_a_minute_is_a_hundred_at_once_and_then_one_each_600_ms() {
 
 #[test]
 fn each_value_has_a_bucket_of_its_own() {
-    let each = vec![header("x-user-id", HeaderTest::Each)];
-    let absent = vec![header("x-user-id", HeaderTest::Absent)];
+    let each = vec![header("x-user-id", ValueTest::Each)];
+    let absent = vec![header("x-user-id", ValueTest::Absent)];
     let set = compile(vec![rule(0, 50, each), rule(1, 10, absent)], None);
     assert_eq!(admitted(&set, &user("alice"), 60, 0), 50);
     assert_eq!(admitted(&set, &user("bob"), 60, 0), 50);
@@ -78,7 +84,7 @@ fn each_value_has_a_bucket_of_its_own() {
 
 #[test]
 fn the_default_bucket_is_for_whom_no_other_rule_meets() {
-    let heavy = HeaderTest::Is(HeaderValue::from_static("heavy"));
+    let heavy = ValueTest::Is(HeaderValue::from_static("heavy"));
     let set = compile(
         vec![rule(0, 5, vec![header("x-user-id", heavy)])],
         Some(rule(1, 20, Vec::new())),
@@ -90,14 +96,14 @@ fn the_default_bucket_is_for_whom_no_other_rule_meets() {
 
 #[test]
 fn a_denied_request_charges_no_rule() {
-    let each = vec![header("x-user-id", HeaderTest::Each)];
+    let each = vec![header("x-user-id", ValueTest::Each)];
     let heavy = vec![header(
         "x-user-id",
-        HeaderTest::Is(HeaderValue::from_static("heavy")),
+        ValueTest::Is(HeaderValue::from_static("heavy")),
     )];
     let set = compile(vec![rule(0, 50, each), rule(1, 5, heavy)], None);
     assert_eq!(admitted(&set, &user("heavy"), 30, 0), 5);
-    let outcome = set.decide(&user("heavy"), 0);
+    let outcome = set.decide(&asked(&user("heavy")), 0);
     assert_eq!(outcome.denied.unwrap().scope.rule, "d/p/rule/1");
     assert_eq!(outcome.statuses[0].remaining, 45);
     assert_eq!(outcome.statuses[1].remaining, 0);
@@ -105,12 +111,12 @@ fn a_denied_request_charges_no_rule() {
 
 #[test]
 fn selectors_of_a_rule_are_all_of_them() {
-    let is = |value| HeaderTest::Is(HeaderValue::from_static(value));
-    let is_not = |value| HeaderTest::IsNot(HeaderValue::from_static(value));
+    let is = |value| ValueTest::Is(HeaderValue::from_static(value));
+    let is_not = |value| ValueTest::IsNot(HeaderValue::from_static(value));
     let selectors = vec![
         header("a", is("1")),
         header("b", is_not("2")),
-        header("c", HeaderTest::Absent),
+        header("c", ValueTest::Absent),
     ];
     let set = compile(vec![rule(0, 1, selectors)], None);
     let request = |pairs: &[(&'static str, &'static str)]| {
@@ -118,7 +124,7 @@ fn selectors_of_a_rule_are_all_of_them() {
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        !set.decide(&headers, 0).statuses.is_empty()
+        !set.decide(&asked(&headers), 0).statuses.is_empty()
     };
     assert!(request(&[("a", "1")]));
     assert!(request(&[("a", "1"), ("b", "3")]));
@@ -130,7 +136,7 @@ fn selectors_of_a_rule_are_all_of_them() {
 
 #[test]
 fn a_repeated_header_is_one_value() {
-    let value = HeaderTest::Is(HeaderValue::from_static("x,y"));
+    let value = ValueTest::Is(HeaderValue::from_static("x,y"));
     let selector = header("a", value);
     let headers = |values: &[&'static str]| {
         values
@@ -150,8 +156,8 @@ fn a_repeated_header_is_one_value() {
 #[test]
 fn a_reload_keeps_buckets_and_takes_new_limits() {
     let state = State::new(1024);
-    let each = || vec![header("x-user-id", HeaderTest::Each)];
-    let limits = |n| LocalLimits {
+    let each = || vec![header("x-user-id", ValueTest::Each)];
+    let limits = |n| PolicyLimits {
         policy: "d/p".into(),
         rules: vec![rule(0, n, each())],
         default: None,
@@ -165,7 +171,7 @@ fn a_reload_keeps_buckets_and_takes_new_limits() {
     let lower = LimitSet::compile(&limits(10), "d/r", &state);
     drop(after);
     assert_eq!(
-        lower.decide(&user("alice"), 0).denied.unwrap().wait,
+        lower.decide(&asked(&user("alice")), 0).denied.unwrap().wait,
         6 * SECOND
     );
     assert_eq!(admitted(&lower, &user("alice"), 2, 6 * SECOND), 1);
@@ -174,17 +180,12 @@ fn a_reload_keeps_buckets_and_takes_new_limits() {
 #[test]
 fn a_lowered_limit_among_several_is_waited_for_no_longer_than_it_says() {
     let state = State::new(1024);
-    let any = || vec![header("x-none", HeaderTest::Absent)];
+    let any = || vec![header("x-none", ValueTest::Absent)];
     let compile = |window: u64| {
         let limit = Limit::new(10, 10, window * SECOND).unwrap();
-        let slow = LimitRule {
-            name: "d/p/rule/0".into(),
-            selectors: any(),
-            limit,
-            window,
-        };
+        let slow = LimitRule::new("d/p/rule/0".into(), any(), Quota::bucket(limit, window));
         let rules = vec![slow, rule(1, 1_000, any())];
-        let limits = LocalLimits {
+        let limits = PolicyLimits {
             policy: "d/p".into(),
             rules,
             default: None,
@@ -196,7 +197,7 @@ fn a_lowered_limit_among_several_is_waited_for_no_longer_than_it_says() {
     let every_ten_seconds = compile(10);
     assert_eq!(
         every_ten_seconds
-            .decide(&HeaderMap::new(), 0)
+            .decide(&asked(&HeaderMap::new()), 0)
             .denied
             .unwrap()
             .wait,
@@ -210,8 +211,8 @@ fn a_lowered_limit_among_several_is_waited_for_no_longer_than_it_says() {
 
 #[test]
 fn threads_admit_together_what_one_would() {
-    let each = vec![header("x-user-id", HeaderTest::Each)];
-    let all = vec![header("x-tenant", HeaderTest::Absent)];
+    let each = vec![header("x-user-id", ValueTest::Each)];
+    let all = vec![header("x-tenant", ValueTest::Absent)];
     let set = compile(vec![rule(0, 1000, each), rule(1, 700, all)], None);
     let total: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
@@ -220,5 +221,8 @@ fn threads_admit_together_what_one_would() {
         threads.into_iter().map(|t| t.join().unwrap()).sum()
     });
     assert_eq!(total, 700);
-    assert_eq!(set.decide(&user("alice"), 0).statuses[0].remaining, 300);
+    assert_eq!(
+        set.decide(&asked(&user("alice")), 0).statuses[0].remaining,
+        300
+    );
 }

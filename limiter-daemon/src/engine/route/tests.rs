@@ -11,6 +11,7 @@ fn any_path(path: PathMatch) -> RouteMatch {
         path,
         method: None,
         headers: Vec::new(),
+        query: Vec::new(),
     }
 }
 
@@ -20,22 +21,27 @@ fn prefix(path: &str) -> RouteMatch {
 
 fn route(name: &str, hostnames: Vec<Hostname>, matches: Vec<RouteMatch>) -> RoutePlan {
     let backends = vec![WeightedBackend {
-        backend: 0,
+        backend: Some(0),
         weight: 1,
+        filters: None,
     }];
     RoutePlan {
         name: name.into(),
         hostnames,
-        rules: vec![RouteRule { matches, backends }],
-        limits: None,
+        rules: vec![RouteRule {
+            matches,
+            backends,
+            ..RouteRule::default()
+        }],
+        ..RoutePlan::default()
     }
 }
 
 fn table(routes: Vec<RoutePlan>) -> RouteTable {
     let listener = Listener {
         name: "d/g/l".into(),
-        binds: Vec::new(),
         routes,
+        ..Listener::default()
     };
     RouteTable::compile(&listener, &State::new(16))
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
 use super::native::limiter_config::Config;
-use super::plan::{Backend, DaemonConfig, Plan};
+use super::plan::{Backend, DaemonConfig, Plan, UpstreamProtocol};
 use super::resource::Name;
 use super::resources::Resources;
 use super::suggest;
@@ -66,6 +66,8 @@ fn backends(resources: &Resources) -> (Vec<Backend>, BTreeMap<&Name, usize>) {
         .map(|(name, backend)| Backend {
             name: name.to_string(),
             endpoints: backend.endpoints.clone(),
+            protocol: UpstreamProtocol::default(),
+            tls: None,
         })
         .collect();
     (backends, index)

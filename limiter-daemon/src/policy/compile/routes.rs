@@ -1,6 +1,7 @@
 //! Routes on their listeners.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::traffic::Policies;
 use super::{listeners, missing};
@@ -9,7 +10,7 @@ use crate::policy::gateway_api::gateway::{self, Gateway};
 use crate::policy::gateway_api::hostname;
 use crate::policy::gateway_api::http_route::{HttpRoute, ParentRef, Rule};
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Listener, Route, RouteRule, WeightedBackend};
+use crate::policy::plan::{Listener, RateLimits, Route, RouteKind, RouteRule, WeightedBackend};
 use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
 use crate::policy::suggest;
@@ -29,6 +30,9 @@ pub(super) fn compile(
             plan.push(Listener {
                 name: listeners::name(gateway, listener),
                 binds: listeners::binds(gateway, listener),
+                hostname: listener.hostname.clone(),
+                tls: None,
+                client: Arc::default(),
                 routes: Vec::new(),
             });
         }
@@ -57,14 +61,20 @@ pub(super) fn compile(
                 let name = route.meta.name.to_string();
                 // Two parent references may lead to the same listener.
                 if entry.routes.iter().all(|other| other.name != name) {
-                    let limits = policies
-                        .limits(&route.meta.name, &gateway.meta.name)
-                        .cloned();
+                    let limits = policies.limits(&route.meta.name, &gateway.meta.name);
+                    let limits = Arc::new(RateLimits {
+                        local: limits.into_iter().cloned().collect(),
+                        global: Vec::new(),
+                    });
+                    let limited = |rule: &RouteRule| RouteRule {
+                        limits: Arc::clone(&limits),
+                        ..rule.clone()
+                    };
                     entry.routes.push(Route {
                         name,
+                        kind: RouteKind::Http,
                         hostnames,
-                        rules: rules.clone(),
-                        limits,
+                        rules: rules.iter().map(limited).collect(),
                     });
                 }
             }
@@ -163,8 +173,9 @@ fn rules(
         for reference in &rule.backends {
             match backends.get(&reference.backend) {
                 Some(&backend) => weighted.push(WeightedBackend {
-                    backend,
+                    backend: Some(backend),
                     weight: reference.weight,
+                    filters: None,
                 }),
                 None => missing(
                     resources,
@@ -178,6 +189,7 @@ fn rules(
         RouteRule {
             matches: rule.matches.clone(),
             backends: weighted,
+            ..RouteRule::default()
         }
     };
     route.rules.iter().map(&mut lower).collect()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::policy::envoy_gateway::backend_traffic_policy::{Target, TargetKind, TrafficPolicy};
 use crate::policy::findings::Findings;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Listener, LocalLimits};
+use crate::policy::plan::{Listener, PolicyLimits};
 use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
 
@@ -19,7 +19,7 @@ pub(super) struct Policies<'a> {
 
 impl<'a> Policies<'a> {
     /// The limits of a route on a Gateway: a policy of its own replaces the Gateway's as a whole.
-    pub(super) fn limits(&self, route: &'a Name, gateway: &'a Name) -> Option<&'a LocalLimits> {
+    pub(super) fn limits(&self, route: &'a Name, gateway: &'a Name) -> Option<&'a PolicyLimits> {
         self.by_target
             .get(&(TargetKind::HttpRoute, route))
             .or_else(|| self.by_target.get(&(TargetKind::Gateway, gateway)))
@@ -90,12 +90,9 @@ pub(super) fn warn_unused(
             .iter()
             .filter(|listener| listener.name.starts_with(&prefix))
             .flat_map(|listener| &listener.routes)
-            .any(|route| {
-                route
-                    .limits
-                    .as_ref()
-                    .is_some_and(|own| own.policy == limits.policy)
-            });
+            .flat_map(|route| &route.rules)
+            .flat_map(|rule| &rule.limits.local)
+            .any(|own| own.policy == limits.policy);
         if !used {
             findings.at(&policy.meta.origin).warning(
                 &target.mark,

@@ -6,7 +6,7 @@ use super::local_limit::{self, RawLocal};
 use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api;
-use crate::policy::plan::LocalLimits;
+use crate::policy::plan::PolicyLimits;
 use crate::policy::resource::{Meta, Name};
 
 const MAX_TARGETS: usize = 16;
@@ -96,7 +96,7 @@ pub(crate) struct Target {
 pub(crate) struct TrafficPolicy {
     pub(crate) meta: Meta,
     pub(crate) targets: Vec<Target>,
-    pub(crate) limits: Option<LocalLimits>,
+    pub(crate) limits: Option<PolicyLimits>,
 }
 
 /// Checks a BackendTrafficPolicy.
@@ -190,7 +190,7 @@ fn lower_target(raw: RawTarget, meta: &Meta, scope: &mut Scope<'_>) -> Option<Ta
     })
 }
 
-fn limits(raw: At<RawRateLimit>, meta: &Meta, scope: &mut Scope<'_>) -> Option<LocalLimits> {
+fn limits(raw: At<RawRateLimit>, meta: &Meta, scope: &mut Scope<'_>) -> Option<PolicyLimits> {
     let At { value: raw, mark } = raw;
     if let Some(kind) = raw.kind.filter(|kind| kind.value == RateLimitType::Global) {
         scope.error(

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::route_match::{exact_value, header_name};
-use crate::policy::plan::{HeaderSelector, HeaderTest, LimitRule, LocalLimits};
+use crate::policy::plan::{Condition, LimitRule, PolicyLimits, Quota, ValueTest};
 use crate::policy::resource::Meta;
 use crate::policy::units::{self, BucketMarks, Unit};
 
@@ -67,7 +67,7 @@ enum HeaderKind {
 }
 
 /// Checks local limits; `None` if there are none.
-pub(super) fn lower(raw: At<RawLocal>, meta: &Meta, scope: &mut Scope<'_>) -> Option<LocalLimits> {
+pub(super) fn lower(raw: At<RawLocal>, meta: &Meta, scope: &mut Scope<'_>) -> Option<PolicyLimits> {
     let Some(list) = raw.value.rules.filter(|rules| !rules.is_empty()) else {
         scope.error(
             &raw.mark,
@@ -84,7 +84,7 @@ pub(super) fn lower(raw: At<RawLocal>, meta: &Meta, scope: &mut Scope<'_>) -> Op
             .client_selectors
             .as_ref()
             .is_none_or(|selectors| selectors.is_empty());
-        let selectors = selectors(rule.client_selectors, scope);
+        let conditions = conditions(rule.client_selectors, scope);
         let lowered = limit_rule(&rule.limit, index, meta, scope);
         if let (true, Some((first, _))) = (everybody, &default) {
             scope.error(
@@ -96,13 +96,13 @@ pub(super) fn lower(raw: At<RawLocal>, meta: &Meta, scope: &mut Scope<'_>) -> Op
         match lowered {
             Some(lowered) if everybody => default = default.or(Some((index, lowered))),
             Some(lowered) => rules.push(LimitRule {
-                selectors,
+                conditions,
                 ..lowered
             }),
             None => {}
         }
     }
-    Some(LocalLimits {
+    Some(PolicyLimits {
         policy: meta.name.to_string(),
         rules,
         default: default.map(|(_, rule)| rule),
@@ -122,21 +122,18 @@ fn limit_rule(
         interval: &raw.unit.mark,
     };
     let limit = units::limit(requests, requests, raw.unit.nanos(), marks, scope)?;
-    Some(LimitRule {
-        name: format!("{}/rule/{index}", meta.name),
-        selectors: Vec::new(),
-        limit,
-        window: raw.unit.seconds(),
-    })
+    let name = format!("{}/rule/{index}", meta.name);
+    let quota = Quota::bucket(limit, raw.unit.seconds());
+    Some(LimitRule::new(name, Vec::new(), quota))
 }
 
 /// All headers of all selectors: each must match, so the lists are one.
-fn selectors(raw: Option<At<Vec<At<RawSelector>>>>, scope: &mut Scope<'_>) -> Vec<HeaderSelector> {
+fn conditions(raw: Option<At<Vec<At<RawSelector>>>>, scope: &mut Scope<'_>) -> Vec<Condition> {
     let Some(list) = raw else {
         return Vec::new();
     };
     scope.at_most(&list.mark, list.len(), MAX_SELECTORS);
-    let mut selectors = Vec::new();
+    let mut conditions = Vec::new();
     for At {
         value: selector,
         mark,
@@ -149,7 +146,7 @@ fn selectors(raw: Option<At<Vec<At<RawSelector>>>>, scope: &mut Scope<'_>) -> Ve
         match selector.headers.filter(|headers| !headers.is_empty()) {
             Some(headers) => {
                 scope.at_most(&headers.mark, headers.len(), MAX_HEADERS);
-                selectors.extend(
+                conditions.extend(
                     headers
                         .value
                         .into_iter()
@@ -164,10 +161,10 @@ fn selectors(raw: Option<At<Vec<At<RawSelector>>>>, scope: &mut Scope<'_>) -> Ve
             ),
         }
     }
-    selectors
+    conditions
 }
 
-fn lower_header(raw: RawHeader, scope: &mut Scope<'_>) -> Option<HeaderSelector> {
+fn lower_header(raw: RawHeader, scope: &mut Scope<'_>) -> Option<Condition> {
     let invert = raw.invert.unwrap_or(false);
     let name = header_name(&raw.name, scope);
     let kind = raw
@@ -175,8 +172,8 @@ fn lower_header(raw: RawHeader, scope: &mut Scope<'_>) -> Option<HeaderSelector>
         .as_ref()
         .map_or(HeaderKind::Exact, |kind| kind.value);
     let test = match (kind, raw.value, invert) {
-        (HeaderKind::Exact, Some(value), false) => HeaderTest::Is(exact_value(&value, scope)?),
-        (HeaderKind::Exact, Some(value), true) => HeaderTest::IsNot(exact_value(&value, scope)?),
+        (HeaderKind::Exact, Some(value), false) => ValueTest::Is(exact_value(&value, scope)?),
+        (HeaderKind::Exact, Some(value), true) => ValueTest::IsNot(exact_value(&value, scope)?),
         (HeaderKind::Exact, None, _) => {
             let message = "a selector of type `Exact` needs a `value`";
             scope.error(
@@ -196,8 +193,8 @@ fn lower_header(raw: RawHeader, scope: &mut Scope<'_>) -> Option<HeaderSelector>
             );
             return None;
         }
-        (HeaderKind::Distinct, _, false) => HeaderTest::Each,
-        (HeaderKind::Distinct, _, true) => HeaderTest::Absent,
+        (HeaderKind::Distinct, _, false) => ValueTest::Each,
+        (HeaderKind::Distinct, _, true) => ValueTest::Absent,
         (HeaderKind::RegularExpression, _, _) => {
             let mark = raw.kind.map_or(raw.name.mark, |kind| kind.mark);
             scope.error(
@@ -208,5 +205,5 @@ fn lower_header(raw: RawHeader, scope: &mut Scope<'_>) -> Option<HeaderSelector>
             return None;
         }
     };
-    Some(HeaderSelector { name: name?, test })
+    Some(Condition::Header { name: name?, test })
 }

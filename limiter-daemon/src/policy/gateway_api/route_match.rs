@@ -85,6 +85,7 @@ pub(crate) const fn every_request() -> RouteMatch {
         path: PathMatch::Prefix(String::new()),
         method: None,
         headers: Vec::new(),
+        query: Vec::new(),
     }
 }
 
@@ -115,6 +116,7 @@ pub(crate) fn lower(raw: RawMatch, scope: &mut Scope<'_>) -> Option<RouteMatch> 
         path: path?,
         method: raw.method.map(RawMethod::method),
         headers,
+        query: Vec::new(),
     })
 }
 

@@ -1,9 +1,12 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod privileges;
+mod reload;
+mod watch;
+
 use std::collections::HashSet;
-use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,59 +14,66 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::admin::{self, Admin, L4, Metrics, Status, metrics::Sources};
+use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::Engine;
 use crate::engine::state::State;
 use crate::l4::offenders::Offenders;
 use crate::l4::{self, Events, Kernel};
-use crate::l7::clock::Clock;
+use crate::l7::clock::{Clock, wall};
 use crate::l7::metrics::Counters;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers, listener};
+use crate::policy::Diagnostic;
 use crate::policy::plan::{DaemonConfig, Plan};
-use crate::policy::{self, Severity};
+use watch::Watch;
 
-/// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. SIGHUP reloads them.
+/// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. They are read again when
+/// they change, and on SIGHUP.
 ///
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
 pub fn run(dir: &Path) -> anyhow::Result<()> {
-    let plan = load(dir).map_err(|findings| {
-        anyhow::anyhow!("the policy files are not valid, nothing was started:\n{findings}")
+    privileges::at_start()?;
+    let fingerprint = watch::fingerprint(dir);
+    let mut outcome = reload::load(dir);
+    let plan = outcome.plan.take().with_context(|| {
+        format!(
+            "the policy files are not valid, nothing was started:\n{}",
+            reload::errors(&outcome)
+        )
     })?;
+    let first = First {
+        dir: dir.to_owned(),
+        fingerprint,
+        plan,
+        findings: outcome.diagnostics,
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the control runtime")?
-        .block_on(control(dir.to_owned(), plan))
+        .block_on(control(first))
 }
 
-/// Reads the policy files; warnings are logged, errors come back as text.
-fn load(dir: &Path) -> Result<Plan, String> {
-    let outcome = policy::load(dir);
-    let mut errors = String::new();
-    for finding in &outcome.diagnostics {
-        match finding.severity {
-            Severity::Warning => tracing::warn!("{finding}"),
-            Severity::Error => {
-                // Writing to a String does not fail.
-                let _infallible = writeln!(errors, "{finding}");
-            }
-        }
-    }
-    match outcome.plan {
-        Some(plan) => Ok(plan),
-        None => Err(errors),
-    }
+/// The policy that the daemon starts with.
+struct First {
+    dir: PathBuf,
+    fingerprint: u64,
+    plan: Plan,
+    findings: Vec<Diagnostic>,
 }
 
 /// The running daemon.
 struct Daemon {
     dir: PathBuf,
+    /// What the files were like when they were last read.
+    fingerprint: u64,
+    loads: Arc<Loads>,
     config: DaemonConfig,
     state: Arc<State>,
     active: Arc<ArcSwap<Active>>,
@@ -71,6 +81,7 @@ struct Daemon {
     worker_count: usize,
     served: HashSet<SocketAddr>,
     kernel: Option<Arc<Mutex<Kernel>>>,
+    offenders: Arc<Mutex<Offenders>>,
     status: Arc<Status>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -80,20 +91,22 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often the samples of dropped packets are looked at.
 const SAMPLING: Duration = Duration::from_millis(50);
 
-async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
+async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let mut daemon = Daemon::start(dir, plan).await?;
+    let mut daemon = Daemon::start(first).await?;
+    let changed = daemon.watch();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => daemon.reload().await,
+            _ = hangup.recv() => daemon.reload(Trigger::Signal).await,
+            () = changed.notified() => daemon.files_changed().await,
             () = daemon.workers.died() => break Err(anyhow::anyhow!("a worker died")),
             Some(ended) = daemon.tasks.join_next() => {
                 break Err(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
@@ -105,7 +118,13 @@ async fn control(dir: PathBuf, plan: Plan) -> anyhow::Result<()> {
 }
 
 impl Daemon {
-    async fn start(dir: PathBuf, plan: Plan) -> anyhow::Result<Self> {
+    async fn start(first: First) -> anyhow::Result<Self> {
+        let First {
+            dir,
+            fingerprint,
+            plan,
+            findings,
+        } = first;
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -118,12 +137,10 @@ impl Daemon {
         };
 
         // Everything that can be refused comes before the kernel is touched.
-        let admin_socket = admin::bind(config.admin)?;
+        let admin_socket =
+            admin::bind(config.admin).map_err(|error| privileges::explain(error, config.admin))?;
         let served = binds(&plan);
-        let sockets = served
-            .iter()
-            .map(|bind| Ok((*bind, listener::bind(*bind, worker_count)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let sockets = listen(served.iter(), worker_count)?;
 
         let state = Arc::new(State::new(config.max_buckets));
         let active = Active::new(&plan, Engine::compile(&plan, &state));
@@ -133,23 +150,28 @@ impl Daemon {
             clock,
             counters: Arc::clone(&counters),
         };
-        let workers = Workers::start(worker_count, &shared).context("cannot start the workers")?;
+        let workers = privileges::without(|| Workers::start(worker_count, &shared))
+            .context("cannot start the workers")?;
         let kernel = start_kernel(&config, &plan)?;
+        privileges::after_set_up(kernel.is_some())?;
+        let loads = Arc::new(Loads::new(&dir, plan, &findings, wall()));
 
         for (bind, listeners) in sockets {
             workers.listen(bind, listeners).await;
         }
         let sources = Sources {
             status: Arc::clone(&status),
+            loads: Arc::clone(&loads),
             state: Arc::clone(&state),
             counters,
             clock,
             kernel: kernel.clone(),
         };
         let mut tasks = JoinSet::new();
+        let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let l4 = kernel.as_ref().map(|kernel| L4 {
             kernel: Arc::clone(kernel),
-            offenders: Arc::default(),
+            offenders: Arc::clone(&offenders),
         });
         if let Some(l4) = &l4
             && let Some(events) = lock(&l4.kernel).events()
@@ -158,6 +180,9 @@ impl Daemon {
         }
         let admin = Arc::new(Admin {
             status: Arc::clone(&status),
+            loads: Arc::clone(&loads),
+            state: Arc::clone(&state),
+            clock,
             metrics: Metrics::new(sources),
             l4,
         });
@@ -174,6 +199,8 @@ impl Daemon {
         status.serving(notes);
         Ok(Self {
             dir,
+            fingerprint,
+            loads,
             config,
             state,
             active,
@@ -181,6 +208,7 @@ impl Daemon {
             worker_count,
             served,
             kernel,
+            offenders,
             status,
             tasks,
         })
@@ -192,60 +220,53 @@ impl Daemon {
         let Some(kernel) = &self.kernel else {
             return;
         };
-        let mut kernel = lock(kernel);
+        let notes = describe(kernel);
+        let mut locked = lock(kernel);
         let mut look_after = || {
-            kernel.beat()?;
-            kernel.expire(l4::clock::now())?;
-            kernel.reattach()
+            locked.beat()?;
+            locked.expire(l4::clock::now())?;
+            let lost = locked.samples_lost()?;
+            let mut offenders = self
+                .offenders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            offenders.note_lost(lost);
+            locked.reattach()
         };
         if let Err(error) = look_after() {
             tracing::error!(%error, "the kernel half cannot be looked after");
         }
+        drop(locked);
+        let now = describe(kernel);
+        if now != notes {
+            self.status.note(now);
+        }
     }
 
-    /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
-    async fn reload(&mut self) {
-        match self.try_reload().await {
-            Ok(()) => {
-                self.status.reloaded();
-                tracing::info!("policy reloaded");
-            }
+    /// Watches the policy files; tells of changes. Where that cannot be, SIGHUP still works.
+    fn watch(&mut self) -> Arc<Notify> {
+        let changed = Arc::new(Notify::new());
+        let watch = match Watch::start(&self.dir) {
+            Ok(watch) => watch,
             Err(error) => {
-                let reason = format!("{error:#}");
-                tracing::error!(%reason, "reload rejected, the previous policy goes on");
-                self.status.rejected(reason);
+                warn_unwatched(&error);
+                return changed;
             }
-        }
-    }
-
-    async fn try_reload(&mut self) -> anyhow::Result<()> {
-        let plan =
-            load(&self.dir).map_err(|findings| anyhow::anyhow!("{}", findings.trim_end()))?;
-        if plan.daemon != self.config {
-            tracing::warn!("changes of the LimiterConfig take effect at the next start");
-        }
-        if self.kernel.is_none() && !self.config.interfaces.is_empty() {
-            bail!("the kernel half is not running");
-        }
-        let served = binds(&plan);
-        let sockets = served
-            .difference(&self.served)
-            .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        if let Some(kernel) = &self.kernel {
-            lock(kernel).apply(&plan.network)?;
-        }
-        self.active.store(Arc::new(Active::new(
-            &plan,
-            Engine::compile(&plan, &self.state),
-        )));
-        for (bind, listeners) in sockets {
-            self.workers.listen(bind, listeners).await;
-        }
-        let gone: Vec<_> = self.served.difference(&served).copied().collect();
-        self.workers.close(&gone).await;
-        self.served = served;
-        Ok(())
+        };
+        self.loads.set_watching(true);
+        // What changed since the files were read is not missed.
+        changed.notify_one();
+        let loads = Arc::clone(&self.loads);
+        let tell = Arc::clone(&changed);
+        self.tasks.spawn(async move {
+            if let Err(error) = watch.run(&tell).await {
+                loads.set_watching(false);
+                warn_unwatched(&error);
+            }
+            // The daemon goes on without it.
+            std::future::pending().await
+        });
+        changed
     }
 
     /// Drains, leaves in the kernel what the policy says, and passes `result` on.
@@ -272,6 +293,14 @@ impl Daemon {
     }
 }
 
+fn warn_unwatched(error: &std::io::Error) {
+    tracing::warn!(
+        %error,
+        "changes of the policy files are not noticed; send SIGHUP after each, or raise \
+         fs.inotify.max_user_instances and fs.inotify.max_user_watches and restart"
+    );
+}
+
 fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -294,12 +323,30 @@ fn binds(plan: &Plan) -> HashSet<SocketAddr> {
         .collect()
 }
 
+/// Binds each address once for each worker.
+fn listen<'a>(
+    addresses: impl Iterator<Item = &'a SocketAddr>,
+    workers: usize,
+) -> anyhow::Result<Vec<(SocketAddr, Vec<TcpListener>)>> {
+    addresses
+        .map(|address| {
+            let sockets = listener::bind(*address, workers)
+                .map_err(|error| privileges::explain(error.into(), *address))?;
+            Ok((*address, sockets))
+        })
+        .collect()
+}
+
 fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
-    if config.interfaces.is_empty() {
-        return Ok(None);
+    match Kernel::start(config, &plan.network) {
+        Ok(_nothing) if config.interfaces.is_empty() => Ok(None),
+        Ok(kernel) => Ok(Some(Arc::new(Mutex::new(kernel)))),
+        Err(error) if config.interfaces.is_empty() => {
+            tracing::warn!(%error, "what an earlier run left in the kernel cannot be removed");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    let kernel = Kernel::start(config, &plan.network)?;
-    Ok(Some(Arc::new(Mutex::new(kernel))))
 }
 
 fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
@@ -310,7 +357,9 @@ fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
         } else {
             ""
         };
-        format!("xdp: {} {}{adopted}", a.interface, a.mode.name())
+        let renamed = a.renamed.as_ref();
+        let renamed = renamed.map_or_else(String::new, |now| format!(", now called {now}"));
+        format!("xdp: {} {}{adopted}{renamed}", a.interface, a.mode.name())
     };
     kernel.attachments().iter().map(describe).collect()
 }

@@ -1,0 +1,144 @@
+//! What becomes of a request: the question as the command line and `POST /explain` put it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::header::HOST;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::explain::{Asked, Explanation, Look, explain};
+use crate::engine::request::RequestView;
+use crate::policy::Plan;
+
+/// A request that is asked about.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    pub method: String,
+    /// With a host, or a path alone (the host is then that of a `Host` header).
+    pub url: String,
+    /// As `name: value`.
+    #[serde(default)]
+    pub headers: Vec<String>,
+    /// The address that the request is attributed to; 127.0.0.1 if left out.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
+}
+
+/// A question that cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum QuestionError {
+    #[error("`{0}` is not a method; write it as `GET`")]
+    Method(String),
+    #[error("`{0}` is not a URL; write it as `http://api.example:8080/path?query`, or as `/path`")]
+    Url(String),
+    #[error("`{0}` is not a header; write it as `name: value`")]
+    Header(String),
+}
+
+impl Question {
+    /// Asks it of `plan`, with the buckets that `look` sees at `now`.
+    ///
+    /// # Errors
+    /// When it is not a request.
+    pub fn ask(
+        &self,
+        plan: &Plan,
+        look: &dyn Look,
+        now: u64,
+    ) -> Result<Explanation, QuestionError> {
+        let method = Method::from_bytes(self.method.as_bytes())
+            .map_err(|_invalid| QuestionError::Method(self.method.clone()))?;
+        let url = || QuestionError::Url(self.url.clone());
+        let uri: Uri = self.url.parse().map_err(|_invalid| url())?;
+        // `host:port` alone parses as an authority, `host` as a path without a slash.
+        if !uri.path().starts_with('/') {
+            return Err(url());
+        }
+        let mut headers = self.header_map()?;
+        if let Some(authority) = uri.authority()
+            && !headers.contains_key(HOST)
+        {
+            let host = HeaderValue::from_str(authority.as_str()).map_err(|_invalid| url())?;
+            headers.insert(HOST, host);
+        }
+        let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
+        let tls = uri.scheme().map(|scheme| *scheme == Scheme::HTTPS);
+        let client = self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let asked = Asked {
+            tls,
+            host: host.unwrap_or(""),
+            port: uri.port_u16(),
+            request: RequestView {
+                method: &method,
+                path: uri.path(),
+                query: uri.query(),
+                headers: &headers,
+                client: client.to_canonical(),
+            },
+        };
+        Ok(explain(plan, &asked, look, now))
+    }
+
+    fn header_map(&self) -> Result<HeaderMap, QuestionError> {
+        let mut headers = HeaderMap::new();
+        for line in &self.headers {
+            let header = || QuestionError::Header(line.clone());
+            let (name, value) = line.split_once(':').ok_or_else(header)?;
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_bad| header())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_bad| header())?;
+            headers.append(name, value);
+        }
+        Ok(headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::explain::NoBuckets;
+
+    fn ask(method: &str, url: &str, headers: &[&str]) -> Result<Explanation, QuestionError> {
+        let question = Question {
+            method: method.to_owned(),
+            url: url.to_owned(),
+            headers: headers.iter().map(ToString::to_string).collect(),
+            from: None,
+        };
+        question.ask(&Plan::default(), &NoBuckets, 0)
+    }
+
+    #[test]
+    fn a_request_is_read_from_what_one_types() {
+        let said = ask("GET", "http://api.example:8080/a/b?c=d", &["x: 1"]).unwrap();
+        assert_eq!(
+            (said.host.as_str(), said.path.as_str()),
+            ("api.example:8080", "/a/b")
+        );
+        assert_eq!(said.client, "127.0.0.1");
+        let said = ask("GET", "/a", &["Host: api.example"]).unwrap();
+        assert_eq!(said.host, "api.example");
+        assert_eq!(ask("GET", "http://api.example", &[]).unwrap().path, "/");
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_with_a_remedy() {
+        for (method, url, headers, wanted) in [
+            ("G T", "/", [].as_slice(), "`G T` is not a method"),
+            ("GET", "api.example", &[], "`api.example` is not a URL"),
+            (
+                "GET",
+                "api.example:80",
+                &[],
+                "`api.example:80` is not a URL",
+            ),
+            ("GET", "/", &["x"], "`x` is not a header"),
+            ("GET", "/", &["x y: 1"], "`x y: 1` is not a header"),
+        ] {
+            let error = ask(method, url, headers).unwrap_err().to_string();
+            assert!(error.starts_with(wanted), "{error}");
+            assert!(error.contains("; write it as "), "{error}");
+        }
+    }
+}

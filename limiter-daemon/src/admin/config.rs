@@ -1,0 +1,175 @@
+//! `GET /config`: which policy is in force, since when, and what was found in the files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+
+use super::FindingView;
+use super::plan::PlanView;
+use crate::policy::{Diagnostic, Plan};
+
+/// Why the policy files were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Start,
+    Signal,
+    FileChange,
+}
+
+impl Trigger {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Signal => "signal",
+            Self::FileChange => "file change",
+        }
+    }
+}
+
+/// The policy in force, and how the last reading of the files went.
+#[derive(Debug)]
+pub struct Loads {
+    directory: PathBuf,
+    in_force: ArcSwap<InForce>,
+    last: ArcSwap<LastLoad>,
+    watching: AtomicBool,
+}
+
+#[derive(Debug)]
+struct InForce {
+    plan: Plan,
+    since: SystemTime,
+}
+
+#[derive(Debug)]
+struct LastLoad {
+    at: SystemTime,
+    trigger: Trigger,
+    /// Why it was refused.
+    rejected: Option<String>,
+    findings: Vec<FindingView>,
+}
+
+#[derive(Debug, Serialize)]
+struct ConfigView<'a> {
+    directory: String,
+    /// Whether changes of the files are noticed.
+    watching: bool,
+    /// RFC 3339, UTC.
+    in_force_since: String,
+    last_load: LastLoadView<'a>,
+    plan: PlanView,
+}
+
+#[derive(Debug, Serialize)]
+struct LastLoadView<'a> {
+    /// RFC 3339, UTC.
+    at: String,
+    trigger: &'static str,
+    /// Whether what was read is in force.
+    applied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<&'a str>,
+    findings: &'a [FindingView],
+}
+
+impl Loads {
+    /// The first policy, read from `directory` at `at`.
+    #[must_use]
+    pub fn new(directory: &Path, plan: Plan, findings: &[Diagnostic], at: SystemTime) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            in_force: ArcSwap::from_pointee(InForce { plan, since: at }),
+            last: ArcSwap::from_pointee(LastLoad {
+                at,
+                trigger: Trigger::Start,
+                rejected: None,
+                findings: views(findings),
+            }),
+            watching: AtomicBool::new(false),
+        }
+    }
+
+    /// `plan` is in force since `at`.
+    pub fn applied(&self, plan: Plan, findings: &[Diagnostic], trigger: Trigger, at: SystemTime) {
+        self.in_force.store(Arc::new(InForce { plan, since: at }));
+        self.read(None, findings, trigger, at);
+    }
+
+    /// What was read at `at` was refused for `reason`; what was in force stays.
+    pub fn rejected(
+        &self,
+        reason: String,
+        findings: &[Diagnostic],
+        trigger: Trigger,
+        at: SystemTime,
+    ) {
+        self.read(Some(reason), findings, trigger, at);
+    }
+
+    fn read(
+        &self,
+        rejected: Option<String>,
+        findings: &[Diagnostic],
+        trigger: Trigger,
+        at: SystemTime,
+    ) {
+        self.last.store(Arc::new(LastLoad {
+            at,
+            trigger,
+            rejected,
+            findings: views(findings),
+        }));
+    }
+
+    /// Whether changes of the files are noticed.
+    pub fn set_watching(&self, watching: bool) {
+        self.watching.store(watching, Ordering::Relaxed);
+    }
+
+    /// Whether changes of the files are noticed.
+    #[must_use]
+    pub fn watching(&self) -> bool {
+        self.watching.load(Ordering::Relaxed)
+    }
+
+    /// Gives the plan in force to `ask`.
+    pub fn with_plan<T>(&self, ask: impl FnOnce(&Plan) -> T) -> T {
+        ask(&self.in_force.load().plan)
+    }
+
+    /// The document.
+    ///
+    /// # Errors
+    /// None in practice: the views are plain data.
+    pub fn json(&self) -> serde_json::Result<String> {
+        let in_force = self.in_force.load();
+        let last = self.last.load();
+        serde_json::to_string_pretty(&ConfigView {
+            directory: self.directory.display().to_string(),
+            watching: self.watching(),
+            in_force_since: time(in_force.since),
+            last_load: LastLoadView {
+                at: time(last.at),
+                trigger: last.trigger.name(),
+                applied: last.rejected.is_none(),
+                rejected: last.rejected.as_deref(),
+                findings: &last.findings,
+            },
+            plan: PlanView::from(&in_force.plan),
+        })
+    }
+}
+
+fn views(findings: &[Diagnostic]) -> Vec<FindingView> {
+    findings.iter().map(FindingView::from).collect()
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}

@@ -1,0 +1,533 @@
+//! The plan as JSON. A type of its own, so that nothing is shown by accident: private keys and
+//! certificates are not in it, and header values that may be secrets are redacted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::engine::explain as words;
+use crate::policy::plan::{
+    Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener, NetworkPolicy, Plan,
+    PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule, Scope, SourceLimits, Tls,
+    TlsVersion,
+};
+
+#[derive(Debug, Serialize)]
+pub(super) struct PlanView {
+    daemon: DaemonView,
+    listeners: Vec<ListenerView>,
+    backends: Vec<BackendView>,
+    network: Vec<NetworkView>,
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            daemon: DaemonView::from(&plan.daemon),
+            listeners: plan
+                .listeners
+                .iter()
+                .map(|listener| ListenerView::new(listener, plan))
+                .collect(),
+            backends: plan.backends.iter().map(BackendView::from).collect(),
+            network: plan.network.iter().map(NetworkView::from).collect(),
+        }
+    }
+}
+
+/// Seconds, with fractions.
+fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}
+
+#[derive(Debug, Serialize)]
+struct DaemonView {
+    interfaces: Vec<String>,
+    pin_path: String,
+    admin: String,
+    workers: Option<usize>,
+    max_buckets: usize,
+    max_sources: u32,
+    sketch_cells: u32,
+    drain_timeout_seconds: f64,
+}
+
+impl From<&DaemonConfig> for DaemonView {
+    fn from(config: &DaemonConfig) -> Self {
+        let interfaces = config.interfaces.iter();
+        Self {
+            interfaces: interfaces.map(|interface| interface.name.clone()).collect(),
+            pin_path: config.pin_path.display().to_string(),
+            admin: config.admin.to_string(),
+            workers: config.workers,
+            max_buckets: config.max_buckets,
+            max_sources: config.max_sources,
+            sketch_cells: config.sketch_cells,
+            drain_timeout_seconds: seconds(config.drain_timeout),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ListenerView {
+    name: String,
+    addresses: Vec<String>,
+    hostname: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsView>,
+    client: ClientView,
+    routes: Vec<RouteView>,
+}
+
+impl ListenerView {
+    fn new(listener: &Listener, plan: &Plan) -> Self {
+        Self {
+            name: listener.name.clone(),
+            addresses: listener.binds.iter().map(ToString::to_string).collect(),
+            hostname: words::hostname(&listener.hostname),
+            tls: listener.tls.as_deref().map(TlsView::from),
+            client: ClientView::from(listener.client.as_ref()),
+            routes: listener
+                .routes
+                .iter()
+                .map(|route| RouteView::new(route, plan))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TlsView {
+    /// Names of Secrets or files; what they hold is not told.
+    certificates: Vec<String>,
+    min_version: &'static str,
+    max_version: &'static str,
+    alpn: Vec<String>,
+    /// `required`, `optional` or `none`.
+    client_certificates: &'static str,
+}
+
+impl From<&Tls> for TlsView {
+    fn from(tls: &Tls) -> Self {
+        let version = |version| match version {
+            TlsVersion::V1_2 => "1.2",
+            TlsVersion::V1_3 => "1.3",
+        };
+        let client_certificates = match &tls.client_certificates {
+            None => "none",
+            Some(asked) if asked.optional => "optional",
+            Some(_) => "required",
+        };
+        Self {
+            certificates: tls
+                .certificates
+                .iter()
+                .map(|one| one.name.clone())
+                .collect(),
+            min_version: version(tls.min_version),
+            max_version: version(tls.max_version),
+            alpn: tls.alpn.clone(),
+            client_certificates,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ClientView {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    policy: String,
+    /// Which address a request is attributed to, in words.
+    client_address: String,
+    rate_limit_headers: bool,
+    envoy_headers: bool,
+    proxy_protocol: &'static str,
+    max_connections: Option<u64>,
+    max_connections_per_source: Option<u64>,
+    max_body: Option<u64>,
+    head_timeout_seconds: f64,
+    idle_timeout_seconds: f64,
+    http2_max_streams: u32,
+}
+
+impl From<&ClientSettings> for ClientView {
+    fn from(client: &ClientSettings) -> Self {
+        let client_address = match &client.client_address {
+            ClientAddress::Peer => "the connection's".to_owned(),
+            ClientAddress::TrustedHops(hops) => format!("X-Forwarded-For behind {hops} proxies"),
+            ClientAddress::TrustedCidrs(nets) => {
+                let nets: Vec<_> = nets.iter().map(ToString::to_string).collect();
+                format!("X-Forwarded-For before {}", nets.join(", "))
+            }
+            ClientAddress::Header { name, required } => {
+                let optional = if *required { "" } else { ", if it is there" };
+                format!("header {name}{optional}")
+            }
+        };
+        let proxy_protocol = match client.proxy_protocol {
+            ProxyProtocol::Off => "off",
+            ProxyProtocol::Optional => "optional",
+            ProxyProtocol::Required => "required",
+        };
+        Self {
+            policy: client.policy.clone(),
+            client_address,
+            rate_limit_headers: client.rate_limit_headers,
+            envoy_headers: client.envoy_headers,
+            proxy_protocol,
+            max_connections: client.connections.max,
+            max_connections_per_source: client.connections.max_per_source,
+            max_body: client.max_body,
+            head_timeout_seconds: seconds(client.timeouts.head),
+            idle_timeout_seconds: seconds(client.timeouts.idle),
+            http2_max_streams: client.http2.max_concurrent_streams,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct RouteView {
+    name: String,
+    kind: &'static str,
+    hostnames: Vec<String>,
+    rules: Vec<RuleView>,
+}
+
+impl RouteView {
+    fn new(route: &Route, plan: &Plan) -> Self {
+        Self {
+            name: route.name.clone(),
+            kind: match route.kind {
+                RouteKind::Http => "HTTPRoute",
+                RouteKind::Grpc => "GRPCRoute",
+            },
+            hostnames: route.hostnames.iter().map(words::hostname).collect(),
+            rules: route
+                .rules
+                .iter()
+                .map(|rule| RuleView::new(rule, plan))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct RuleView {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Any of these, in words.
+    matches: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    filters: Vec<String>,
+    backends: Vec<WeightedView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_timeout_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend_request_timeout_seconds: Option<f64>,
+    local_limits: Vec<PolicyView>,
+    global_limits: Vec<PolicyView>,
+    /// Why every request is answered with 500.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broken: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct WeightedView {
+    /// `None`: leads nowhere, answered with 500.
+    backend: Option<String>,
+    weight: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    filters: Vec<String>,
+}
+
+impl RuleView {
+    fn new(rule: &RouteRule, plan: &Plan) -> Self {
+        let backends = rule.backends.iter().map(|weighted| {
+            let backend = weighted.backend.and_then(|index| plan.backends.get(index));
+            let filters = weighted.filters.as_deref();
+            WeightedView {
+                backend: backend.map(|backend| backend.name.clone()),
+                weight: weighted.weight,
+                filters: filters.map(|f| words::filters(f, plan)).unwrap_or_default(),
+            }
+        });
+        Self {
+            name: rule.name.clone(),
+            matches: rule.matches.iter().map(words::route_match).collect(),
+            filters: words::filters(&rule.filters, plan),
+            backends: backends.collect(),
+            request_timeout_seconds: rule.timeouts.request.map(seconds),
+            backend_request_timeout_seconds: rule.timeouts.backend_request.map(seconds),
+            local_limits: rule.limits.local.iter().map(PolicyView::from).collect(),
+            global_limits: rule.limits.global.iter().map(PolicyView::from).collect(),
+            broken: rule.broken.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct PolicyView {
+    policy: String,
+    rules: Vec<LimitView>,
+    /// Charged only if none of `rules` matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default: Option<LimitView>,
+}
+
+impl From<&PolicyLimits> for PolicyView {
+    fn from(limits: &PolicyLimits) -> Self {
+        Self {
+            policy: limits.policy.clone(),
+            rules: limits.rules.iter().map(LimitView::from).collect(),
+            default: limits.default.as_ref().map(LimitView::from),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct LimitView {
+    name: String,
+    /// All of these, in words; none: every request.
+    conditions: Vec<String>,
+    /// In words.
+    quota: String,
+    /// Tokens of a full bucket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    burst: Option<u64>,
+    /// Tokens that come back in `window_seconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rate: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window_seconds: Option<u64>,
+    shared: bool,
+    shadow: bool,
+    request_cost: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_cost: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    candidates: BTreeMap<String, u64>,
+}
+
+impl From<&LimitRule> for LimitView {
+    fn from(rule: &LimitRule) -> Self {
+        let limited = match rule.quota {
+            Quota::Limited { limit, window, .. } => Some((limit, window)),
+            Quota::Blocked | Quota::Unlimited => None,
+        };
+        let rate = |(limit, window)| u64::try_from(words::per_window(limit, window)).ok();
+        let candidates = rule.candidates.iter();
+        Self {
+            name: rule.name.clone(),
+            conditions: rule.conditions.iter().map(words::condition).collect(),
+            quota: words::quota(rule.quota),
+            burst: limited.map(|(limit, _)| limit.capacity),
+            rate: limited.and_then(rate),
+            window_seconds: limited.map(|(_, window)| window),
+            shared: rule.shared,
+            shadow: rule.shadow,
+            request_cost: rule.request_cost,
+            response_cost: rule.response_cost.as_ref().map(words::response_cost),
+            candidates: candidates
+                .map(|one| (one.name.clone(), one.limit.capacity))
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BackendView {
+    name: String,
+    protocol: &'static str,
+    endpoints: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<UpstreamTlsView>,
+}
+
+#[derive(Debug, Serialize)]
+struct UpstreamTlsView {
+    server_name: Option<String>,
+    /// Any certificate is taken.
+    insecure: bool,
+    /// `None`: the system's authorities.
+    authorities: Option<usize>,
+}
+
+impl From<&Backend> for BackendView {
+    fn from(backend: &Backend) -> Self {
+        Self {
+            name: backend.name.clone(),
+            protocol: words::protocol(backend.protocol, backend.tls.is_some()),
+            endpoints: backend.endpoints.iter().map(words::endpoint).collect(),
+            tls: backend.tls.as_ref().map(|tls| UpstreamTlsView {
+                server_name: tls.server_name.clone(),
+                insecure: tls.insecure,
+                authorities: Some(tls.authorities.len()).filter(|count| *count > 0),
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct NetworkView {
+    name: String,
+    /// As `tcp/443`; an interface as `interface/eth0`.
+    targets: Vec<String>,
+    default: SourceLimitsView,
+    rules: Vec<SourceRuleView>,
+    allow: usize,
+    deny: usize,
+    shadow: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceRuleView {
+    name: String,
+    cidrs: Vec<String>,
+    limits: SourceLimitsView,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum SourceLimitsView {
+    Unlimited,
+    Levels(Vec<LevelView>),
+}
+
+#[derive(Debug, Serialize)]
+struct LevelView {
+    scope: String,
+    /// Tokens of a full bucket, by unit.
+    bursts: BTreeMap<&'static str, u64>,
+    /// Tokens a second, by unit.
+    rates: BTreeMap<&'static str, u64>,
+}
+
+impl From<&NetworkPolicy> for NetworkView {
+    fn from(policy: &NetworkPolicy) -> Self {
+        let ports = policy
+            .ports
+            .iter()
+            .map(|(protocol, port)| format!("{protocol:?}/{port}").to_lowercase());
+        let interfaces = policy
+            .interfaces
+            .iter()
+            .map(|name| format!("interface/{name}"));
+        let rules = policy.rules.iter().map(|rule| SourceRuleView {
+            name: rule.name.clone(),
+            cidrs: rule.cidrs.iter().map(ToString::to_string).collect(),
+            limits: SourceLimitsView::from(&rule.limits),
+        });
+        Self {
+            name: policy.name.clone(),
+            targets: ports.chain(interfaces).collect(),
+            default: SourceLimitsView::from(&policy.default),
+            rules: rules.collect(),
+            allow: policy.allow.len(),
+            deny: policy.deny.len(),
+            shadow: policy.shadow,
+        }
+    }
+}
+
+impl From<&SourceLimits> for SourceLimitsView {
+    fn from(limits: &SourceLimits) -> Self {
+        let SourceLimits::Levels(levels) = limits else {
+            return Self::Unlimited;
+        };
+        let levels = levels.iter().map(|level| {
+            let units = [
+                ("connections", level.connections),
+                ("packets", level.packets),
+                ("bytes", level.bytes),
+            ];
+            let limited = || {
+                units
+                    .into_iter()
+                    .filter_map(|(unit, limit)| Some((unit, limit?)))
+            };
+            let rate = |limit| u64::try_from(words::per_window(limit, 1)).unwrap_or(u64::MAX);
+            LevelView {
+                scope: match level.scope {
+                    Scope::Listener => "listener".to_owned(),
+                    Scope::Source { v4, v6 } => format!("source /{v4}, /{v6}"),
+                },
+                bursts: limited()
+                    .map(|(unit, limit)| (unit, limit.capacity))
+                    .collect(),
+                rates: limited().map(|(unit, limit)| (unit, rate(limit))).collect(),
+            }
+        });
+        Self::Levels(levels.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+    use crate::policy::plan::{
+        Certificate, PathMatch, Pem, RouteMatch, UpstreamProtocol, UpstreamTls,
+    };
+
+    #[test]
+    fn secrets_are_not_told() {
+        let secret = || Pem(b"SECRET".to_vec());
+        let tls = Tls {
+            certificates: vec![Certificate {
+                name: "d/cert".into(),
+                chain: secret(),
+                key: secret(),
+            }],
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            alpn: Vec::new(),
+            client_certificates: None,
+        };
+        let mut rule = RouteRule {
+            matches: vec![RouteMatch {
+                path: PathMatch::Prefix(String::new()),
+                method: None,
+                headers: Vec::new(),
+                query: Vec::new(),
+            }],
+            ..RouteRule::default()
+        };
+        let key = (
+            HeaderName::from_static("authorization"),
+            HeaderValue::from_static("SECRET"),
+        );
+        rule.filters.request_headers.set.push(key);
+        let plan = Plan {
+            listeners: vec![Listener {
+                tls: Some(Arc::new(tls)),
+                routes: vec![Route {
+                    rules: vec![rule],
+                    ..Route::default()
+                }],
+                ..Listener::default()
+            }],
+            backends: vec![Backend {
+                name: "d/b".into(),
+                endpoints: Vec::new(),
+                protocol: UpstreamProtocol::Http1,
+                tls: Some(UpstreamTls {
+                    server_name: None,
+                    authorities: vec![secret()],
+                    insecure: false,
+                }),
+            }],
+            ..Plan::default()
+        };
+        let text = serde_json::to_string(&PlanView::from(&plan)).unwrap();
+        assert!(text.contains("d/cert"), "{text}");
+        assert!(text.contains("authorization set to (redacted)"), "{text}");
+        // Neither as text nor as bytes.
+        assert!(
+            !text.contains("SECRET") && !text.contains("83,69,67"),
+            "{text}"
+        );
+    }
+}

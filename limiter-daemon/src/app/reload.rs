@@ -1,0 +1,96 @@
+//! Reading the policy files, at the start and again.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use super::{Daemon, binds, listen, lock, watch};
+use crate::admin::Trigger;
+use crate::engine::Engine;
+use crate::l7::Active;
+use crate::l7::clock::wall;
+use crate::policy::{self, Outcome, Plan, Severity};
+
+/// Reads the policy files; warnings are logged.
+pub(super) fn load(dir: &Path) -> Outcome {
+    let outcome = policy::load(dir);
+    for finding in &outcome.diagnostics {
+        if finding.severity == Severity::Warning {
+            tracing::warn!("{finding}");
+        }
+    }
+    outcome
+}
+
+/// Every error, a line each.
+pub(super) fn errors(outcome: &Outcome) -> String {
+    let errors = outcome
+        .diagnostics
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error);
+    let lines: Vec<_> = errors.map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+impl Daemon {
+    /// Puts the policy files in force if they are others than those that were read last.
+    pub(super) async fn files_changed(&mut self) {
+        if watch::fingerprint(&self.dir) == self.fingerprint {
+            tracing::debug!("the policy files are what they were");
+        } else {
+            self.reload(Trigger::FileChange).await;
+        }
+    }
+
+    /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
+    pub(super) async fn reload(&mut self, trigger: Trigger) {
+        // Before they are read: what changes meanwhile is another change.
+        self.fingerprint = watch::fingerprint(&self.dir);
+        let mut outcome = load(&self.dir);
+        let result = match outcome.plan.take() {
+            Some(plan) => self.put_in_force(plan).await,
+            None => Err(anyhow::anyhow!("{}", errors(&outcome))),
+        };
+        let findings = &outcome.diagnostics;
+        match result {
+            Ok(plan) => {
+                self.loads.applied(plan, findings, trigger, wall());
+                self.status.reloaded();
+                tracing::info!(trigger = trigger.name(), "policy reloaded");
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                tracing::error!(%reason, "reload rejected, the previous policy goes on");
+                self.loads
+                    .rejected(reason.clone(), findings, trigger, wall());
+                self.status.rejected(reason);
+            }
+        }
+    }
+
+    async fn put_in_force(&mut self, plan: Plan) -> anyhow::Result<Plan> {
+        if plan.daemon != self.config {
+            tracing::warn!("changes of the LimiterConfig take effect at the next start");
+        }
+        if self.kernel.is_none() && !self.config.interfaces.is_empty() {
+            bail!("the kernel half is not running");
+        }
+        let served = binds(&plan);
+        let sockets = listen(served.difference(&self.served), self.worker_count)?;
+        if let Some(kernel) = &self.kernel {
+            lock(kernel).apply(&plan.network)?;
+        }
+        self.active.store(Arc::new(Active::new(
+            &plan,
+            Engine::compile(&plan, &self.state),
+        )));
+        for (bind, listeners) in sockets {
+            self.workers.listen(bind, listeners).await;
+        }
+        let gone: Vec<_> = self.served.difference(&served).copied().collect();
+        self.workers.close(&gone).await;
+        self.served = served;
+        Ok(plan)
+    }
+}

@@ -1,0 +1,208 @@
+//! `limiterd explain`: what becomes of a request, and why, by files or by the running daemon.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use http::Method;
+
+use super::check::Format;
+use super::client;
+use super::paint::{Paint, Style};
+use crate::admin::Question;
+use crate::engine::explain::{BackendSaid, Explanation, NoBuckets, Passed, RuleSaid};
+use crate::policy::{self, Plan, Severity};
+
+/// Things that do not take the request and are told in text; JSON has them all.
+const TOLD: usize = 20;
+
+/// What `limiterd explain` takes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Directory of YAML policy files to ask.
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "admin",
+        conflicts_with = "admin"
+    )]
+    config: Option<PathBuf>,
+    /// Admin address of the running daemon to ask, which knows the state of the buckets.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+    /// Method of the request, as GET.
+    method: String,
+    /// URL of the request, or its path with a `Host` header.
+    url: String,
+    /// A header of the request, as `name: value`; may be given several times.
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// Address that the request is attributed to.
+    #[arg(long, value_name = "IP")]
+    from: Option<IpAddr>,
+    /// How it is told.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// Explains a request on `out`.
+///
+/// # Errors
+/// When the files are not valid, the daemon cannot be asked, or it is no request.
+pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()> {
+    let question = Question {
+        method: args.method,
+        url: args.url,
+        headers: args.headers,
+        from: args.from,
+    };
+    let explanation = match (args.admin, args.config) {
+        (Some(address), _) => {
+            let admin = client::Admin::at(address);
+            let body = serde_json::to_string(&question)?;
+            let answer = admin.ask(Method::POST, "/explain", Some(&body))?;
+            serde_json::from_str(&answer).context("the daemon's answer is of another version")?
+        }
+        (None, Some(dir)) => question.ask(&load(&dir)?, &NoBuckets, 0)?,
+        (None, None) => bail!("name a policy directory with --config, or a daemon with --admin"),
+    };
+    match args.format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *out, &explanation)?;
+            writeln!(out)?;
+        }
+        Format::Text => write(&explanation, paint, out)?,
+    }
+    Ok(())
+}
+
+fn load(dir: &Path) -> anyhow::Result<Plan> {
+    let outcome = policy::load(dir);
+    let errors = outcome.count(Severity::Error);
+    let first = outcome
+        .diagnostics
+        .iter()
+        .find(|found| found.severity == Severity::Error)
+        .map(|found| format!("\n{found}"));
+    outcome.plan.with_context(|| {
+        format!(
+            "the policy files have {errors} errors; `limiterd check` tells them all{}",
+            first.unwrap_or_default()
+        )
+    })
+}
+
+/// Writes an explanation for people.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn write(said: &Explanation, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let Explanation {
+        method,
+        host,
+        path,
+        client,
+        ..
+    } = said;
+    writeln!(out, "{method} {host}{path} from {client}")?;
+    writeln!(out, "{}\n", paint.paint(Style::Bold, &said.answer))?;
+    if let Some(listener) = &said.listener {
+        writeln!(out, "listener  {listener}")?;
+    }
+    write_others(&said.other_listeners, paint, out)?;
+    if let Some(route) = &said.route {
+        let name = route
+            .rule_name
+            .as_ref()
+            .map(|name| format!(" ({name})"))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "route     {} rule {}{name}: {}",
+            route.name, route.rule, route.matched
+        )?;
+    }
+    write_others(&said.other_routes, paint, out)?;
+    for policy in &said.policies {
+        writeln!(out, "policy    {} ({})", policy.name, policy.kind)?;
+        for rule in &policy.rules {
+            write_rule(rule, paint, out)?;
+        }
+    }
+    for filter in &said.filters {
+        writeln!(out, "filter    {filter}")?;
+    }
+    for timeout in &said.timeouts {
+        writeln!(out, "timeout   {timeout}")?;
+    }
+    said.backends
+        .iter()
+        .try_for_each(|backend| write_backend(backend, out))
+}
+
+fn write_others(others: &[Passed], paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    for other in others.iter().take(TOLD) {
+        let line = format!("not       {}: {}", other.name, other.why);
+        writeln!(out, "{}", paint.paint(Style::Dim, line))?;
+    }
+    match others.len().checked_sub(TOLD) {
+        Some(more) if more > 0 => writeln!(out, "not       {more} more; --format json tells them"),
+        _ => Ok(()),
+    }
+}
+
+fn write_rule(rule: &RuleSaid, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let shadow = if rule.shadow { ", in shadow mode" } else { "" };
+    let RuleSaid { name, quota, .. } = rule;
+    if let Some(why) = &rule.why_not {
+        let line = format!("  not     {name}: {quota}{shadow}; {why}");
+        return writeln!(out, "{}", paint.paint(Style::Dim, line));
+    }
+    let meets = paint.paint(Style::Green, "meets");
+    writeln!(out, "  {meets}   {name}: {quota}{shadow}")?;
+    for condition in &rule.conditions {
+        writeln!(out, "          {condition}")?;
+    }
+    if let Some(bucket) = &rule.bucket {
+        writeln!(out, "          bucket of {bucket}")?;
+    }
+    if rule.cost != 1 {
+        writeln!(out, "          costs {} tokens", rule.cost)?;
+    }
+    if let Some(cost) = &rule.response_cost {
+        writeln!(out, "          and when the response is over: {cost}")?;
+    }
+    let Some(state) = rule.state else {
+        return Ok(());
+    };
+    let (left, reset) = (state.remaining, seconds(state.reset_ms));
+    writeln!(out, "          {left} tokens left, full in {reset}")?;
+    if !state.admits {
+        let wait = format!("over the limit for {}", seconds(state.wait_ms));
+        writeln!(out, "          {}", paint.paint(Style::Red, wait))?;
+    }
+    Ok(())
+}
+
+fn write_backend(backend: &BackendSaid, out: &mut impl Write) -> io::Result<()> {
+    let name = backend
+        .name
+        .as_deref()
+        .unwrap_or("nowhere, answered with 500");
+    let protocol = backend.protocol.as_deref().unwrap_or("-");
+    let endpoints = backend.endpoints.join(", ");
+    let percent = backend.percent;
+    writeln!(
+        out,
+        "backend   {name}: {percent} %, {protocol}, {endpoints}"
+    )?;
+    backend
+        .filters
+        .iter()
+        .try_for_each(|filter| writeln!(out, "  filter  {filter}"))
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{:03} s", ms / 1_000, ms % 1_000)
+}

@@ -1,0 +1,390 @@
+//! Which listener, route, rule and limits a request meets, and why it does not meet the others.
+//!
+//! It reads the plan, not what was compiled from it: the answer is the same for files as for a
+//! running daemon, which adds the state of the buckets ([`Look`]). Nothing is charged.
+
+mod holds;
+mod look;
+mod routing;
+mod words;
+
+use serde::{Deserialize, Serialize};
+
+pub use holds::{Subject, Why, holds};
+pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
+
+use super::request::RequestView;
+use crate::policy::plan::{
+    Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
+    UpstreamProtocol,
+};
+use routing::Taken;
+
+/// A request that is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// `None`: whichever the listener speaks.
+    pub tls: Option<bool>,
+    /// Of the `Host` header or the URL; empty: none.
+    pub host: &'a str,
+    /// That the URL names.
+    pub port: Option<u16>,
+    pub request: RequestView<'a>,
+}
+
+/// Looks at the bucket that a request would draw from, and takes nothing.
+pub trait Look {
+    /// `None`: there are no buckets to look at.
+    fn look(
+        &self,
+        rule: &LimitRule,
+        route: &str,
+        request: &RequestView<'_>,
+        now: u64,
+    ) -> Option<BucketState>;
+}
+
+/// For files, which have no buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct NoBuckets;
+
+impl Look for NoBuckets {
+    fn look(&self, _: &LimitRule, _: &str, _: &RequestView<'_>, _: u64) -> Option<BucketState> {
+        None
+    }
+}
+
+/// What becomes of a request, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What becomes of it, in a sentence.
+    pub answer: String,
+    pub method: String,
+    pub host: String,
+    pub path: String,
+    /// The address that it is attributed to.
+    pub client: String,
+    /// `namespace/gateway/listener`.
+    pub listener: Option<String>,
+    pub other_listeners: Vec<Passed>,
+    pub route: Option<RouteSaid>,
+    /// Rules of routes on the listener that do not take it.
+    pub other_routes: Vec<Passed>,
+    /// In the order in which they are asked.
+    pub policies: Vec<PolicySaid>,
+    pub filters: Vec<String>,
+    pub timeouts: Vec<String>,
+    pub backends: Vec<BackendSaid>,
+}
+
+/// Something that does not take the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    pub name: String,
+    pub why: String,
+}
+
+/// The rule of a route that takes the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSaid {
+    /// `namespace/name`.
+    pub name: String,
+    pub rule: usize,
+    pub rule_name: Option<String>,
+    /// What matched, in words.
+    pub matched: String,
+}
+
+/// The limits of one policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySaid {
+    /// `namespace/name`.
+    pub name: String,
+    /// `local` or `global`.
+    pub kind: String,
+    pub rules: Vec<RuleSaid>,
+}
+
+/// A rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleSaid {
+    /// `namespace/name/rule/index`.
+    pub name: String,
+    /// Whether the request meets it.
+    pub matches: bool,
+    /// Why not: the first condition that does not hold.
+    pub why_not: Option<String>,
+    pub conditions: Vec<String>,
+    /// How much it admits, in words.
+    pub quota: String,
+    /// Tokens that the request takes.
+    pub cost: u64,
+    /// What the response takes, in words.
+    pub response_cost: Option<String>,
+    /// It admits nothing, whatever its bucket holds.
+    pub blocked: bool,
+    /// Only counts what it would deny.
+    pub shadow: bool,
+    /// Which bucket it draws from, in words; only if it matches.
+    pub bucket: Option<String>,
+    /// Only of a running daemon, and only if it matches.
+    pub state: Option<BucketState>,
+}
+
+/// A bucket now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketState {
+    /// Whole tokens left.
+    pub remaining: u64,
+    /// Milliseconds until it is full again, rounded up.
+    pub reset_ms: u64,
+    /// Whether it has what the request costs.
+    pub admits: bool,
+    /// Milliseconds after which it has, rounded up; 0 if it has.
+    pub wait_ms: u64,
+}
+
+/// A backend that the request may go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendSaid {
+    /// `namespace/name`; `None`: the reference leads nowhere, and its share is answered with 500.
+    pub name: Option<String>,
+    pub weight: u32,
+    /// Percent of the requests, rounded down.
+    pub percent: u64,
+    pub protocol: Option<String>,
+    pub endpoints: Vec<String>,
+    pub filters: Vec<String>,
+}
+
+/// Explains what becomes of a request at `now`.
+#[must_use]
+pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: u64) -> Explanation {
+    let request = &asked.request;
+    let (listener, other_listeners) = routing::listener(plan, asked);
+    let mut said = Explanation {
+        answer: String::new(),
+        method: request.method.to_string(),
+        host: clean(asked.host),
+        path: clean(request.path),
+        client: request.client.to_string(),
+        listener: None,
+        other_listeners,
+        route: None,
+        other_routes: Vec::new(),
+        policies: Vec::new(),
+        filters: Vec::new(),
+        timeouts: Vec::new(),
+        backends: Vec::new(),
+    };
+    let Some(listener) = listener.map(|index| &plan.listeners[index]) else {
+        said.answer =
+            "no listener takes it: the connection is refused, or answered with 404".into();
+        return said;
+    };
+    said.listener = Some(listener.name.clone());
+    said.follow(plan, listener, asked, look, now);
+    said
+}
+
+impl Explanation {
+    fn follow(
+        &mut self,
+        plan: &Plan,
+        listener: &Listener,
+        asked: &Asked<'_>,
+        look: &dyn Look,
+        now: u64,
+    ) {
+        let (taken, other_routes) = routing::route(listener, asked);
+        self.other_routes = other_routes;
+        let Some(Taken {
+            route,
+            index,
+            rule,
+            by,
+        }) = taken
+        else {
+            self.answer = "404: no route matches this host, path, method and headers".into();
+            return;
+        };
+        self.route = Some(RouteSaid {
+            name: route.name.clone(),
+            rule: index,
+            rule_name: rule.name.as_deref().map(clean),
+            matched: route_match(by),
+        });
+        let limits = &rule.limits;
+        for (kind, policies) in [("local", &limits.local), ("global", &limits.global)] {
+            for policy in policies {
+                let rules = rules(policy, &route.name, &asked.request, look, now);
+                self.policies.push(PolicySaid {
+                    name: policy.policy.clone(),
+                    kind: kind.to_owned(),
+                    rules,
+                });
+            }
+        }
+        self.filters = filters(&rule.filters, plan);
+        let timeouts = [
+            ("request", rule.timeouts.request),
+            ("backend request", rule.timeouts.backend_request),
+        ];
+        self.timeouts = timeouts
+            .iter()
+            .filter_map(|(what, time)| Some(format!("{what} {:?}", (*time)?)))
+            .collect();
+        self.backends = backends(rule, plan);
+        self.answer = self.outcome(rule);
+    }
+
+    fn outcome(&self, rule: &RouteRule) -> String {
+        if let Some(reason) = &rule.broken {
+            return format!("500: {}", clean(reason));
+        }
+        let met = || {
+            self.policies
+                .iter()
+                .flat_map(|policy| &policy.rules)
+                .filter(|rule| rule.matches && !rule.shadow)
+        };
+        let blocked = met().find(|rule| rule.blocked);
+        if let Some(rule) = blocked {
+            return format!("429: {} admits nothing", rule.name);
+        }
+        let denied = met()
+            .filter_map(|rule| Some((rule, rule.state.filter(|state| !state.admits)?)))
+            .max_by_key(|(_, state)| state.wait_ms);
+        if let Some((rule, state)) = denied {
+            let seconds = state.wait_ms.div_ceil(1_000).max(1);
+            return format!("429: over the limit of {}, for {seconds} s", rule.name);
+        }
+        let onward = if let Some(redirect) = &rule.filters.redirect {
+            format!("redirected with {}", redirect.status.as_u16())
+        } else if self.backends.iter().all(|backend| backend.weight == 0) {
+            "500: the rule has no backend".to_owned()
+        } else {
+            let names = self.backends.iter().filter(|backend| backend.weight > 0);
+            let names: Vec<_> = names
+                .map(|backend| backend.name.as_deref().unwrap_or("nowhere (500)"))
+                .collect();
+            format!("forwarded to {}", names.join(" or "))
+        };
+        let limited = met().next().is_some();
+        let looked = met().any(|rule| rule.state.is_some());
+        match (limited, looked) {
+            (false, _) => format!("{onward}; no limit applies"),
+            (true, true) => format!("{onward}; its buckets have tokens"),
+            (true, false) => format!("{onward}, if its buckets have tokens"),
+        }
+    }
+}
+
+fn rules(
+    policy: &PolicyLimits,
+    route: &str,
+    request: &RequestView<'_>,
+    look: &dyn Look,
+    now: u64,
+) -> Vec<RuleSaid> {
+    let say = |rule: &LimitRule, why_not: Option<String>| {
+        let matches = why_not.is_none();
+        let state = || look.look(rule, route, request, now);
+        RuleSaid {
+            name: rule.name.clone(),
+            matches,
+            why_not,
+            conditions: rule.conditions.iter().map(condition).collect(),
+            quota: quota(rule.quota),
+            cost: rule.request_cost,
+            response_cost: rule.response_cost.as_ref().map(response_cost),
+            blocked: rule.quota == Quota::Blocked,
+            shadow: rule.shadow,
+            bucket: matches.then(|| words::bucket(rule, route, request)),
+            state: matches.then(state).flatten(),
+        }
+    };
+    let mut said: Vec<RuleSaid> = policy
+        .rules
+        .iter()
+        .map(|rule| say(rule, first_failing(rule, request)))
+        .collect();
+    if let Some(rule) = &policy.default {
+        let met = said.iter().find(|rule| rule.matches);
+        let why_not = met
+            .map(|met| {
+                format!(
+                    "it is for requests that no other rule matches; {} does",
+                    met.name
+                )
+            })
+            .or_else(|| first_failing(rule, request));
+        said.push(say(rule, why_not));
+    }
+    said
+}
+
+fn first_failing(rule: &LimitRule, request: &RequestView<'_>) -> Option<String> {
+    rule.conditions
+        .iter()
+        .find_map(|condition| holds(condition, request).err())
+        .map(|why| why.to_string())
+}
+
+/// What a response costs, in words.
+pub(crate) fn response_cost(cost: &ResponseCost) -> String {
+    match cost {
+        ResponseCost::Number(number) => number.to_string(),
+        ResponseCost::Header(name) => format!("the number in header {name}"),
+        ResponseCost::JsonField { path, .. } => {
+            format!(
+                "the number at `{}` of the JSON body",
+                clean(&path.join("."))
+            )
+        }
+    }
+}
+
+/// An endpoint, as it would be written.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
+        Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
+        Endpoint::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// What is spoken to a backend.
+pub(crate) fn protocol(protocol: UpstreamProtocol, tls: bool) -> &'static str {
+    match (protocol, tls) {
+        (UpstreamProtocol::Http1, false) => "HTTP/1.1",
+        (UpstreamProtocol::Http1, true) => "HTTP/1.1 or HTTP/2 over TLS",
+        (UpstreamProtocol::Http2, false) => "HTTP/2",
+        (UpstreamProtocol::Http2, true) => "HTTP/2 over TLS",
+    }
+}
+
+fn backends(rule: &RouteRule, plan: &Plan) -> Vec<BackendSaid> {
+    let total: u64 = rule.backends.iter().map(|b| u64::from(b.weight)).sum();
+    rule.backends
+        .iter()
+        .map(|weighted| {
+            let backend = weighted.backend.and_then(|index| plan.backends.get(index));
+            let endpoints = backend.map(|b| b.endpoints.iter().map(endpoint).collect());
+            let changes = weighted.filters.as_deref();
+            BackendSaid {
+                name: backend.map(|b| b.name.clone()),
+                weight: weighted.weight,
+                percent: (u64::from(weighted.weight) * 100)
+                    .checked_div(total)
+                    .unwrap_or(0),
+                protocol: backend.map(|b| protocol(b.protocol, b.tls.is_some()).to_owned()),
+                endpoints: endpoints.unwrap_or_default(),
+                filters: changes.map(|f| filters(f, plan)).unwrap_or_default(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! Where requests go.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::Pem;
+
+/// A group of endpoints that requests are spread over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// `namespace/name`, of a Service with the port: `namespace/name:port`.
+    pub name: String,
+    /// Empty: every request to it is answered with 503.
+    pub endpoints: Vec<Endpoint>,
+    pub protocol: UpstreamProtocol,
+    /// `None`: in clear text.
+    pub tls: Option<UpstreamTls>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Ip(IpAddr, u16),
+    /// Resolved when it is connected to.
+    Fqdn(String, u16),
+    Unix(PathBuf),
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1; over TLS, HTTP/2 where the endpoint takes it (ALPN).
+    #[default]
+    Http1,
+    /// HTTP/2, without asking (prior knowledge): `appProtocol` `h2c` or `grpc`, and GRPCRoutes.
+    Http2,
+}
+
+/// TLS to the endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Name that the certificate must have, and that is sent (SNI); `None`: the endpoint's own.
+    pub server_name: Option<String>,
+    /// Authorities that may have signed it; empty: those of the system.
+    pub authorities: Vec<Pem>,
+    /// Takes any certificate. Only where a file says so.
+    pub insecure: bool,
+}

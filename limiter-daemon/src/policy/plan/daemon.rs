@@ -1,0 +1,95 @@
+//! The daemon's own settings.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `LimiterConfig`: the daemon's own settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonConfig {
+    /// Where XDP is attached; empty: nowhere.
+    pub interfaces: Vec<Interface>,
+    /// Directory under bpffs for maps and links.
+    pub pin_path: PathBuf,
+    pub on_exit: OnExit,
+    pub on_daemon_lost: OnDaemonLost,
+    /// Sources with a place of their own in the kernel's table, at least.
+    pub max_sources: u32,
+    /// Cells of each of the two rows of the kernel's sketch, at least.
+    pub sketch_cells: u32,
+    /// How long a source keeps its place in the table after its bucket is full again.
+    pub keep_sources: Duration,
+    /// Admin listener (health, metrics).
+    pub admin: SocketAddr,
+    /// Data plane threads, each with a runtime of its own; `None`: one for each CPU.
+    pub workers: Option<usize>,
+    /// Buckets of HTTP limits kept in memory, over all rules.
+    pub max_buckets: usize,
+    /// How long in-flight requests may take to finish after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            pin_path: PathBuf::from("/sys/fs/bpf/limiterd"),
+            on_exit: OnExit::Detach,
+            on_daemon_lost: OnDaemonLost::Enforce,
+            max_sources: 1 << 16,
+            sketch_cells: 1 << 18,
+            keep_sources: Duration::from_secs(60),
+            admin: SocketAddr::from(([127, 0, 0, 1], 9901)),
+            workers: None,
+            max_buckets: 1 << 20,
+            drain_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An interface whose ingress packets the XDP program sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub mode: AttachMode,
+}
+
+/// How the program may be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachMode {
+    /// Native XDP where the driver can, generic XDP otherwise; where somebody else's XDP program is
+    /// on the interface, tcx, or else clsact.
+    #[default]
+    Auto,
+    /// XDP in the driver, or not at all.
+    Native,
+    /// XDP after the kernel built a socket buffer.
+    Generic,
+    /// Traffic control, by a link of its own (Linux 6.6 and later).
+    Tcx,
+    /// Traffic control, by a filter under the qdisc `clsact`.
+    Clsact,
+}
+
+/// What a clean exit leaves in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnExit {
+    /// Detach the program and remove the pins.
+    #[default]
+    Detach,
+    /// Leave the last policy enforced; the next start adopts it.
+    Keep,
+}
+
+/// What the kernel does when the daemon has not been heard of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDaemonLost {
+    /// Goes on enforcing the last policies.
+    #[default]
+    Enforce,
+    /// Passes everything.
+    Pass {
+        /// After this long, at least 2 s.
+        after: Duration,
+    },
+}

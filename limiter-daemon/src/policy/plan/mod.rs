@@ -1,0 +1,45 @@
+//! The internal plan: what the policy files come to, in the terms of the engine.
+//!
+//! Every dialect compiles to it, and nothing past it knows which dialect a limit came from. Names
+//! (`namespace/name`) are kept where state must survive a reload: buckets, counters and kernel
+//! policies are found again by name.
+
+mod backend;
+mod client;
+mod daemon;
+mod filter;
+mod limit;
+mod network;
+mod route;
+mod tls;
+
+pub use backend::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
+pub use client::{
+    ClientAddress, ClientSettings, ClientTimeouts, ConnectionLimits, Http1Settings, Http2Settings,
+    InvalidMessage, ProxyProtocol, RequestIdPolicy,
+};
+pub use daemon::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
+pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
+pub use limit::{
+    Algorithm, Candidate, Condition, LimitRule, PolicyLimits, Quota, RateLimits, RefundOn,
+    ResponseCost, SourcePrefixes, ValueTest,
+};
+pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
+pub use route::{
+    HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
+    RouteRule, Timeouts, ValueMatch, WeightedBackend,
+};
+pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
+
+/// Everything the daemon enforces, compiled from one policy directory.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub daemon: DaemonConfig,
+    /// HTTP listeners. Several may bind one address: they differ in their hostnames then, and agree
+    /// in whether they speak TLS.
+    pub listeners: Vec<Listener>,
+    /// Where requests go; routes refer to them by index.
+    pub backends: Vec<Backend>,
+    /// Kernel limits, by source.
+    pub network: Vec<NetworkPolicy>,
+}
