@@ -77,5 +77,5 @@ extern "C" fn sample_send(high: u64, low: u64, what: u64, place: u64, at: u64) -
         protocol: destination.protocol,
         shadow: (what >> 32) as u8 & 1,
     };
-    u32::from(EVENTS.output::<DropEvent>(&event, 0).is_ok())
+    u32::from(EVENTS.output_untyped::<DropEvent>(&event, 0).is_ok())
 }

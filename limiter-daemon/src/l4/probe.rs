@@ -86,7 +86,7 @@ fn kernel() -> Finding {
         Finding::new(what, State::Missing, found).advise("limits in the kernel need 5.15 or later")
     } else if version < TCX {
         let advice = "no tcx (6.6): where another XDP program is attached, limits fall back to a \
-                      clsact filter, which cannot be replaced without a gap";
+                      clsact filter, which anybody with the privilege can remove";
         Finding::new(what, State::Degraded, found).advise(advice)
     } else {
         Finding::new(what, State::Ok, found)

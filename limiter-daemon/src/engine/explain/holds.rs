@@ -98,10 +98,9 @@ pub(super) fn header_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Opt
     )
 }
 
-/// The value of a query parameter, percent-decoded, several of one name joined by commas; `None`:
-/// absent.
+/// The value of a query parameter, percent-decoded, the first of several; `None`: absent.
 pub(super) fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, [u8]>> {
-    joined(query_values(query, name))
+    query_values(query, name).next()
 }
 
 /// The values of a query parameter, percent-decoded, in their order.

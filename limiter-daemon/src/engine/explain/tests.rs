@@ -10,6 +10,7 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::engine::Engine;
+use crate::engine::route::hostname;
 use crate::engine::state::State;
 use crate::policy::plan::{
     Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteMatch,
@@ -17,6 +18,7 @@ use crate::policy::plan::{
 };
 
 const MINUTE: u64 = 60_000_000_000;
+const AT: Now = Now { mono: 7, unix: 7 };
 
 fn quota_of(requests: u64) -> Quota {
     Quota::bucket(Limit::new(requests, requests, MINUTE).unwrap(), 60)
@@ -139,7 +141,7 @@ fn a_rule_is_met_or_the_first_condition_that_fails_is_told() {
         Some(limit_rule("d/p/rule/3", Vec::new())),
     ));
     let map = headers(&[("x-user-id", "alice")]);
-    let said = explain(&plan, &asked("h", "/", &map), &NoBuckets, 0);
+    let said = explain(&plan, &asked("h", "/", &map), &NoBuckets, AT);
     assert_eq!(said.answer, "forwarded to d/b, if its buckets have tokens");
     let rules = &said.policies[0].rules;
     assert_eq!(
@@ -161,7 +163,7 @@ fn a_rule_is_met_or_the_first_condition_that_fails_is_told() {
     );
 
     let none = HeaderMap::new();
-    let said = explain(&plan, &asked("h", "/", &none), &NoBuckets, 0);
+    let said = explain(&plan, &asked("h", "/", &none), &NoBuckets, AT);
     let whys: Vec<_> = said.policies[0]
         .rules
         .iter()
@@ -304,7 +306,7 @@ fn the_listener_is_that_of_the_port_and_the_most_specific_hostname() {
             port,
             ..asked(host, "/", &none)
         };
-        let said = explain(&plan, &asked, &NoBuckets, 0);
+        let said = explain(&plan, &asked, &NoBuckets, AT);
         (said.listener.unwrap_or_default(), said.other_listeners)
     };
     assert_eq!(ask("A.example.:8080", Some(8080)).0, "exact");
@@ -335,11 +337,11 @@ fn buckets_are_looked_at_and_not_charged() {
     let alice = headers(&[("x-user-id", "alice")]);
     let request = asked("h", "/", &alice);
     for _ in 0..100 {
-        let said = explain(&plan, &request, &state, 7);
+        let said = explain(&plan, &request, &state, AT);
         assert!(said.policies[0].rules[0].state.unwrap().admits);
         charge(&engine, &request);
     }
-    let said = explain(&plan, &request, &state, 7);
+    let said = explain(&plan, &request, &state, AT);
     let empty = BucketState {
         remaining: 0,
         reset_ms: 60_000,
@@ -350,7 +352,7 @@ fn buckets_are_looked_at_and_not_charged() {
     assert_eq!(said.answer, "429: over the limit of d/p/rule/0, for 1 s");
 
     let bob = headers(&[("x-user-id", "bob")]);
-    let said = explain(&plan, &asked("h", "/", &bob), &state, 7);
+    let said = explain(&plan, &asked("h", "/", &bob), &state, AT);
     assert_eq!(said.policies[0].rules[0].state.unwrap().remaining, 100);
 }
 
@@ -358,7 +360,7 @@ fn buckets_are_looked_at_and_not_charged() {
 fn what_cannot_be_served_is_said() {
     let mut plan = plan(Arc::default());
     let none = HeaderMap::new();
-    let answer = |plan: &Plan| explain(plan, &asked("h", "/", &none), &NoBuckets, 0).answer;
+    let answer = |plan: &Plan| explain(plan, &asked("h", "/", &none), &NoBuckets, AT).answer;
     assert_eq!(answer(&plan), "forwarded to d/b; no limit applies");
     let rule = &mut plan.listeners[0].routes[0].rules[0];
     rule.broken = Some("the policy d/p was never valid".into());
@@ -387,12 +389,10 @@ fn what_cannot_be_served_is_said() {
 /// Decides and charges a request as the data plane does.
 fn charge(engine: &Engine, asked: &Asked<'_>) {
     let request = &asked.request;
-    let rule =
-        engine.listeners[0]
-            .routes
-            .find(asked.host, request.path, request.method, request.headers);
-    if let Some(limits) = rule.and_then(|rule| rule.limits.as_ref()) {
-        limits.decide(request, 7);
+    let host = hostname(asked.host);
+    let matched = engine.listeners[0].routes.find(&host, request);
+    if let Some(limits) = matched.and_then(|matched| matched.rule.limits.as_ref()) {
+        drop(limits.decide(request, AT));
     }
 }
 
@@ -404,8 +404,8 @@ fn charged(plan: &Plan, asked: &Asked<'_>) -> Vec<String> {
     let mut names: Vec<_> = state
         .scopes()
         .iter()
-        .filter(|scope| scope.admitted.load(Ordering::Relaxed) > 0)
-        .map(|scope| scope.rule.clone())
+        .filter(|scope| scope.counters.admitted.load(Ordering::Relaxed) > 0)
+        .map(|scope| scope.name.rule.clone())
         .collect();
     names.sort();
     names
@@ -510,7 +510,7 @@ proptest! {
         if post {
             asked.request.method = &Method::POST;
         }
-        let said = explain(&plan, &asked, &NoBuckets, 7);
+        let said = explain(&plan, &asked, &NoBuckets, AT);
         let mut met: Vec<_> = said
             .policies
             .iter()

@@ -30,7 +30,8 @@ pub(in crate::l4) fn follow(
     let mut result = Ok(());
     // All of these first: two interfaces may have exchanged their names.
     for interface in interfaces {
-        result = result.and(release(ebpf, interface, attachments, pins));
+        let released = release(ebpf, interface, attachments, pins);
+        result = result.and(released);
     }
     for interface in interfaces {
         if attachments
