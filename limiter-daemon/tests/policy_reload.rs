@@ -104,12 +104,7 @@ fn rules(plan: &Plan) -> impl Iterator<Item = (&str, &RouteRule)> {
     plan.listeners
         .iter()
         .flat_map(|listener| &listener.routes)
-        .flat_map(|route| {
-            route
-                .rules
-                .iter()
-                .map(|rule| (route.name.as_str(), rule))
-        })
+        .flat_map(|route| route.rules.iter().map(|rule| (route.name.as_str(), rule)))
 }
 
 /// The tokens of the local limits of each route's rule, or why it is broken.
@@ -249,7 +244,10 @@ fn files_that_cannot_be_read_keep_what_was_in_them() {
 
     // Half of it is no YAML any more: the other half is as it says.
     let half = limits("p", "kind: HTTPRoute, name: a", "6");
-    files.write("limits.yaml", &format!("{half}\n---\n{{ this is [ no YAML\n"));
+    files.write(
+        "limits.yaml",
+        &format!("{half}\n---\n{{ this is [ no YAML\n"),
+    );
     let second = files.reload(&first);
     assert_eq!(state(&second), ["default/a: 6", "default/b: 7"]);
     assert_eq!(second.kept, ["BackendTrafficPolicy default/q"]);
@@ -262,10 +260,7 @@ fn files_that_cannot_be_read_keep_what_was_in_them() {
 
     // Gone with its file, on purpose.
     files.remove("limits.yaml");
-    assert_eq!(
-        state(&files.reload(&third)),
-        ["default/a: ", "default/b: "]
-    );
+    assert_eq!(state(&files.reload(&third)), ["default/a: ", "default/b: "]);
 
     // The directory as a whole.
     std::fs::rename(&files.0.0, files.0.0.with_extension("moved")).unwrap();
@@ -342,9 +337,7 @@ fn written(levels: &[Level; 4]) -> String {
             let policy = limits(&format!("p{level}-{index}"), LEVELS[level], "5");
             let policy = policy.replace(
                 &format!("name: p{level}-{index}"),
-                &format!(
-                    "name: p{level}-{index}, creationTimestamp: 202{age}-01-01T00:00:00Z"
-                ),
+                &format!("name: p{level}-{index}, creationTimestamp: 202{age}-01-01T00:00:00Z"),
             );
             let policy = if *merge && level < 2 {
                 policy.replace("  rateLimit:", "  mergeType: StrategicMerge\n  rateLimit:")

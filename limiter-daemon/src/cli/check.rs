@@ -93,11 +93,7 @@ fn summary(outcome: &Outcome) -> String {
     if parts.is_empty() {
         parts.push("no resources".to_owned());
     }
-    let verdict = if errors == 0 {
-        "ok"
-    } else {
-        "failed"
-    };
+    let verdict = if errors == 0 { "ok" } else { "failed" };
     format!("{verdict}: {}", parts.join(", "))
 }
 

@@ -61,10 +61,7 @@ pub struct Condition {
     pub message: String,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde's signature"
-)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn as_word<S: Serializer>(status: &bool, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(if *status { "True" } else { "False" })
 }

@@ -25,7 +25,10 @@ pub(crate) fn statuses(all: &[ResourceStatus], out: &mut String) {
                 Some(section) => format!("#{section}"),
                 None => String::new(),
             };
-            let label = format!("{name} at {} {}/{}{section}", of.kind, of.namespace, of.name);
+            let label = format!(
+                "{name} at {} {}/{}{section}",
+                of.kind, of.namespace, of.name
+            );
             conditions(&label, &ancestor.conditions, out);
         }
     }
@@ -107,7 +110,11 @@ fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
     )
     .unwrap();
     if let Some(tls) = &listener.tls {
-        let names: Vec<&str> = tls.certificates.iter().map(|one| one.name.as_str()).collect();
+        let names: Vec<&str> = tls
+            .certificates
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
         let clients = tls
             .client_certificates
             .as_ref()
@@ -262,8 +269,16 @@ fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
     more("shared", debug(&rule.shared), debug(&plain.shared));
     more("shadow", debug(&rule.shadow), debug(&plain.shadow));
     more("headers", debug(&rule.headers), debug(&plain.headers));
-    more("cost", debug(&rule.request_cost), debug(&plain.request_cost));
-    more("response", debug(&rule.response_cost), debug(&plain.response_cost));
+    more(
+        "cost",
+        debug(&rule.request_cost),
+        debug(&plain.request_cost),
+    );
+    more(
+        "response",
+        debug(&rule.response_cost),
+        debug(&plain.response_cost),
+    );
     more("refund", debug(&rule.refund_on), debug(&plain.refund_on));
     out.push('\n');
     for one in &rule.candidates {
@@ -293,7 +308,11 @@ fn condition(one: &Condition) -> String {
             format!("method {}", methods.join("|"))
         }
         Condition::Path { path, invert } => {
-            format!("path {}{}", if *invert { "!" } else { "" }, self::path(path))
+            format!(
+                "path {}{}",
+                if *invert { "!" } else { "" },
+                self::path(path)
+            )
         }
         Condition::Source { nets, invert, each } => {
             let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();

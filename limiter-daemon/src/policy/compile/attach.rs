@@ -105,7 +105,15 @@ pub(super) fn attach<'a, P: Policy>(
                 );
                 continue;
             }
-            attach_at(policy, place, mark, resources, &mut attached, statuses, findings);
+            attach_at(
+                policy,
+                place,
+                mark,
+                resources,
+                &mut attached,
+                statuses,
+                findings,
+            );
         }
         report_deprecated(policy, statuses, findings);
     }

@@ -98,10 +98,10 @@ impl<'a> Backends<'a> {
             BackendName::Service(..) => (core::GROUP, Kind::Service.name()),
         };
         let name = destination.to.name();
-        if self.resources.granted(
-            (gateway_api::GROUP, from, namespace),
-            (group, kind, name),
-        ) {
+        if self
+            .resources
+            .granted((gateway_api::GROUP, from, namespace), (group, kind, name))
+        {
             return Ok(());
         }
         scope.error(
@@ -109,7 +109,9 @@ impl<'a> Backends<'a> {
             format!(
                 "the {kind} `{name}` is in another namespace, and no ReferenceGrant there allows it"
             ),
-            format!("put both into one namespace, or grant it to the kind `{from}` of `{namespace}`"),
+            format!(
+                "put both into one namespace, or grant it to the kind `{from}` of `{namespace}`"
+            ),
         );
         Err(Unresolved::NotPermitted)
     }
@@ -211,11 +213,7 @@ impl<'a> Backends<'a> {
                 scope.warning(
                     &destination.mark,
                     format!("there is no Service `{name}` in these files, so `{dns}` is asked for"),
-                    suggest::remedy(
-                        &name.name,
-                        others,
-                        "add it, or name one of that namespace:",
-                    ),
+                    suggest::remedy(&name.name, others, "add it, or name one of that namespace:"),
                 );
             }
             return Endpoint::Fqdn(dns, port);

@@ -80,10 +80,7 @@ pub(super) struct InForce<'a> {
 }
 
 impl<'a> InForce<'a> {
-    pub(super) fn new(
-        resources: &'a Resources,
-        attached: &'a Attached<'a, TrafficPolicy>,
-    ) -> Self {
+    pub(super) fn new(resources: &'a Resources, attached: &'a Attached<'a, TrafficPolicy>) -> Self {
         let own = Kind::BackendTrafficPolicy.name();
         let known = [own, Kind::ClientTrafficPolicy.name()];
         Self {

@@ -152,7 +152,10 @@ fn attach(
         .filter(|(_, hostnames)| !hostnames.is_empty())
         .collect();
     if attached.is_empty() {
-        let message = format!("no hostname of the route fits a listener of `{}`", parent.name);
+        let message = format!(
+            "no hostname of the route fits a listener of `{}`",
+            parent.name
+        );
         scope.error(
             &parent.mark,
             message.clone(),

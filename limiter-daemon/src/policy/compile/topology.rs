@@ -71,10 +71,7 @@ pub(super) fn entries<'a>(
             continue;
         };
         for listener in &set.listeners {
-            let name = format!(
-                "{}/{}/{}",
-                gateway.meta.name, set.meta.name, listener.name
-            );
+            let name = format!("{}/{}/{}", gateway.meta.name, set.meta.name, listener.name);
             entries.push(entry(gateway, Some(set), listener, name));
         }
     }
@@ -206,7 +203,9 @@ fn conflict(
     if let Some((other, _, _)) = there.iter().find(|(_, _, tls)| *tls != secure) {
         return Some((
             "ProtocolConflict",
-            format!("{bind} is bound by the listener `{other}` already, which speaks another protocol"),
+            format!(
+                "{bind} is bound by the listener `{other}` already, which speaks another protocol"
+            ),
             "give it another port or address, or the same protocol",
         ));
     }

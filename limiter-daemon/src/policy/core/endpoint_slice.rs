@@ -116,7 +116,13 @@ pub(crate) fn lower(raw: RawEndpointSlice, meta: Meta, scope: &mut Scope<'_>) ->
             .and_then(|conditions| conditions.ready)
             .unwrap_or(true);
         // All addresses of an endpoint are the same; the first is used.
-        let Some(text) = endpoint.addresses.value.into_iter().next().filter(|_| ready) else {
+        let Some(text) = endpoint
+            .addresses
+            .value
+            .into_iter()
+            .next()
+            .filter(|_| ready)
+        else {
             continue;
         };
         addresses.extend(address(&text, raw.address_type.value, scope));

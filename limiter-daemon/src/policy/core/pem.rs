@@ -14,14 +14,14 @@ pub(crate) fn pair(name: String, chain: &[u8], key: &[u8]) -> Result<Certificate
     let parsed = PrivateKeyDer::from_pem_slice(key)
         .map_err(|_error| "the key is not a private key in PEM".to_owned())?;
     let provider = rustls::crypto::ring::default_provider();
-    rustls::sign::CertifiedKey::from_der(certificates, parsed, &provider).map_err(
-        |error| match error {
+    rustls::sign::CertifiedKey::from_der(certificates, parsed, &provider).map_err(|error| {
+        match error {
             rustls::Error::InconsistentKeys(_) => {
                 "the key does not belong to the certificate".to_owned()
             }
             other => format!("the certificate and the key cannot be used: {other}"),
-        },
-    )?;
+        }
+    })?;
     Ok(Certificate {
         name,
         chain: Pem(chain.to_vec()),

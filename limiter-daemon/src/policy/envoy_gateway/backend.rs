@@ -141,7 +141,11 @@ pub(crate) fn lower(raw: At<RawBackend>, meta: Meta, scope: &mut Scope<'_>) -> B
     let (protocol, wss) = protocol(raw.app_protocols, scope);
     let tls = raw.tls.map(|tls| lower_tls(tls, &meta, scope));
     if let Some(mark) = wss.filter(|_| tls.is_none()) {
-        scope.error(&mark, "`wss` is WebSocket over TLS", "give the Backend `tls`");
+        scope.error(
+            &mark,
+            "`wss` is WebSocket over TLS",
+            "give the Backend `tls`",
+        );
     }
     Backend {
         meta,

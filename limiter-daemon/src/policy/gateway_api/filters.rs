@@ -237,7 +237,10 @@ fn filter(
         },
         FilterKind::ExtensionRef | FilterKind::Cors | FilterKind::ExternalAuth => scope.error(
             &raw.kind.mark,
-            format!("filters of the type `{:?}` are not supported yet", raw.kind.value),
+            format!(
+                "filters of the type `{:?}` are not supported yet",
+                raw.kind.value
+            ),
             "remove it: limiterd would not apply it",
         ),
     }
@@ -384,11 +387,7 @@ fn redirect(raw: RawRedirect, scope: &mut Scope<'_>) -> Redirect {
 fn rewrite(raw: At<RawRewrite>, scope: &mut Scope<'_>) -> Rewrite {
     let At { value: raw, mark } = raw;
     if raw.hostname.is_none() && raw.path.is_none() {
-        scope.error(
-            &mark,
-            "it rewrites nothing",
-            "give it `hostname` or `path`",
-        );
+        scope.error(&mark, "it rewrites nothing", "give it `hostname` or `path`");
     }
     Rewrite {
         hostname: raw
@@ -438,7 +437,8 @@ fn path_rewrite(raw: At<RawPath>, scope: &mut Scope<'_>) -> Option<PathRewrite> 
     let plain = text
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'?' && byte != b'#');
-    let absolute = text.starts_with('/') || (text.is_empty() && raw.kind == PathKind::ReplacePrefixMatch);
+    let absolute =
+        text.starts_with('/') || (text.is_empty() && raw.kind == PathKind::ReplacePrefixMatch);
     if !plain || !absolute {
         scope.error(
             &text.mark,

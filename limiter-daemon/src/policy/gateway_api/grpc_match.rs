@@ -67,9 +67,10 @@ fn path(raw: At<RawMethod>, scope: &mut Scope<'_>) -> Option<PathMatch> {
             );
             None
         }
-        (Some(service), Some(method)) if exact => {
-            Some(PathMatch::Exact(format!("/{}/{}", service.value, method.value)))
-        }
+        (Some(service), Some(method)) if exact => Some(PathMatch::Exact(format!(
+            "/{}/{}",
+            service.value, method.value
+        ))),
         (Some(service), None) if exact => Some(PathMatch::Prefix(format!("/{}", service.value))),
         (service, method) => {
             let part = |text: Option<At<String>>| match text {
@@ -77,7 +78,11 @@ fn path(raw: At<RawMethod>, scope: &mut Scope<'_>) -> Option<PathMatch> {
                 Some(text) => format!("(?:{})", text.value),
                 None => "[^/]+".to_owned(),
             };
-            expression(&format!("/{}/{}", part(service), part(method)), &mark, scope)
+            expression(
+                &format!("/{}/{}", part(service), part(method)),
+                &mark,
+                scope,
+            )
         }
     }
 }
@@ -105,7 +110,10 @@ fn check_name(text: &At<String>, scope: &mut Scope<'_>) -> Option<()> {
     if !valid {
         scope.error(
             &text.mark,
-            format!("`{}` is not the name of a gRPC service or method", text.value),
+            format!(
+                "`{}` is not the name of a gRPC service or method",
+                text.value
+            ),
             "write one, as `shop.v1.Orders`, or `type: RegularExpression`",
         );
     }

@@ -152,8 +152,9 @@ fn lower(raw: RawListener, meta: &Meta, scope: &mut Scope<'_>) -> Option<Listene
         "HTTP" => false,
         "HTTPS" => true,
         other @ ("TCP" | "TLS" | "UDP") => {
-            let message =
-                format!("the protocol `{other}` is not supported yet, so this listener is not served");
+            let message = format!(
+                "the protocol `{other}` is not supported yet, so this listener is not served"
+            );
             scope.warning(&raw.protocol.mark, message, "remove the listener");
             return None;
         }
@@ -224,9 +225,7 @@ pub(super) fn allowed(raw: RawNamespaces, default: Allowed, scope: &mut Scope<'_
             (From::Same, _) => Allowed::Same,
             (From::All, _) => Allowed::All,
             (From::None, _) => Allowed::None,
-            (From::Selector, Some(selector)) => {
-                Allowed::Selected(labels::lower(selector, scope))
-            }
+            (From::Selector, Some(selector)) => Allowed::Selected(labels::lower(selector, scope)),
             (From::Selector, None) => {
                 scope.error(
                     &from.mark,
@@ -281,8 +280,7 @@ fn lower_tls(raw: At<RawTls>, meta: &Meta, scope: &mut Scope<'_>) -> ListenerTls
     let options = raw.options.unwrap_or_default();
     for (name, value) in &options {
         if name != CERTIFICATE_FILE && name != KEY_FILE {
-            let remedy =
-                suggest::remedy(name, [CERTIFICATE_FILE, KEY_FILE], "the options are");
+            let remedy = suggest::remedy(name, [CERTIFICATE_FILE, KEY_FILE], "the options are");
             scope.error(&value.mark, format!("unknown option `{name}`"), remedy);
         }
     }

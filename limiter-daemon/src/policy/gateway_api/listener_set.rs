@@ -29,7 +29,11 @@ pub(crate) struct ListenerSet {
 /// Checks a ListenerSet.
 pub(crate) fn lower(raw: At<RawListenerSet>, meta: Meta, scope: &mut Scope<'_>) -> ListenerSet {
     let raw = raw.value;
-    let group = raw.parent_ref.group.as_ref().map_or(GROUP, |at| at.as_str());
+    let group = raw
+        .parent_ref
+        .group
+        .as_ref()
+        .map_or(GROUP, |at| at.as_str());
     if group != GROUP {
         let message = format!("the group `{group}` has no Gateways");
         scope.error(

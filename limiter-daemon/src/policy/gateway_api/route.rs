@@ -144,7 +144,14 @@ pub(crate) fn lower_http(
         Rule {
             name: rule_name(raw.name, scope),
             matches,
-            backends: backends(raw.backend_refs, RouteKind::Http, &filters, meta, &mark, scope),
+            backends: backends(
+                raw.backend_refs,
+                RouteKind::Http,
+                &filters,
+                meta,
+                &mark,
+                scope,
+            ),
             filters,
             timeouts,
         }
@@ -164,7 +171,14 @@ pub(crate) fn lower_grpc(
         Rule {
             name: rule_name(raw.name, scope),
             matches,
-            backends: backends(raw.backend_refs, RouteKind::Grpc, &filters, meta, &mark, scope),
+            backends: backends(
+                raw.backend_refs,
+                RouteKind::Grpc,
+                &filters,
+                meta,
+                &mark,
+                scope,
+            ),
             filters,
             timeouts: Timeouts::default(),
         }
@@ -203,8 +217,8 @@ fn lower<R>(
         for raw in list.value {
             let mark = raw.mark.clone();
             let lowered = rule(raw, &meta, scope);
-            let twice = lowered.name.is_some()
-                && rules.iter().any(|other| other.name == lowered.name);
+            let twice =
+                lowered.name.is_some() && rules.iter().any(|other| other.name == lowered.name);
             if twice {
                 scope.error(
                     &mark,
@@ -255,9 +269,11 @@ fn lower_timeouts(raw: RawTimeouts, scope: &mut Scope<'_>) -> Timeouts {
         request: bound(raw.request.as_ref(), scope),
         backend_request: bound(raw.backend_request.as_ref(), scope),
     };
-    if let (Some(whole), Some(one), Some(at)) =
-        (timeouts.request, timeouts.backend_request, &raw.backend_request)
-        && one > whole
+    if let (Some(whole), Some(one), Some(at)) = (
+        timeouts.request,
+        timeouts.backend_request,
+        &raw.backend_request,
+    ) && one > whole
     {
         scope.error(
             &at.mark,

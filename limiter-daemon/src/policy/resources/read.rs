@@ -68,12 +68,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read_node(
-        &mut self,
-        node: &Node,
-        mut origin: Origin,
-        findings: &mut Findings,
-    ) {
+    fn read_node(&mut self, node: &Node, mut origin: Origin, findings: &mut Findings) {
         let Some(header) = Header::of(node, &mut findings.at(&origin)) else {
             self.resources.lose(&origin.file);
             return;
@@ -95,12 +90,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The resources of a `List`, as `kubectl get -o yaml` writes them.
-    fn read_list(
-        &mut self,
-        node: &Node,
-        origin: &Origin,
-        findings: &mut Findings,
-    ) {
+    fn read_list(&mut self, node: &Node, origin: &Origin, findings: &mut Findings) {
         let Some(Value::List(items)) = node.get("items").map(|items| &items.value) else {
             findings.at(origin).error(
                 &mark_of(node),
@@ -151,12 +141,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn read_kind(
-        &mut self,
-        kind: Kind,
-        reading: &Reading<'_>,
-        findings: &mut Findings,
-    ) {
+    fn read_kind(&mut self, kind: Kind, reading: &Reading<'_>, findings: &mut Findings) {
         *self.resources.counts.entry(kind.name()).or_default() += 1;
         let key = (kind, reading.name.clone());
         if let Some(first) = self.resources.seen.get(&key) {
@@ -195,10 +180,7 @@ impl<'a> Reader<'a> {
         findings: &mut Findings,
     ) {
         let name = &reading.name;
-        let is_policy = matches!(
-            kind,
-            Kind::BackendTrafficPolicy | Kind::ClientTrafficPolicy
-        );
+        let is_policy = matches!(kind, Kind::BackendTrafficPolicy | Kind::ClientTrafficPolicy);
         let targets = if is_policy {
             targets::salvage(reading.node, &name.namespace, reading.origin)
         } else {

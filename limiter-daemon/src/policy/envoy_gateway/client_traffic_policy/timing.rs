@@ -45,11 +45,7 @@ struct RawConnectionLimit {
 }
 
 /// Checks `timeout`. Of a request and of a stream, `0s` is no bound, as upstream has it.
-pub(super) fn lower_timeout(
-    raw: RawTimeout,
-    timeouts: &mut ClientTimeouts,
-    scope: &mut Scope<'_>,
-) {
+pub(super) fn lower_timeout(raw: RawTimeout, timeouts: &mut ClientTimeouts, scope: &mut Scope<'_>) {
     let Some(http) = raw.http else {
         return;
     };

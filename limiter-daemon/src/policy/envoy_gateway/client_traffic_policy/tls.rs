@@ -108,11 +108,7 @@ pub(super) fn lower(raw: RawTls, meta: &Meta, scope: &mut Scope<'_>) -> ClientTl
 }
 
 /// What is older than TLS 1.2 is not spoken: as the oldest version a warning, as the newest an error.
-fn version(
-    at: Option<&At<RawVersion>>,
-    oldest: bool,
-    scope: &mut Scope<'_>,
-) -> Option<TlsVersion> {
+fn version(at: Option<&At<RawVersion>>, oldest: bool, scope: &mut Scope<'_>) -> Option<TlsVersion> {
     let at = at?;
     match at.value {
         RawVersion::Auto => None,

@@ -10,9 +10,7 @@ use super::rule::{EACH_ADDRESS, RawLimit, Store};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::route_match::header_name;
-use crate::policy::plan::{
-    Algorithm, Candidate, Quota, RefundOn, ResponseCost, SourcePrefixes,
-};
+use crate::policy::plan::{Algorithm, Candidate, Quota, RefundOn, ResponseCost, SourcePrefixes};
 use crate::policy::units::{self, BucketMarks, Unit};
 
 const MAX_CANDIDATES: usize = 8;
@@ -288,7 +286,11 @@ fn response_cost(raw: At<RawResponseCost>, scope: &mut Scope<'_>) -> Option<Resp
             let max_bytes = match raw.max_bytes {
                 Some(at) if at.value == 0 || at.value > MAX_JSON_BYTES => {
                     let message = format!("{} is out of range", at.value);
-                    scope.error(&at.mark, message, format!("it may be 1 to {MAX_JSON_BYTES}"));
+                    scope.error(
+                        &at.mark,
+                        message,
+                        format!("it may be 1 to {MAX_JSON_BYTES}"),
+                    );
                     return None;
                 }
                 Some(at) => at.value,

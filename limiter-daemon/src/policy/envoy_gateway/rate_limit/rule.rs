@@ -121,10 +121,7 @@ pub(super) fn lower(
 }
 
 /// Tokens of the request, and of the response.
-fn costs(
-    raw: Option<At<RawCost>>,
-    scope: &mut Scope<'_>,
-) -> (Option<u64>, Option<ResponseCost>) {
+fn costs(raw: Option<At<RawCost>>, scope: &mut Scope<'_>) -> (Option<u64>, Option<ResponseCost>) {
     let Some(At { value: raw, mark }) = raw else {
         return (None, None);
     };

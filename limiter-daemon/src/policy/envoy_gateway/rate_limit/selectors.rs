@@ -174,7 +174,10 @@ fn value_test(raw: RawValue, scope: &mut Scope<'_>) -> Option<ValueTest> {
             format!("at most {MAX_VALUE} bytes are allowed"),
         );
     }
-    let kind = raw.kind.as_ref().map_or(ValueKind::Exact, |kind| kind.value);
+    let kind = raw
+        .kind
+        .as_ref()
+        .map_or(ValueKind::Exact, |kind| kind.value);
     match (kind, raw.value) {
         (ValueKind::Exact, Some(value)) => {
             if value.value == "*" {
