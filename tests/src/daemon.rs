@@ -75,10 +75,14 @@ impl Policies {
         Ok(policies)
     }
 
+    /// Puts a file in place as a whole: the daemon, which may look at any time, sees no half of it.
+    ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
-        Ok(std::fs::write(self.0.path().join(name), text)?)
+        let next = self.0.path().join(format!(".{name}.next"));
+        std::fs::write(&next, text)?;
+        Ok(std::fs::rename(next, self.0.path().join(name))?)
     }
 
     #[must_use]
@@ -100,21 +104,26 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start(netns: &Netns, args: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary());
+        command.args(args);
+        Self::spawn(netns, command)
+    }
+
+    /// Starts `command` in `netns`, its output in a file.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn(netns: &Netns, mut command: Command) -> Result<Self> {
         let log = NamedTempFile::new()?;
         let [out, err]: [OwnedFd; 2] = [
             log.as_file().try_clone()?.into(),
             log.as_file().try_clone()?.into(),
         ];
         let child = netns.enter(|| {
-            let mut command = Command::new(binary());
-            command
-                .args(args)
-                .stdin(Stdio::null())
-                .stdout(out)
-                .stderr(err);
+            command.stdin(Stdio::null()).stdout(out).stderr(err);
             command
                 .spawn()
-                .with_context(|| format!("cannot start {}", binary().display()))
+                .with_context(|| format!("cannot start {command:?}"))
         })?;
         Ok(Self { child, log })
     }
@@ -169,7 +178,14 @@ impl Daemon {
     /// With its output, when it does not become ready.
     pub fn start(netns: &Netns, dir: &Path) -> Result<Self> {
         let dir = dir.to_str().context("the directory's name is not UTF-8")?;
-        let mut process = Process::start(netns, &["run", "--config", dir])?;
+        Self::ready(netns, Process::start(netns, &["run", "--config", dir])?)
+    }
+
+    /// Waits until `limiterd run`, just started in `netns`, is ready.
+    ///
+    /// # Errors
+    /// With its output, when it does not become ready.
+    pub fn ready(netns: &Netns, mut process: Process) -> Result<Self> {
         netns.enter(|| {
             eventually("the daemon to be ready", || {
                 if let Some(status) = process.child.try_wait()? {
@@ -198,6 +214,32 @@ impl Daemon {
             })?;
             Ok(ready()?.context("the daemon does not answer")?.1)
         })
+    }
+
+    /// What `/config` says.
+    ///
+    /// # Errors
+    /// When the admin listener does not answer, or not with JSON.
+    pub fn config(&self, netns: &Netns) -> Result<serde_json::Value> {
+        let answer = netns.enter(|| get(&format!("http://{ADMIN}/config")))?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// Waits until the files were read because they changed, and what was read satisfies `wanted`.
+    ///
+    /// # Errors
+    /// When that is not seen.
+    pub fn file_change(
+        &self,
+        netns: &Netns,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<()> {
+        eventually("the files to be read again", || {
+            let config = self.config(netns)?;
+            let seen = config["last_load"]["trigger"] == "file change" && wanted(&config);
+            Ok(seen.then_some(()))
+        })
+        .with_context(|| self.process.output())
     }
 
     /// Sends SIGTERM and waits for the end.
