@@ -128,6 +128,12 @@ impl Process {
         Ok(Self { child, log })
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has written so far.
     pub fn output(&self) -> String {
         match std::fs::read(self.log.path()) {
@@ -177,8 +183,16 @@ impl Daemon {
     /// # Errors
     /// With its output, when it does not become ready.
     pub fn start(netns: &Netns, dir: &Path) -> Result<Self> {
-        let dir = dir.to_str().context("the directory's name is not UTF-8")?;
-        Self::ready(netns, Process::start(netns, &["run", "--config", dir])?)
+        Self::start_by(netns, dir, Command::new(binary()))
+    }
+
+    /// As [`Daemon::start`], by `limiterd`, a command that takes its arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_by(netns: &Netns, dir: &Path, mut limiterd: Command) -> Result<Self> {
+        limiterd.args(["run", "--config"]).arg(dir);
+        Self::ready(netns, Process::spawn(netns, limiterd)?)
     }
 
     /// Waits until `limiterd run`, just started in `netns`, is ready.

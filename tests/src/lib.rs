@@ -13,3 +13,4 @@ pub mod oracle;
 pub mod packets;
 pub mod policies;
 pub mod topology;
+pub mod user;

@@ -26,6 +26,12 @@ pub struct Client {
 pub struct Pins(PathBuf);
 
 impl Pins {
+    /// A pin path somewhere else than [`Topology::pins`].
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
     #[must_use]
     pub fn path(&self) -> std::path::Display<'_> {
         self.0.display()
@@ -92,7 +98,16 @@ impl Client {
             gateway_v6: Ipv6Addr::new(0xfd77, number.into(), 0, 0, 0, 0, 0, 1),
             netns,
         };
-        let [inner, outer] = [client.interface.as_str(), client.gateway_interface.as_str()];
+        client.join(gateway)?;
+        Ok(client)
+    }
+
+    /// Makes the wire to the gateway (again).
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn join(&self, gateway: &Netns) -> Result<()> {
+        let [inner, outer] = [self.interface.as_str(), self.gateway_interface.as_str()];
         gateway.ip(&[
             "link",
             "add",
@@ -103,11 +118,10 @@ impl Client {
             "name",
             inner,
             "netns",
-            client.netns.name(),
+            self.netns.name(),
         ])?;
-        address(gateway, outer, client.gateway_v4, client.gateway_v6)?;
-        address(&client.netns, inner, client.v4, client.v6)?;
-        Ok(client)
+        address(gateway, outer, self.gateway_v4, self.gateway_v6)?;
+        address(&self.netns, inner, self.v4, self.v6)
     }
 
     /// The address of this client's family that the gateway has on its wire.

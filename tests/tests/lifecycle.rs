@@ -229,6 +229,41 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_interface_that_is_renamed_goes_or_comes_is_told() -> Result<()> {
+    let topology = Topology::new()?;
+    let (gateway, client) = (&topology.gateway, &topology.first);
+    let interface = client.gateway_interface.as_str();
+    let pins = topology.pins();
+    let policies = Policies::new(&[
+        ("limiterd.yaml", &config(&[interface], &pins, "Detach")),
+        ("gateway.yaml", GATEWAY),
+    ])?;
+    let daemon = Daemon::start(gateway, policies.path())?;
+    let told = |wanted: &str| {
+        eventually("the change to be told", || {
+            let report = gateway.enter(|| Ok(get("http://127.0.0.1:9901/ready")?.text()))?;
+            Ok((report == wanted).then_some(()))
+        })
+    };
+    told("ready\nxdp: gw1 native\n")?;
+    for set in [
+        ["gw1", "down"].as_slice(),
+        &["gw1", "name", "wan1"],
+        &["wan1", "up"],
+    ] {
+        gateway.ip(&[&["link", "set"], set].concat())?;
+    }
+    told("ready\nxdp: gw1 native, now called wan1\n")?;
+    gateway.ip(&["link", "delete", "wan1"])?;
+    told("ready\n")?;
+    client.join(gateway)?;
+    told("ready\nxdp: gw1 native\n")?;
+    assert!(attached(gateway, interface)?);
+    assert!(daemon.stop()?.success());
+    Ok(())
+}
+
 /// Whether an XDP program is on `interface`.
 fn attached(netns: &Netns, interface: &str) -> Result<bool> {
     let output = std::process::Command::new("ip")

@@ -1,16 +1,20 @@
 //! `limiterd probe` here, and without privilege.
 
-use std::process::Command;
-
 use anyhow::Result;
-use tests::daemon::{binary, limiterd};
+use tests::daemon::limiterd;
+use tests::user::User;
 
 #[test]
 fn this_machine_can_do_all_that_is_needed() -> Result<()> {
     let output = limiterd(&["probe", "--json"])?;
     let text = String::from_utf8(output.stdout)?;
     assert!(output.status.success(), "{text}");
-    for what in ["kernel", "privilege", "limiterd's programs", "interface lo"] {
+    for what in [
+        "kernel",
+        "capability CAP_BPF",
+        "limiterd's programs",
+        "interface lo",
+    ] {
         assert!(text.contains(&format!("\"what\": \"{what}\"")), "{text}");
     }
     assert!(!text.contains("\"state\": \"missing\""), "{text}");
@@ -19,26 +23,24 @@ fn this_machine_can_do_all_that_is_needed() -> Result<()> {
 
 #[test]
 fn without_privilege_it_says_which_is_missing() -> Result<()> {
-    // A copy that anybody may run: the build's directory may be closed to others.
-    let directory = tempfile::tempdir_in("/tmp")?;
-    let copy = directory.path().join("limiterd");
-    std::fs::copy(binary(), &copy)?;
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(directory.path(), open)?;
-    let output = Command::new("setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--bounding-set=-all",
-        ])
-        .args([copy.as_os_str(), "probe".as_ref()])
-        .output()?;
+    let output = User::new(&[])?.limiterd().arg("probe").output()?;
     let text = String::from_utf8(output.stdout)?;
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("MISSING   privilege"), "{text}");
+    for (mark, name) in [
+        ("MISSING ", "CAP_BPF"),
+        ("MISSING ", "CAP_NET_ADMIN"),
+        ("MISSING ", "CAP_PERFMON"),
+        ("degraded", "CAP_NET_BIND_SERVICE"),
+    ] {
+        let told = |line: &&str| line.starts_with(&format!("{mark}  capability {name}"));
+        let line = text.lines().find(told);
+        assert!(
+            line.is_some_and(|line| line.contains(&format!("no {name}, to "))),
+            "{text}"
+        );
+    }
     assert!(
-        text.contains("no CAP_NET_ADMIN") && text.contains("no CAP_BPF"),
+        text.contains("setcap cap_bpf,cap_net_admin,cap_perfmon"),
         "{text}"
     );
     Ok(())

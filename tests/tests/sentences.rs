@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tests::daemon::{Daemon, Policies, binary, eventually};
+use tests::flood::syns;
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, config, network};
 use tests::topology::Topology;
@@ -70,12 +71,63 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
     // Sampled drops name the source.
     eventually("the offender to be told", || {
         let (_, text) = limiterd(gateway, &["l4", "top", "--once"])?;
-        Ok((text.contains(&address) && text.contains("sentenced")).then_some(()))
+        let line = text.lines().find(|line| line.starts_with(&address));
+        let told = |line: &str| line.contains("sentenced") && line.contains("9 of 10 connections");
+        Ok(line.is_some_and(told).then_some(()))
     })?;
 
     let (ok, text) = limiterd(gateway, &["unblock", "10.77.1.0/24"])?;
     assert!(ok && text.contains("nobody is blocked"), "{text}");
     assert!(connects(10_000)?);
+    assert!(daemon.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn the_table_of_offenders_tells_drops_and_tokens_left() -> Result<()> {
+    const SYNS: u16 = 30_000;
+    let topology = Topology::new()?;
+    let (gateway, client) = (&topology.gateway, &topology.first);
+    let pins = topology.pins();
+    let policies = Policies::new(&[
+        (
+            "limiterd.yaml",
+            &config(&[&client.gateway_interface], &pins, "Detach"),
+        ),
+        ("gateway.yaml", GATEWAY),
+        ("network.yaml", &network("edge", TEN)),
+    ])?;
+    let daemon = Daemon::start(gateway, policies.path())?;
+    let target = SocketAddr::new(client.gateway_v4.into(), 8080);
+    let address = client.v4.to_string();
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let time = Duration::from_secs(10);
+            let flood = || syns(client.v4.into(), target, SYNS, time);
+            client.netns.enter(flood)
+        });
+        eventually("the flood to be told", || {
+            let (_, text) = limiterd(gateway, &["l4", "top", "--once"])?;
+            let Some(line) = text.lines().find(|line| line.starts_with(&address)) else {
+                return Ok(None);
+            };
+            let words: Vec<_> = line.split_whitespace().collect();
+            let [_, drops, samples, rest @ ..] = words.as_slice() else {
+                anyhow::bail!("{text}");
+            };
+            assert_eq!(rest[..4], ["0", "of", "10", "connections"], "{text}");
+            let (drops, samples): (u64, u64) = (drops.parse()?, samples.parse()?);
+            assert!(
+                drops <= u64::from(SYNS) && samples <= u64::from(SYNS),
+                "{text}"
+            );
+            Ok((drops > 0).then_some(()))
+        })?;
+        flood
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            .map(drop)
+    })?;
     assert!(daemon.stop()?.success());
     Ok(())
 }

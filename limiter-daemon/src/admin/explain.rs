@@ -68,11 +68,7 @@ fn verdict(policy: &PolicyState, sentenced_until: Option<u64>) -> &'static str {
 }
 
 fn write_bucket(bucket: &BucketState, text: &mut String) -> std::fmt::Result {
-    let unit = match bucket.unit {
-        Unit::Connections => "connections",
-        Unit::Packets => "packets",
-        Unit::Bytes => "bytes",
-    };
+    let unit = unit(bucket.unit);
     let place = match bucket.place {
         Place::Table => "in the table",
         Place::Sketch => "in the sketch, shared with other sources",
@@ -88,6 +84,15 @@ fn write_bucket(bucket: &BucketState, text: &mut String) -> std::fmt::Result {
         bucket.limit.capacity,
         rate(bucket.limit),
     )
+}
+
+/// What a unit is called, as in policy files.
+pub(super) const fn unit(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Connections => "connections",
+        Unit::Packets => "packets",
+        Unit::Bytes => "bytes",
+    }
 }
 
 /// Tokens a second, to three places.

@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{explain, text};
-use crate::l4::offenders::Offenders;
-use crate::l4::{Kernel, clock, covers_ipv4};
+use crate::l4::offenders::{Offender, Offenders};
+use crate::l4::{BucketState, Kernel, L4Error, PolicyState, clock, covers_ipv4};
 
 /// Bytes of a request's body at most.
 const MAX_BODY: usize = 4096;
@@ -61,7 +61,32 @@ pub struct OffenderView {
     /// Sampled drops; the true number is at least that many less `error`.
     pub samples: u64,
     pub error: u64,
+    /// Packets of it dropped in the last second, about: where not every drop is sampled, in
+    /// proportion to its samples.
+    pub drops_per_second: u64,
     pub seconds_ago: u64,
+    /// `None`: it has no bucket (it is on a list), or the policy is not in force any more.
+    pub tightest: Option<BucketView>,
+}
+
+/// The bucket of a source with the smallest share of its tokens left.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct BucketView {
+    pub level: u32,
+    pub unit: String,
+    pub remaining: u64,
+    pub capacity: u64,
+}
+
+impl From<&BucketState> for BucketView {
+    fn from(bucket: &BucketState) -> Self {
+        Self {
+            level: bucket.level,
+            unit: explain::unit(bucket.unit).to_owned(),
+            remaining: bucket.remaining,
+            capacity: bucket.limit.capacity,
+        }
+    }
 }
 
 impl L4 {
@@ -125,34 +150,41 @@ impl L4 {
 
     fn top(&self) -> Answer {
         let now = clock::now();
-        let offenders = {
+        let offenders: Vec<_> = {
             let offenders = self
                 .offenders
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            offenders.top(MAX_TOP)
+            let top = offenders.top(MAX_TOP).into_iter();
+            top.map(|one| (one, offenders.drops_a_second(&one, now)))
+                .collect()
         };
-        let names = self.kernel().policy_names().map_err(internal)?;
-        let views: Vec<_> = offenders
-            .iter()
-            .map(|offender| {
-                let last = &offender.last;
-                let reason = Reason::ALL
-                    .get(last.reason as usize)
-                    .map_or("?", |r| r.name());
-                OffenderView {
-                    source: IpAddr::from(last.source.octets()).to_canonical(),
-                    policy: names.get(&last.policy).cloned().unwrap_or_default(),
-                    reason: reason.to_owned(),
-                    shadow: last.shadow != 0,
-                    port: last.port,
-                    samples: offender.samples,
-                    error: offender.error,
-                    seconds_ago: now.saturating_sub(last.at) / SECOND,
-                }
+        let kernel = self.kernel();
+        let names = kernel.policy_names().map_err(internal)?;
+        let view = |(offender, drops_per_second): &(Offender, u64)| {
+            let last = &offender.last;
+            let reason = Reason::ALL
+                .get(last.reason as usize)
+                .map_or("?", |r| r.name());
+            let policy = kernel.explain_policy(last.policy, last.source)?;
+            Ok(OffenderView {
+                source: IpAddr::from(last.source.octets()).to_canonical(),
+                policy: names.get(&last.policy).cloned().unwrap_or_default(),
+                reason: reason.to_owned(),
+                shadow: last.shadow != 0,
+                port: last.port,
+                samples: offender.samples,
+                error: offender.error,
+                drops_per_second: *drops_per_second,
+                seconds_ago: now.saturating_sub(last.at) / SECOND,
+                tightest: policy
+                    .as_ref()
+                    .and_then(PolicyState::tightest)
+                    .map(Into::into),
             })
-            .collect();
-        json(&views)
+        };
+        let views: Result<Vec<_>, L4Error> = offenders.iter().map(view).collect();
+        json(&views.map_err(internal)?)
     }
 
     fn explain(&self, query: &str) -> Answer {

@@ -46,6 +46,11 @@ impl Status {
         state.notes = notes;
     }
 
+    /// How requests are served has changed.
+    pub fn note(&self, notes: Vec<String>) {
+        self.state().notes = notes;
+    }
+
     /// No new work is wanted: a load balancer should look elsewhere.
     pub fn draining(&self) {
         self.state().phase = Phase::Draining;

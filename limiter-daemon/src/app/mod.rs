@@ -1,11 +1,12 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod privileges;
 mod reload;
 mod watch;
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -37,6 +38,7 @@ use watch::Watch;
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
 pub fn run(dir: &Path) -> anyhow::Result<()> {
+    privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
     let mut outcome = reload::load(dir);
     let plan = outcome.plan.take().with_context(|| {
@@ -79,6 +81,7 @@ struct Daemon {
     worker_count: usize,
     served: HashSet<SocketAddr>,
     kernel: Option<Arc<Mutex<Kernel>>>,
+    offenders: Arc<Mutex<Offenders>>,
     status: Arc<Status>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
@@ -134,23 +137,24 @@ impl Daemon {
         };
 
         // Everything that can be refused comes before the kernel is touched.
-        let admin_socket = admin::bind(config.admin)?;
+        let admin_socket =
+            admin::bind(config.admin).map_err(|error| privileges::explain(error, config.admin))?;
         let served = binds(&plan);
-        let sockets = served
-            .iter()
-            .map(|bind| Ok((*bind, listener::bind(*bind, worker_count)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let sockets = listen(served.iter(), worker_count)?;
 
         let state = Arc::new(State::new(config.max_buckets));
-        let active = Active::new(&plan, Engine::compile(&plan, &state));
+        let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
+            sink: None,
         };
-        let workers = Workers::start(worker_count, &shared).context("cannot start the workers")?;
+        let workers = privileges::without(|| Workers::start(worker_count, &shared))
+            .context("cannot start the workers")?;
         let kernel = start_kernel(&config, &plan)?;
+        privileges::after_set_up(kernel.is_some())?;
         let loads = Arc::new(Loads::new(&dir, plan, &findings, wall()));
 
         for (bind, listeners) in sockets {
@@ -165,9 +169,10 @@ impl Daemon {
             kernel: kernel.clone(),
         };
         let mut tasks = JoinSet::new();
+        let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let l4 = kernel.as_ref().map(|kernel| L4 {
             kernel: Arc::clone(kernel),
-            offenders: Arc::default(),
+            offenders: Arc::clone(&offenders),
         });
         if let Some(l4) = &l4
             && let Some(events) = lock(&l4.kernel).events()
@@ -204,6 +209,7 @@ impl Daemon {
             worker_count,
             served,
             kernel,
+            offenders,
             status,
             tasks,
         })
@@ -215,14 +221,26 @@ impl Daemon {
         let Some(kernel) = &self.kernel else {
             return;
         };
-        let mut kernel = lock(kernel);
+        let notes = describe(kernel);
+        let mut locked = lock(kernel);
         let mut look_after = || {
-            kernel.beat()?;
-            kernel.expire(l4::clock::now())?;
-            kernel.reattach()
+            locked.beat()?;
+            locked.expire(l4::clock::now())?;
+            let lost = locked.samples_lost()?;
+            let mut offenders = self
+                .offenders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            offenders.note_lost(lost);
+            locked.reattach()
         };
         if let Err(error) = look_after() {
             tracing::error!(%error, "the kernel half cannot be looked after");
+        }
+        drop(locked);
+        let now = describe(kernel);
+        if now != notes {
+            self.status.note(now);
         }
     }
 
@@ -306,12 +324,30 @@ fn binds(plan: &Plan) -> HashSet<SocketAddr> {
         .collect()
 }
 
+/// Binds each address once for each worker.
+fn listen<'a>(
+    addresses: impl Iterator<Item = &'a SocketAddr>,
+    workers: usize,
+) -> anyhow::Result<Vec<(SocketAddr, Vec<TcpListener>)>> {
+    addresses
+        .map(|address| {
+            let sockets = listener::bind(*address, workers)
+                .map_err(|error| privileges::explain(error.into(), *address))?;
+            Ok((*address, sockets))
+        })
+        .collect()
+}
+
 fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
-    if config.interfaces.is_empty() {
-        return Ok(None);
+    match Kernel::start(config, &plan.network) {
+        Ok(_nothing) if config.interfaces.is_empty() => Ok(None),
+        Ok(kernel) => Ok(Some(Arc::new(Mutex::new(kernel)))),
+        Err(error) if config.interfaces.is_empty() => {
+            tracing::warn!(%error, "what an earlier run left in the kernel cannot be removed");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    let kernel = Kernel::start(config, &plan.network)?;
-    Ok(Some(Arc::new(Mutex::new(kernel))))
 }
 
 fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
@@ -322,7 +358,9 @@ fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
         } else {
             ""
         };
-        format!("xdp: {} {}{adopted}", a.interface, a.mode.name())
+        let renamed = a.renamed.as_ref();
+        let renamed = renamed.map_or_else(String::new, |now| format!(", now called {now}"));
+        format!("xdp: {} {}{adopted}{renamed}", a.interface, a.mode.name())
     };
     kernel.attachments().iter().map(describe).collect()
 }

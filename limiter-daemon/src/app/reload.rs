@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::{Daemon, binds, lock, watch};
+use super::{Daemon, binds, listen, lock, watch};
 use crate::admin::Trigger;
 use crate::engine::Engine;
+use crate::l7::Active;
 use crate::l7::clock::wall;
-use crate::l7::{Active, listener};
 use crate::policy::{self, Outcome, Plan, Severity};
 
 /// Reads the policy files; warnings are logged.
@@ -77,17 +77,13 @@ impl Daemon {
             bail!("the kernel half is not running");
         }
         let served = binds(&plan);
-        let sockets = served
-            .difference(&self.served)
-            .map(|bind| Ok((*bind, listener::bind(*bind, self.worker_count)?)))
-            .collect::<anyhow::Result<Vec<_>>>()?;
+        let sockets = listen(served.difference(&self.served), self.worker_count)?;
+        let engine = Engine::compile(&plan, &self.state);
+        let active = Active::new(&plan, engine, Some(&self.active.load()))?;
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }
-        self.active.store(Arc::new(Active::new(
-            &plan,
-            Engine::compile(&plan, &self.state),
-        )));
+        self.active.store(Arc::new(active));
         for (bind, listeners) in sockets {
             self.workers.listen(bind, listeners).await;
         }

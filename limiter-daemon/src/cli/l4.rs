@@ -34,8 +34,8 @@ pub fn top(admin: Admin, once: bool, out: &mut impl Write) -> anyhow::Result<()>
 fn table(json: &str) -> anyhow::Result<String> {
     let offenders: Vec<OffenderView> = serde_json::from_str(json)?;
     let mut table = format!(
-        "{:<40} {:>12} {:<18} {:>5} {:>8}  {}\n",
-        "SOURCE", "DROPS*", "REASON", "PORT", "LAST", "POLICY"
+        "{:<40} {:>10} {:>10}  {:<28} {:<24} {:>5} {:>8}  {}\n",
+        "SOURCE", "DROPS/S*", "SAMPLES", "TOKENS LEFT", "REASON", "PORT", "LAST", "POLICY"
     );
     for one in &offenders {
         let reason = if one.shadow {
@@ -43,17 +43,26 @@ fn table(json: &str) -> anyhow::Result<String> {
         } else {
             one.reason.clone()
         };
+        let tokens = one.tightest.as_ref().map_or_else(
+            || "-".to_owned(),
+            |bucket| {
+                format!(
+                    "{} of {} {}",
+                    bucket.remaining, bucket.capacity, bucket.unit
+                )
+            },
+        );
         table += &format!(
-            "{:<40} {:>12} {:<18} {:>5} {:>6} s  {}\n",
+            "{:<40} {:>10} {:>10}  {tokens:<28} {reason:<24} {:>5} {:>6} s  {}\n",
             one.source.to_string(),
+            one.drops_per_second,
             one.samples,
-            reason,
             one.port,
             one.seconds_ago,
             one.policy
         );
     }
-    table += "* sampled: at most a thousand a second and CPU\n";
+    table += "* at most a thousand drops a second and CPU are sampled; the rest is estimated from them\n";
     Ok(table)
 }
 

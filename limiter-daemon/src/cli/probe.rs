@@ -32,9 +32,9 @@ fn write(finding: &Finding, out: &mut impl Write) -> io::Result<()> {
         State::Degraded => "degraded",
         State::Missing => "MISSING ",
     };
-    writeln!(out, "{mark}  {:<26} {}", finding.what, finding.found)?;
+    writeln!(out, "{mark}  {:<31} {}", finding.what, finding.found)?;
     match &finding.advice {
-        Some(advice) => writeln!(out, "          {:<26} -> {advice}", ""),
+        Some(advice) => writeln!(out, "          {:<31} -> {advice}", ""),
         None => Ok(()),
     }
 }

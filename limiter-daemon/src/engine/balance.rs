@@ -55,10 +55,10 @@ impl WeightedChoice {
         }
     }
 
-    /// Index of the chosen backend in the plan; `None` if there is none of any weight.
-    pub fn next(&self) -> Option<usize> {
+    /// The chosen backend; `None` if there is none of any weight.
+    pub fn next(&self) -> Option<&WeightedBackend> {
         if let [only] = self.backends.as_slice() {
-            return only.backend.filter(|_| only.weight > 0);
+            return Some(only).filter(|only| only.weight > 0);
         }
         if self.total == 0 {
             return None;
@@ -69,13 +69,10 @@ impl WeightedChoice {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) as u64;
         let point = (u128::from(turn.wrapping_mul(GOLDEN)) * u128::from(self.total)) >> 64;
         let mut passed = 0;
-        self.backends
-            .iter()
-            .find(|b| {
-                passed += u128::from(b.weight);
-                point < passed
-            })
-            .and_then(|b| b.backend)
+        self.backends.iter().find(|b| {
+            passed += u128::from(b.weight);
+            point < passed
+        })
     }
 }
 
@@ -109,7 +106,7 @@ mod tests {
         }));
         let mut hits = [0u32; 10];
         for _ in 0..10_000 {
-            hits[choice.next().unwrap()] += 1;
+            hits[choice.next().and_then(|b| b.backend).unwrap()] += 1;
         }
         assert!(hits[7].abs_diff(9_000) <= 5, "{hits:?}");
         assert!(hits[8].abs_diff(1_000) <= 5, "{hits:?}");

@@ -10,9 +10,13 @@ pub mod request;
 pub mod route;
 pub mod state;
 
-use crate::policy::plan::Plan;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::policy::plan::{self, ClientSettings, Plan};
 use balance::Balancer;
-use route::RouteTable;
+use route::{Hosts, RouteTable};
 use state::State;
 
 /// A plan made ready to decide. Immutable; what changes lies in the [`State`] it was compiled with.
@@ -22,6 +26,7 @@ pub struct Engine {
     pub listeners: Vec<Listener>,
     /// In the order of the plan's backends.
     pub backends: Vec<Balancer>,
+    bound: HashMap<SocketAddr, Bound>,
 }
 
 /// One listener, ready to route.
@@ -29,7 +34,15 @@ pub struct Engine {
 pub struct Listener {
     /// `namespace/gateway/listener`.
     pub name: String,
+    pub client: Arc<ClientSettings>,
     pub routes: RouteTable,
+}
+
+/// The listeners on one address, by index.
+#[derive(Debug)]
+struct Bound {
+    first: usize,
+    hosts: Hosts<usize>,
 }
 
 impl Engine {
@@ -42,6 +55,7 @@ impl Engine {
             .iter()
             .map(|listener| Listener {
                 name: listener.name.clone(),
+                client: Arc::clone(&listener.client),
                 routes: RouteTable::compile(listener, state),
             })
             .collect();
@@ -49,6 +63,38 @@ impl Engine {
         Self {
             listeners,
             backends,
+            bound: bound(&plan.listeners),
         }
     }
+
+    /// Index of the listener on `bind` for `host` (as [`route::hostname`] gives it): of several, the
+    /// one with the most specific hostname.
+    #[must_use]
+    pub fn listener(&self, bind: SocketAddr, host: &str) -> Option<usize> {
+        self.bound.get(&bind)?.hosts.get(host).copied()
+    }
+
+    /// Index of the first listener of the plan on `bind`: its settings hold for what comes before a
+    /// connection has named a host.
+    #[must_use]
+    pub fn first_listener(&self, bind: SocketAddr) -> Option<usize> {
+        self.bound.get(&bind).map(|bound| bound.first)
+    }
 }
+
+fn bound(listeners: &[plan::Listener]) -> HashMap<SocketAddr, Bound> {
+    let mut bound = HashMap::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        for bind in &listener.binds {
+            let on = bound.entry(*bind).or_insert_with(|| Bound {
+                first: index,
+                hosts: Hosts::default(),
+            });
+            on.hosts.entry(&listener.hostname, || index);
+        }
+    }
+    bound
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 //! them to its own program in one step. A clsact filter outlives it as well and is replaced as
 //! smoothly; that it is ours, a pin of its program says. Nobody else's program is ever replaced.
 
+mod follow;
 mod tc;
 mod xdp;
 
@@ -12,6 +13,7 @@ use std::io;
 use aya::Ebpf;
 use tracing::{info, warn};
 
+pub(super) use self::follow::follow;
 pub(super) use self::tc::detach_clsact;
 use super::device;
 use super::error::{Foreign, L4Error};
@@ -63,6 +65,9 @@ pub struct Attachment {
     pub adopted: bool,
     /// Whose XDP program is on the interface, if it is not ours: why ours is behind it.
     pub behind: Option<Foreign>,
+    /// What the interface is called now, if it was renamed: the program stays on it until there is
+    /// another of the configured name, or it is gone.
+    pub renamed: Option<String>,
 }
 
 /// An interface that exists.
@@ -86,7 +91,7 @@ pub(super) fn resolve(interfaces: &[Interface]) -> Result<Vec<Target<'_>>, L4Err
 }
 
 /// Looks an interface up; `None` if there is none of its name.
-pub(super) fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error> {
+fn find(interface: &Interface) -> Result<Option<Target<'_>>, L4Error> {
     let Interface { name, mode } = interface;
     match device::index(name) {
         Ok(ifindex) => Ok(Some(Target {
@@ -131,11 +136,7 @@ pub(super) fn attach_all(
 }
 
 /// Attaches to one interface, in the best way that its mode admits.
-pub(super) fn attach(
-    ebpf: &mut Ebpf,
-    target: &Target<'_>,
-    pins: &Pins,
-) -> Result<Attachment, L4Error> {
+fn attach(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
     let attachment = match target.mode {
         AttachMode::Native | AttachMode::Generic => on_xdp(ebpf, target, pins),
         AttachMode::Tcx => on_tcx(ebpf, target, pins),
@@ -195,10 +196,6 @@ fn on_clsact(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attach
 }
 
 impl Target<'_> {
-    pub(super) const fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
     fn attachment(&self, mode: Mode, adopted: bool) -> Attachment {
         Attachment {
             interface: self.name.to_owned(),
@@ -206,6 +203,7 @@ impl Target<'_> {
             mode,
             adopted,
             behind: None,
+            renamed: None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! What the kernel knows of an interface. Which XDP program it has, only rtnetlink tells.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::{io, thread};
 
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, sendto,
@@ -45,22 +47,32 @@ pub(super) struct Attached {
 
 /// The index of the interface with this name.
 pub(super) fn index(name: &str) -> io::Result<u32> {
-    let socket = socket_with(
+    Ok(netdevice::name_to_index(any_socket()?, name)?)
+}
+
+/// The name that the interface with this index has now; `None` if there is none (here).
+pub(super) fn name(ifindex: u32) -> io::Result<Option<String>> {
+    match netdevice::index_to_name(any_socket()?, ifindex) {
+        Ok(name) => Ok(Some(name)),
+        Err(Errno::NODEV | Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Interfaces are asked for by name or index through a socket of any kind.
+fn any_socket() -> io::Result<OwnedFd> {
+    Ok(socket_with(
         AddressFamily::UNIX,
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
-    )?;
-    Ok(netdevice::name_to_index(&socket, name)?)
+    )?)
 }
 
 /// Waits until this program is off the interface: after the last reference to a link is gone, the
 /// kernel detaches in the background. Errors are for whoever asks next: the interface may be gone,
 /// too.
-pub(super) fn wait_until_off(interface: &str, program: u32, hook: Hook) {
-    let Ok(ifindex) = index(interface) else {
-        return;
-    };
+pub(super) fn wait_until_off(ifindex: u32, program: u32, hook: Hook) {
     for _ in 0..DETACH_POLLS {
         let on = match hook {
             Hook::Xdp => attached(ifindex).map(|found| found.is_some_and(|x| x.program == program)),
@@ -73,7 +85,7 @@ pub(super) fn wait_until_off(interface: &str, program: u32, hook: Hook) {
         }
     }
     warn!(
-        interface,
+        ifindex,
         program, "the kernel has not detached the program yet"
     );
 }

@@ -6,6 +6,8 @@ use std::{fmt, io};
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
+use super::privilege::Missing;
+
 /// A program that is not ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
@@ -30,11 +32,43 @@ pub enum L4Error {
     #[error("Linux {major}.{minor} is too old: limits in the kernel need 5.15 or later")]
     KernelTooOld { major: u32, minor: u32 },
 
+    #[error("limits in the kernel: {0}")]
+    Unprivileged(Missing),
+
     #[error(
-        "may not {action}: run as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN \
-         (and CAP_SYS_ADMIN where bpffs is to be mounted)"
+        "may not {action}, although the capabilities are there: they are of no use in a user \
+         namespace of a container's own, and a security module or a locked-down kernel may forbid it"
     )]
     NotPermitted { action: &'static str },
+
+    #[error(
+        "{path} is to be on the BPF file system, which is not mounted at {bpffs}, and mounting it \
+         needs CAP_SYS_ADMIN: as root, `mount -t bpf bpf {bpffs}` (systemd does it at boot), and \
+         `install -d -m 0700 -o {uid} {path}`"
+    )]
+    NotMounted {
+        path: PathBuf,
+        bpffs: &'static str,
+        uid: u32,
+    },
+
+    #[error(
+        "{path}: permission denied; limiterd runs as user {uid}, whose directory it has to be, below \
+         directories that user may enter: as root, `install -d -m 0700 -o {uid} {path}`, and for \
+         /sys/fs/bpf `chmod 0711 /sys/fs/bpf`"
+    )]
+    PinDenied { path: PathBuf, uid: u32 },
+
+    #[error(
+        "{path} belongs to user {owner}, as whom an earlier limiterd ran, and this one runs as user \
+         {uid}: as root, `chown -R {uid} {root}`, or `rm -r {root}` to begin anew"
+    )]
+    PinOwner {
+        path: PathBuf,
+        root: PathBuf,
+        owner: u32,
+        uid: u32,
+    },
 
     #[error("interface {interface}: no such interface; `ip link` lists those there are")]
     NoInterface { interface: String },

@@ -51,6 +51,19 @@ pub enum Standing {
     Limited { rule: Option<String> },
 }
 
+impl PolicyState {
+    /// The bucket with the smallest share of its tokens left.
+    #[must_use]
+    pub fn tightest(&self) -> Option<&BucketState> {
+        let share = |of: &BucketState, other: &BucketState| {
+            u128::from(of.remaining) * u128::from(other.limit.capacity)
+        };
+        self.buckets
+            .iter()
+            .min_by(|one, other| share(one, other).cmp(&share(other, one)))
+    }
+}
+
 /// One bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketState {
@@ -108,28 +121,55 @@ pub(super) fn explain(
             sentenced_until,
         });
     };
-    let name = tables.name(policy.id)?.unwrap_or_default();
+    let policy = state_of(tables, generations, &config, &policy, source, now)?;
+    Ok(Explanation {
+        policy: Some(policy),
+        sentenced_until,
+    })
+}
+
+/// What the policy with this id says of a source; `None` if it is not in force any more.
+pub(super) fn explain_policy(
+    tables: &Tables,
+    generations: &Generations,
+    id: u32,
+    source: Address,
+    now: u64,
+) -> Result<Option<PolicyState>, L4Error> {
+    let config = tables.config()?;
+    let policy = policy(tables, config.generation & 1, id)?;
+    if policy.id != id {
+        return Ok(None);
+    }
+    state_of(tables, generations, &config, &policy, source, now).map(Some)
+}
+
+fn state_of(
+    tables: &Tables,
+    generations: &Generations,
+    config: &Config,
+    policy: &Policy,
+    source: Address,
+    now: u64,
+) -> Result<PolicyState, L4Error> {
+    let generation = config.generation & 1;
     let mut buckets = Vec::new();
-    let standing = match action_of(tables, generation, &policy, source)? {
+    let standing = match action_of(tables, generation, policy, source)? {
         CidrAction::Allow => Standing::Allowed,
         CidrAction::Deny => Standing::Denied,
         CidrAction::Class(class) => {
             let index = Config::index(generation, MAX_CLASSES, class);
             let Raw(limits) = tables.classes.get(&index, 0).map_err(of(Pinned::Classes))?;
-            buckets = states(tables, &config, &limits, source, now)?;
+            buckets = states(tables, config, &limits, source, now)?;
             let rule = generations.rule(class).map(str::to_owned);
             Standing::Limited { rule }
         }
     };
-    let shadow = policy.flags & FLAG_SHADOW != 0;
-    Ok(Explanation {
-        policy: Some(PolicyState {
-            name,
-            shadow,
-            standing,
-            buckets,
-        }),
-        sentenced_until,
+    Ok(PolicyState {
+        name: tables.name(policy.id)?.unwrap_or_default(),
+        shadow: policy.flags & FLAG_SHADOW != 0,
+        standing,
+        buckets,
     })
 }
 
@@ -155,12 +195,16 @@ fn policy_of(
     if id == 0 {
         return Ok(None);
     }
+    policy(tables, generation, id).map(Some)
+}
+
+fn policy(tables: &Tables, generation: u32, id: u32) -> Result<Policy, L4Error> {
     let index = Config::index(generation, MAX_POLICIES, id);
     let Raw(policy) = tables
         .policies
         .get(&index, 0)
         .map_err(of(Pinned::Policies))?;
-    Ok(Some(policy))
+    Ok(policy)
 }
 
 fn action_of(

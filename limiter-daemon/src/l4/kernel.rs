@@ -5,19 +5,18 @@ use std::net::IpAddr;
 
 use aya::Ebpf;
 use ipnet::IpNet;
-use limiter_common::Protocol;
-use tracing::{info, warn};
+use limiter_common::{Address, Protocol};
 
 use super::attach::{self, Attachment};
 use super::counters::{self, Counter, Occupancy, Pressure};
 use super::error::L4Error;
 use super::events::Events;
-use super::explain::{Destination, Explanation};
+use super::explain::{self, Destination, Explanation, PolicyState};
 use super::maps::{self, Sizes, Tables};
 use super::pins::{self, Pins};
 use super::sentences::Sentence;
 use super::state::State;
-use super::{clock, load};
+use super::{clock, device, load, privilege};
 use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnExit};
 
 /// A running kernel half. Dropping it leaves everything in force; see [`Kernel::stop`].
@@ -29,7 +28,7 @@ pub struct Kernel {
 
 #[derive(Debug)]
 struct Running {
-    /// Keeps the programs and their links open.
+    /// Keeps the programs open, for interfaces that come back.
     ebpf: Ebpf,
     state: State,
     events: Option<Events>,
@@ -51,6 +50,8 @@ impl Kernel {
             pins::clear(&config.pin_path)?;
             return Ok(Self { running: None });
         }
+        load::check_kernel()?;
+        privilege::check().map_err(L4Error::Unprivileged)?;
         let targets = attach::resolve(&config.interfaces)?;
         let pins = Pins::open(&config.pin_path)?;
         match enforce(config, policies, &targets, &pins) {
@@ -81,11 +82,21 @@ impl Kernel {
     /// Policies that do not fit are refused as a whole. If a map cannot be written, the policies
     /// before stay in force.
     pub fn apply(&mut self, policies: &[NetworkPolicy]) -> Result<(), L4Error> {
-        self.with(|state| state.generations.apply(&mut state.tables, policies))
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        let State {
+            generations,
+            tables,
+            ..
+        } = &mut running.state;
+        let index = |name: &str| index_of(&running.attachments, name);
+        generations.apply_on(tables, policies, index)
     }
 
     /// Attaches to configured interfaces that have come (back) since; for a timer. Those that are
-    /// gone leave [`Kernel::attachments`].
+    /// gone leave [`Kernel::attachments`]; one that was renamed stays there until another has the
+    /// configured name.
     ///
     /// # Errors
     /// The first interface that could not be attached to; the others are.
@@ -93,31 +104,15 @@ impl Kernel {
         let Some(running) = &mut self.running else {
             return Ok(());
         };
-        let mut result = Ok(());
-        for interface in &running.interfaces {
-            let place = |attachment: &Attachment| attachment.interface == interface.name;
-            let attached = running.attachments.iter().position(place);
-            let target = attach::find(interface)?;
-            let there = target.as_ref().map(attach::Target::ifindex);
-            if let Some(attached) = attached {
-                if running.attachments.get(attached).map(|a| a.ifindex) == there {
-                    continue;
-                }
-                info!(interface = interface.name, "the interface is gone");
-                running.attachments.remove(attached);
-            }
-            if let Some(target) = target {
-                match attach::attach(&mut running.ebpf, &target, &running.pins) {
-                    Ok(attachment) => running.attachments.push(attachment),
-                    Err(error) => {
-                        warn!(interface = interface.name, %error, "not attached");
-                        result = result.and(Err(error));
-                    }
-                }
-            }
-        }
+        let result = attach::follow(
+            &mut running.ebpf,
+            &running.interfaces,
+            &mut running.attachments,
+            &running.pins,
+        );
         let state = &mut running.state;
-        state.generations.retarget(&mut state.tables)?;
+        let index = |name: &str| index_of(&running.attachments, name);
+        state.generations.retarget(&mut state.tables, index)?;
         result
     }
 
@@ -217,6 +212,26 @@ impl Kernel {
         self.running.as_mut()?.events.take()
     }
 
+    /// What the policy with this id says of `source` now; `None` if it is not in force.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn explain_policy(
+        &self,
+        policy: u32,
+        source: Address,
+    ) -> Result<Option<PolicyState>, L4Error> {
+        let Some(Running { state, .. }) = &self.running else {
+            return Ok(None);
+        };
+        let State {
+            tables,
+            generations,
+            ..
+        } = state;
+        explain::explain_policy(tables, generations, policy, source, clock::now())
+    }
+
     /// What would become of packets from `source` to a port (0 for ICMP) now, and why. `None` if
     /// nothing is loaded.
     ///
@@ -254,8 +269,7 @@ impl Kernel {
         match on_exit {
             OnExit::Keep => Ok(()),
             OnExit::Detach => {
-                // Closes the links that were adopted; the pins hold them still.
-                drop(running.ebpf);
+                running.attachments.iter().for_each(Attachment::let_go);
                 running.pins.remove()
             }
         }
@@ -280,6 +294,14 @@ impl Kernel {
             None => Ok(T::default()),
         }
     }
+}
+
+/// The interface that a name in the configuration stands for.
+fn index_of(attachments: &[Attachment], name: &str) -> Option<u32> {
+    let attached = attachments.iter().find(|one| one.interface == name);
+    attached
+        .map(|attachment| attachment.ifindex)
+        .or_else(|| device::index(name).ok())
 }
 
 /// Loads, puts the policies in force, then attaches: the first packet meets the right limits.

@@ -1,7 +1,7 @@
 //! The object that `build.rs` made, into the kernel.
 
 use aya::maps::MapError;
-use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
@@ -65,6 +65,12 @@ pub(super) fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, L4Erro
     Ok(program)
 }
 
+/// The kernel's id of a loaded program.
+pub(super) fn id(info: Result<ProgramInfo, ProgramError>) -> Result<u32, L4Error> {
+    info.map(|info| info.id())
+        .map_err(|error| L4Error::Load(super::error::chain(&error)))
+}
+
 fn program<'a, T>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T, L4Error>
 where
     &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
@@ -83,7 +89,8 @@ fn loaded(result: Result<(), ProgramError>, action: &'static str) -> Result<(), 
     }
 }
 
-fn check_kernel() -> Result<(), L4Error> {
+/// Refuses kernels that are too old.
+pub(super) fn check_kernel() -> Result<(), L4Error> {
     let kernel = KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))?;
     let oldest = KernelVersion::new(OLDEST.0, OLDEST.1, 0);
     if kernel < oldest {

@@ -22,6 +22,7 @@ mod load;
 mod maps;
 pub mod offenders;
 mod pins;
+pub mod privilege;
 pub mod probe;
 mod sentences;
 mod state;

@@ -11,15 +11,17 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use limiter_common::ABI_VERSION;
+use rustix::fs::chown;
+use rustix::process::geteuid;
 use tracing::{info, warn};
 
-pub(super) use self::bpffs::is_mounted;
+pub(super) use self::bpffs::{BPFFS, is_mounted};
 use self::bpffs::{ensure_bpffs, is_bpffs, lock};
 pub(super) use self::hook::Hook;
 use super::error::{L4Error, chain};
@@ -42,10 +44,19 @@ impl Pins {
         ensure_bpffs(root)?;
         let lock = loop {
             create(root)?;
-            if let Some(lock) = lock(root)? {
-                break lock;
+            match lock(root) {
+                Ok(Some(lock)) => break lock,
+                Ok(None) => {}
+                Err(error) => {
+                    if matches!(error, L4Error::PinDenied { .. }) {
+                        // Whose it is says more.
+                        own(root, root)?;
+                    }
+                    return Err(error);
+                }
             }
         };
+        take_over(root)?;
         let directory = root.join(format!("v{ABI_VERSION}"));
         create(&directory)?;
         Ok(Self {
@@ -94,6 +105,15 @@ impl Pins {
     pub(super) fn remove_links(&self, interface: &str) -> Result<(), L4Error> {
         for hook in Hook::ALL {
             self.remove_link(interface, hook)?;
+        }
+        Ok(())
+    }
+
+    /// Detaches from all hooks of the interface, which is the one with this index: another may have its
+    /// name by now.
+    pub(super) fn remove_links_from(&self, interface: &str, ifindex: u32) -> Result<(), L4Error> {
+        for hook in Hook::ALL {
+            remove_pin_from(&self.link(interface, hook), Some(ifindex))?;
         }
         Ok(())
     }
@@ -158,15 +178,19 @@ impl Pins {
         misfit
     }
 
-    /// Removes the links that daemons of other ABI versions left on this interface, if there are
-    /// any. They cannot be updated to a program with other maps, and an interface takes one XDP
-    /// link: until the new one is attached, packets pass unjudged.
-    pub(super) fn remove_other_links(&self, interface: &str) -> Result<bool, L4Error> {
-        let mut removed = false;
-        for directory in self.other_versions()? {
-            removed |= remove_pin(&directory.join(Hook::Xdp.file(interface)))?;
-        }
-        Ok(removed)
+    /// Takes a link over that a daemon of another ABI version left on this interface, in place of the
+    /// one that is pinned here; `false` if there is none. A link takes a program with other maps.
+    pub(super) fn take_other_link(&self, interface: &str, hook: Hook) -> Result<bool, L4Error> {
+        let file = hook.file(interface);
+        let versions = self.other_versions()?;
+        let mut others = versions.iter().map(|directory| directory.join(&file));
+        let Some(other) = others.find(|path| path.exists()) else {
+            return Ok(false);
+        };
+        self.remove_link(interface, hook)?;
+        info!(path = %other.display(), "taking over the link of another version of limiterd");
+        fs::rename(&other, self.link(interface, hook)).map_err(failed(&other))?;
+        Ok(true)
     }
 
     /// Removes what daemons of other ABI versions left.
@@ -189,11 +213,13 @@ impl Pins {
         for directory in entries(&self.root)?.iter().filter(|path| is_version(path)) {
             remove_directory(directory)?;
         }
-        match fs::remove_dir(&self.root) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                Err(failed(&self.root)(error))
+        match fs::remove_dir(&self.root).map_err(|error| (error.kind(), error)) {
+            // Where only root makes directories, this one was made for us, and stays for the next.
+            Ok(())
+            | Err((io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::PermissionDenied, _)) => {
+                Ok(())
             }
-            _ => Ok(()),
+            Err((_, error)) => Err(failed(&self.root)(error)),
         }
     }
 }
@@ -219,11 +245,40 @@ fn create(directory: &Path) -> Result<(), L4Error> {
         .recursive(true)
         .mode(0o700)
         .create(directory);
-    made.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => L4Error::NotPermitted {
-            action: "write to bpffs",
-        },
-        _ => failed(directory)(error),
+    made.map_err(failed(directory))
+}
+
+/// Makes everything under `root` ours: a pin is opened by its owner only, and the capabilities to
+/// pass over that are given up after the set-up.
+fn take_over(root: &Path) -> Result<(), L4Error> {
+    own(root, root)?;
+    for directory in entries(root)? {
+        own(&directory, root)?;
+        if is_version(&directory) {
+            for pin in entries(&directory)? {
+                own(&pin, root)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn own(path: &Path, root: &Path) -> Result<(), L4Error> {
+    let owner = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.uid(),
+        // A daemon on its way out has removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(path)(error)),
+    };
+    let user = geteuid();
+    if owner == user.as_raw() || chown(path, Some(user), None).is_ok() {
+        return Ok(());
+    }
+    Err(L4Error::PinOwner {
+        path: path.to_owned(),
+        root: root.to_owned(),
+        owner,
+        uid: user.as_raw(),
     })
 }
 
@@ -245,6 +300,11 @@ fn remove_directory(directory: &Path) -> Result<(), L4Error> {
 
 /// Whether there was one. If it is a link, it is off its interface afterwards.
 fn remove_pin(path: &Path) -> Result<bool, L4Error> {
+    remove_pin_from(path, None)
+}
+
+/// As [`remove_pin`]; a link's interface is the one with this index, or of the name in the pin's.
+fn remove_pin_from(path: &Path, ifindex: Option<u32>) -> Result<bool, L4Error> {
     let attached = Hook::parse(path);
     let program = attached.as_ref().and_then(|_| {
         let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
@@ -258,7 +318,10 @@ fn remove_pin(path: &Path) -> Result<bool, L4Error> {
     match (attached, program) {
         (Some((Hook::Clsact, interface)), _) => attach::detach_clsact(&interface),
         (Some((hook, interface)), Some(program)) => {
-            device::wait_until_off(&interface, program, hook);
+            // One that is gone has no program.
+            if let Some(ifindex) = ifindex.or_else(|| device::index(&interface).ok()) {
+                device::wait_until_off(ifindex, program, hook);
+            }
         }
         _ => {}
     }
@@ -276,5 +339,11 @@ fn file_name(path: &Path) -> Option<&str> {
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> L4Error {
     let path = path.to_owned();
-    move |error| L4Error::Pin { path, error }
+    move |error| match error.kind() {
+        io::ErrorKind::PermissionDenied => L4Error::PinDenied {
+            path,
+            uid: geteuid().as_raw(),
+        },
+        _ => L4Error::Pin { path, error },
+    }
 }

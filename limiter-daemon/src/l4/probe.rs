@@ -7,10 +7,15 @@ use aya::maps::MapType;
 use aya::programs::ProgramType;
 use aya::sys::{is_map_supported, is_program_supported};
 use aya::util::KernelVersion;
+use rustix::fs::{Access, access};
+use rustix::process::geteuid;
 use serde::Serialize;
 
 use super::device;
+use super::pins::BPFFS;
+use super::privilege::{self, Capability, NEEDED};
 use super::trial::{Settings, Trial};
+use crate::policy::plan::DaemonConfig;
 
 /// How well something is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -50,20 +55,15 @@ impl Finding {
     }
 }
 
-/// Bits of `CapEff` in `/proc/self/status` (`linux/capability.h`).
-const CAPABILITIES: [(u32, &str, &str); 2] = [
-    (12, "CAP_NET_ADMIN", "needed to attach to interfaces"),
-    (39, "CAP_BPF", "needed to load the program and its maps"),
-];
-const CAP_SYS_ADMIN: u32 = 21;
-
 const OLDEST: (u32, u32) = (5, 15);
 const TCX: (u32, u32) = (6, 6);
 
 /// Looks at everything; the interfaces are all that `/sys/class/net` lists.
 #[must_use]
 pub fn probe() -> Vec<Finding> {
-    let mut findings = vec![kernel(), privilege(), jit(), bpffs()];
+    let mut findings = vec![kernel()];
+    findings.extend(capabilities());
+    findings.extend([jit(), bpffs()]);
     findings.extend(features());
     findings.push(program());
     findings.extend(interfaces());
@@ -85,34 +85,31 @@ fn kernel() -> Finding {
         Finding::new(what, State::Missing, found).advise("limits in the kernel need 5.15 or later")
     } else if version < TCX {
         let advice = "no tcx (6.6): where another XDP program is attached, limits fall back to a \
-                      clsact filter, which cannot be replaced without a gap";
+                      clsact filter, which anybody with the privilege can remove";
         Finding::new(what, State::Degraded, found).advise(advice)
     } else {
         Finding::new(what, State::Ok, found)
     }
 }
 
-fn privilege() -> Finding {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    let effective = effective.unwrap_or(0);
-    let has = |bit: u32| effective & (1 << bit) != 0;
-    // CAP_SYS_ADMIN stands for CAP_BPF (capabilities(7)).
-    let missing: Vec<_> = CAPABILITIES
-        .iter()
-        .filter(|(bit, name, _)| !(has(*bit) || *name == "CAP_BPF" && has(CAP_SYS_ADMIN)))
-        .collect();
-    let what = "privilege";
-    if missing.is_empty() {
-        return Finding::new(what, State::Ok, "CAP_BPF and CAP_NET_ADMIN");
-    }
-    let found: Vec<_> = missing
-        .iter()
-        .map(|(_, name, why)| format!("no {name}, {why}"))
-        .collect();
-    Finding::new(what, State::Missing, found.join("; "))
-        .advise("run as root, or give the service these capabilities (AmbientCapabilities=)")
+fn capabilities() -> Vec<Finding> {
+    let kernel = |capability| (capability, State::Missing, "no limits in the kernel");
+    let ports = (
+        privilege::NET_BIND_SERVICE,
+        State::Degraded,
+        "no listener on a port below net.ipv4.ip_unprivileged_port_start (1024)",
+    );
+    let finding = |(capability, state, cost): (Capability, State, &str)| {
+        let what = format!("capability {}", capability.name);
+        if privilege::has(capability) {
+            return Finding::new(what, State::Ok, capability.purpose);
+        }
+        let found = format!("no {}, {}", capability.name, capability.purpose);
+        let remedy = privilege::Remedy(&[capability]);
+        Finding::new(what, state, found).advise(&format!("{cost}; {remedy}"))
+    };
+    let all = NEEDED.map(kernel).into_iter().chain([ports]);
+    all.map(finding).collect()
 }
 
 fn jit() -> Finding {
@@ -130,12 +127,29 @@ fn jit() -> Finding {
 
 fn bpffs() -> Finding {
     let what = "bpffs";
-    match super::pins::is_mounted() {
-        true => Finding::new(what, State::Ok, "mounted at /sys/fs/bpf"),
-        false => Finding::new(what, State::Degraded, "not mounted at /sys/fs/bpf").advise(
+    let uid = geteuid().as_raw();
+    if !super::pins::is_mounted() {
+        return Finding::new(what, State::Degraded, "not mounted at /sys/fs/bpf").advise(
             "limiterd mounts it at its start, which needs CAP_SYS_ADMIN: \
              mount -t bpf bpf /sys/fs/bpf",
-        ),
+        );
+    }
+    let pins = DaemonConfig::default().pin_path;
+    let place = if pins.exists() {
+        &pins
+    } else {
+        Path::new(BPFFS)
+    };
+    match access(place, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::new(what, State::Ok, format!("mounted at {BPFFS}")),
+        Err(error) => {
+            let found = format!("user {uid} cannot write to {}: {error}", place.display());
+            let pins = pins.display();
+            Finding::new(what, State::Degraded, found).advise(&format!(
+                "limits in the kernel need a pinPath that belongs to user {uid}; as root: \
+                 chmod 0711 {BPFFS}; install -d -m 0700 -o {uid} {pins}"
+            ))
+        }
     }
 }
 
@@ -169,12 +183,17 @@ fn feature(what: &str, supported: Result<bool, String>, or: State) -> Finding {
     match supported {
         Ok(true) => Finding::new(what, State::Ok, "supported"),
         Ok(false) => Finding::new(what, or, "not supported").advise("the kernel is built without"),
-        Err(error) => Finding::new(what, or, error).advise("could not be tried: see privilege"),
+        Err(error) => {
+            Finding::new(what, or, error).advise("could not be tried: see the capabilities")
+        }
     }
 }
 
 fn program() -> Finding {
     let what = "limiterd's programs";
+    if privilege::check().is_err() {
+        return Finding::new(what, State::Missing, "not tried").advise("see the capabilities");
+    }
     match Trial::new(Settings {
         max_sources: 1 << 10,
         ..Settings::default()
@@ -241,13 +260,17 @@ fn interface(name: &str) -> Finding {
                  hook behind it",
             )
         }
-        _ if kind == Some("bond") || kind == Some("vlan") => Finding::new(
-            what,
-            State::Degraded,
-            found,
-        )
-        .advise(
-            "attach to the interfaces below it: generic XDP only here, after the packet was built",
+        _ if kind == Some("vlan") => Finding::new(what, State::Degraded, found).advise(
+            "generic XDP only, after the packet was built: attach to the interface below it, which \
+             sees its packets too, with their tags",
+        ),
+        _ if class.join("bonding_slave").exists() => Finding::new(what, State::Degraded, found)
+            .advise(
+                "a member of a bond takes no XDP program while the bond has one: attach to the bond",
+            ),
+        _ if class.join("bonding").exists() => Finding::new(what, State::Ok, found).advise(
+            "native XDP where the bond's mode and every member's driver can: attach here and not to \
+             the members",
         ),
         _ if mtu > 3498 && driver.is_some() => Finding::new(what, State::Degraded, found).advise(
             "many drivers refuse native XDP above a page (3498 bytes for ena, 2032 for gve): then \

@@ -32,17 +32,28 @@ pub(super) struct Generations {
 }
 
 impl Generations {
-    /// Puts `policies` in force, and nothing else. What cannot be put in force changes nothing.
+    /// As [`Generations::apply_on`], with interfaces as they are called now.
     pub(super) fn apply(
         &mut self,
         tables: &mut Tables,
         policies: &[NetworkPolicy],
     ) -> Result<(), L4Error> {
+        self.apply_on(tables, policies, |name| device::index(name).ok())
+    }
+
+    /// Puts `policies` in force, and nothing else, on the interfaces whose index `index_of` knows.
+    /// What cannot be put in force changes nothing.
+    pub(super) fn apply_on(
+        &mut self,
+        tables: &mut Tables,
+        policies: &[NetworkPolicy],
+        index_of: impl Fn(&str) -> Option<u32>,
+    ) -> Result<(), L4Error> {
         let names = names(tables)?;
         let in_force = tables.read_policies(tables.config()?.generation & 1)?;
         let assignment = assign(&names, |id| in_force.contains_key(&id), policies)?;
         let mut compiled = Compiled::new(policies, &assignment.ids)?;
-        compiled.image.interfaces = compiled.interfaces(index_of);
+        compiled.image.interfaces = compiled.interfaces(|name| warn_if_none(name, index_of(name)));
         for (id, name) in assignment.new {
             if names.contains_key(&id) {
                 // Where all ids are in use, packets of the policy that goes may still be counted
@@ -56,11 +67,15 @@ impl Generations {
 
     /// Looks up the interfaces targeted as a whole again: one may have come back under another
     /// index.
-    pub(super) fn retarget(&mut self, tables: &mut Tables) -> Result<(), L4Error> {
+    pub(super) fn retarget(
+        &mut self,
+        tables: &mut Tables,
+        index_of: impl Fn(&str) -> Option<u32>,
+    ) -> Result<(), L4Error> {
         let Some(current) = &self.current else {
             return Ok(());
         };
-        let interfaces = current.interfaces(|name| device::index(name).ok());
+        let interfaces = current.interfaces(index_of);
         if interfaces == current.image.interfaces {
             return Ok(());
         }
@@ -124,8 +139,7 @@ fn wait_for_packets() {
     }
 }
 
-fn index_of(interface: &str) -> Option<u32> {
-    let index = device::index(interface).ok();
+fn warn_if_none(interface: &str, index: Option<u32>) -> Option<u32> {
     if index.is_none() {
         tracing::warn!(
             interface,

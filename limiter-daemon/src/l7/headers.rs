@@ -1,23 +1,30 @@
-//! Headers that a proxy must take away and must add.
+//! Headers that a proxy must take away, and must add.
 
-use std::net::IpAddr;
+use std::io::Write as _;
 
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+
+use super::connection::Conn;
 
 /// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
 /// names.
-const HOP_BY_HOP: [HeaderName; 7] = [
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED: HeaderName = header::FORWARDED;
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Removes what must not be forwarded. `TE` stays as `trailers` if it said so (gRPC needs it).
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -56,25 +63,118 @@ fn is_end_to_end(name: &HeaderName) -> bool {
         header::COOKIE,
         header::AUTHORIZATION,
         header::TE,
+        FORWARDED,
     ]
     .contains(name)
-        || [X_FORWARDED_FOR, X_FORWARDED_PROTO].contains(name)
+        || name.as_str().starts_with("x-")
 }
 
-/// Says who asks: the client's address at the end of `X-Forwarded-For`, and the scheme.
-pub(super) fn add_forwarded(headers: &mut HeaderMap, client: IpAddr) {
-    let address = client.to_canonical().to_string();
-    let chain = headers
-        .get_all(X_FORWARDED_FOR)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .chain([address.as_bytes()])
-        .collect::<Vec<_>>()
-        .join(b", ".as_slice());
-    if let Ok(value) = HeaderValue::from_bytes(&chain) {
-        headers.insert(X_FORWARDED_FOR, value);
+/// The protocol that a request asks to switch to, if it may: HTTP/1.1 only, and not to HTTP/2, which
+/// would go past everything that is decided here.
+pub(super) fn upgrade(version: Version, method: &Method, headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(header::UPGRADE)?;
+    let asks = headers.get_all(header::CONNECTION).iter().any(|value| {
+        let value = value.as_bytes();
+        value
+            .split(|byte| *byte == b',')
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    let http = protocol.as_bytes().split(|byte| *byte == b',').any(|name| {
+        let name = name.trim_ascii();
+        name.len() >= 2 && name[..2].eq_ignore_ascii_case(b"h2")
+            || name.len() >= 4 && name[..4].eq_ignore_ascii_case(b"http")
+    });
+    (asks && !http && version == Version::HTTP_11 && *method != Method::CONNECT)
+        .then(|| protocol.clone())
+}
+
+/// Puts back what [`strip_hop_by_hop`] took of an upgrade.
+pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, protocol);
+}
+
+/// Says who asks, for what, and how. What proxies before said is kept only if they are `trusted`,
+/// but for `X-Forwarded-For`, where each adds itself.
+pub(super) fn forward(headers: &mut HeaderMap, conn: &Conn, trusted: bool) {
+    // Envoy's own words to Envoy: never a client's.
+    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        let internal: Vec<HeaderName> = headers
+            .keys()
+            .filter(|name| name.as_str().starts_with("x-envoy-"))
+            .cloned()
+            .collect();
+        for name in internal {
+            headers.remove(name);
+        }
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let proto = if conn.sni.is_some() { "https" } else { "http" };
+    forwarded(headers, conn, proto, trusted);
+    let mut chain = BytesMut::with_capacity(48);
+    for value in headers.get_all(X_FORWARDED_FOR) {
+        chain.put_slice(value.as_bytes());
+        chain.put_slice(b", ");
+    }
+    // Writing to a buffer in memory does not fail.
+    let _infallible = write!((&mut chain).writer(), "{}", conn.peer.ip().to_canonical());
+    insert(headers, X_FORWARDED_FOR, chain.freeze());
+    if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    }
+    if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
+        match headers.get(header::HOST).cloned() {
+            Some(host) => headers.insert(X_FORWARDED_HOST, host),
+            None => headers.remove(X_FORWARDED_HOST),
+        };
+    }
+}
+
+/// RFC 7239: what trusted proxies began is continued; what others say is dropped, because it would
+/// contradict `X-Forwarded-*`.
+fn forwarded(headers: &mut HeaderMap, conn: &Conn, proto: &str, trusted: bool) {
+    if !headers.contains_key(FORWARDED) {
+        return;
+    }
+    if !trusted {
+        headers.remove(FORWARDED);
+        return;
+    }
+    let mut chain = BytesMut::new();
+    for value in headers.get_all(FORWARDED) {
+        chain.put_slice(value.as_bytes());
+        chain.put_slice(b", ");
+    }
+    // Writing to a buffer in memory does not fail.
+    let _infallible = match conn.peer.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => write!((&mut chain).writer(), "for={ip};proto={proto}"),
+        std::net::IpAddr::V6(ip) => write!((&mut chain).writer(), "for=\"[{ip}]\";proto={proto}"),
+    };
+    if let Some(host) = headers.get(header::HOST) {
+        chain.put_slice(b";host=\"");
+        chain.put_slice(host.as_bytes());
+        chain.put_u8(b'"');
+    }
+    insert(headers, FORWARDED, chain.freeze());
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// HTTP/2 may split a cookie over fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = BytesMut::from(first.as_bytes());
+    for cookie in [second].into_iter().chain(cookies) {
+        joined.put_slice(b"; ");
+        joined.put_slice(cookie.as_bytes());
+    }
+    insert(headers, header::COOKIE, joined.freeze());
 }
 
 #[cfg(test)]
@@ -92,15 +192,15 @@ mod tests {
     #[test]
     fn what_concerns_the_connection_goes() {
         let mut map = headers(&[
-            ("connection", "close, X-Hop"),
+            ("connection", "close, Hop"),
             ("connection", "host, x-forwarded-for"),
             ("host", "h"),
+            ("hop", "1"),
             ("keep-alive", "timeout=5"),
             ("te", "gzip, trailers"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("x-forwarded-for", "1.2.3.4"),
-            ("x-hop", "1"),
             ("x-end", "1"),
         ]);
         strip_hop_by_hop(&mut map);
@@ -114,17 +214,26 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_added_at_the_end() {
-        let mut map = headers(&[
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-for", "2.2.2.2"),
-            ("x-forwarded-proto", "https"),
-        ]);
-        add_forwarded(&mut map, "::ffff:10.0.0.7".parse().unwrap());
-        let wanted = headers(&[
-            ("x-forwarded-for", "1.1.1.1, 2.2.2.2, 10.0.0.7"),
-            ("x-forwarded-proto", "http"),
-        ]);
-        assert_eq!(map, wanted);
+    fn protocols_to_switch_to_are_not_http() {
+        for (connection, upgrades, wanted) in [
+            ("Upgrade", "websocket", true),
+            ("keep-alive, upgrade", "WebSocket", true),
+            ("upgrade", "h2c", false),
+            ("upgrade", "websocket, H2C", false),
+            ("upgrade", "HTTP/2.0", false),
+            ("close", "websocket", false),
+        ] {
+            let map = headers(&[("connection", connection), ("upgrade", upgrades)]);
+            let found = upgrade(Version::HTTP_11, &Method::GET, &map);
+            assert_eq!(found.is_some(), wanted, "{connection}: {upgrades}");
+            assert_eq!(upgrade(Version::HTTP_10, &Method::GET, &map), None);
+        }
+    }
+
+    #[test]
+    fn cookies_become_one() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3; d=4")]);
+        join_cookies(&mut map);
+        assert_eq!(map, headers(&[("cookie", "a=1; b=2; c=3; d=4")]));
     }
 }

@@ -1,6 +1,11 @@
 //! Counters of the data plane that belong to no route or limit.
 
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::policy::plan::ConnectionLimits;
 
 /// Counters over all workers.
 #[derive(Debug, Default)]
@@ -15,6 +20,78 @@ pub struct Counters {
     pub accept_errors: AtomicU64,
     /// Requests that no route took.
     pub unrouted: AtomicU64,
+    /// Connections ended by a bound, by [`Closed`].
+    closed: [AtomicU64; Closed::ALL.len()],
+    /// Upgraded connections open now.
+    pub tunnels: AtomicU64,
+    /// Requests whose copy was not sent to a mirror, or only in part, because too much was on the
+    /// way there.
+    pub mirrors_dropped: AtomicU64,
+}
+
+/// Why a client's connection was closed before it wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The listener had all the connections it may.
+    ListenerFull,
+    /// The source had all the connections it may.
+    SourceFull,
+    /// No PROXY protocol header where one must be, or a malformed one.
+    ProxyProtocol,
+    /// No TLS handshake, or none in time.
+    Handshake,
+    /// A request's head took too long.
+    HeadTimeout,
+    /// No request for too long.
+    Idle,
+    /// The client did not take its response.
+    Stalled,
+    /// It lived as long as it may.
+    MaxDuration,
+    /// It had all the requests it may.
+    MaxRequests,
+}
+
+impl Closed {
+    pub const ALL: [Self; 9] = [
+        Self::ListenerFull,
+        Self::SourceFull,
+        Self::ProxyProtocol,
+        Self::Handshake,
+        Self::HeadTimeout,
+        Self::Idle,
+        Self::Stalled,
+        Self::MaxDuration,
+        Self::MaxRequests,
+    ];
+
+    /// For a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ListenerFull => "listener_full",
+            Self::SourceFull => "source_full",
+            Self::ProxyProtocol => "proxy_protocol",
+            Self::Handshake => "tls_handshake",
+            Self::HeadTimeout => "head_timeout",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+            Self::MaxDuration => "max_duration",
+            Self::MaxRequests => "max_requests",
+        }
+    }
+}
+
+impl Counters {
+    pub(super) fn close(&self, reason: Closed) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections closed for `reason`.
+    #[must_use]
+    pub fn closed(&self, reason: Closed) -> u64 {
+        self.closed[reason as usize].load(Ordering::Relaxed)
+    }
 }
 
 /// Counts an open connection for as long as it lives.
@@ -32,5 +109,122 @@ impl<'a> OpenConnection<'a> {
 impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The connections of one address, over all workers.
+#[derive(Debug, Default)]
+pub(super) struct Door {
+    open: AtomicU64,
+    /// Only sources with a connection, so never more than connections.
+    sources: Mutex<HashMap<IpAddr, u64>>,
+}
+
+/// A connection that was let in.
+#[derive(Debug)]
+pub(super) struct Entered {
+    door: Arc<Door>,
+    source: Option<IpAddr>,
+}
+
+impl Door {
+    /// # Errors
+    /// [`Closed::ListenerFull`].
+    pub(super) fn enter(self: &Arc<Self>, limits: &ConnectionLimits) -> Result<Entered, Closed> {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        let entered = Entered {
+            door: Arc::clone(self),
+            source: None,
+        };
+        if limits.max.is_some_and(|max| before >= max) {
+            return Err(Closed::ListenerFull);
+        }
+        Ok(entered)
+    }
+}
+
+impl Entered {
+    /// Counts the connection against its source, once that is known.
+    ///
+    /// # Errors
+    /// [`Closed::SourceFull`].
+    pub(super) fn from_source(
+        &mut self,
+        source: IpAddr,
+        limits: &ConnectionLimits,
+    ) -> Result<(), Closed> {
+        let Some(max) = limits.max_per_source else {
+            return Ok(());
+        };
+        let source = network(source);
+        let mut sources = self.door.sources();
+        let open = sources.entry(source).or_insert(0);
+        if *open >= max {
+            return Err(Closed::SourceFull);
+        }
+        *open += 1;
+        drop(sources);
+        self.source = Some(source);
+        Ok(())
+    }
+}
+
+impl Door {
+    fn sources(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, u64>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.door.open.fetch_sub(1, Ordering::Relaxed);
+        if let Some(source) = self.source {
+            let mut sources = self.door.sources();
+            if let Some(open) = sources.get_mut(&source) {
+                *open -= 1;
+                if *open == 0 {
+                    sources.remove(&source);
+                }
+            }
+        }
+    }
+}
+
+/// What counts as one source: an IPv4 address, an IPv6 /64.
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_and_sources_have_so_many_and_get_them_back() {
+        let door = Arc::new(Door::default());
+        let limits = ConnectionLimits {
+            max: Some(2),
+            max_per_source: Some(1),
+            ..ConnectionLimits::default()
+        };
+        let ip = |text: &str| text.parse().unwrap();
+        let mut first = door.enter(&limits).unwrap();
+        first.from_source(ip("2001:db8::1"), &limits).unwrap();
+        let mut second = door.enter(&limits).unwrap();
+        assert_eq!(
+            second.from_source(ip("2001:db8::2"), &limits),
+            Err(Closed::SourceFull)
+        );
+        second.from_source(ip("2001:db8:0:1::1"), &limits).unwrap();
+        assert_eq!(door.enter(&limits).unwrap_err(), Closed::ListenerFull);
+        drop(first);
+        let mut third = door.enter(&limits).unwrap();
+        third.from_source(ip("2001:db8::2"), &limits).unwrap();
+        drop((second, third));
+        assert_eq!(door.open.load(Ordering::Relaxed), 0);
+        assert!(door.sources().is_empty());
     }
 }

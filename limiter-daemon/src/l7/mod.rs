@@ -1,20 +1,31 @@
 //! The request's way: listeners, one worker a core, the pipeline, upstreams.
 
+mod active;
+mod admission;
+mod body;
+mod client_address;
 pub mod clock;
+mod connection;
+mod filters;
+mod forward;
+mod handshake;
 mod headers;
+mod io;
+mod life;
 pub mod listener;
 pub mod metrics;
+mod mirror;
+mod path;
 mod pipeline;
+mod proxy_protocol;
+pub mod record;
+mod request_id;
 mod respond;
+mod tls;
+mod tunnel;
 mod upstream;
 pub mod worker;
 
-pub use pipeline::Active;
+pub use active::{Active, ActiveError};
+pub use tls::TlsError;
 pub use worker::Workers;
-
-use bytes::Bytes;
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
-
-/// Body of an answer: the upstream's, streamed, or one of our own.
-type Body = Either<Incoming, Full<Bytes>>;

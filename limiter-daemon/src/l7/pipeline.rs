@@ -1,222 +1,337 @@
-//! The life of a request, in its order.
+//! The life of a connection and of a request, in their order.
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::HOST;
-use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, Version};
-use http_body_util::Either;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
+use super::active::Active;
+use super::admission;
+use super::body::Body;
+use super::client_address::{self, Client};
 use super::clock::Clock;
-use super::metrics::Counters;
+use super::connection::{self, Conn};
+use super::forward::Forward;
+use super::handshake;
+use super::io::{Rewind, speaks_http2};
+use super::life::Life;
+use super::metrics::{Closed, Counters};
+use super::mirror::Mirrors;
+use super::path;
+use super::proxy_protocol;
+use super::record::{Completion, Ending, Record, Sink};
+use super::request_id::{Random, X_REQUEST_ID};
 use super::respond::{Refusal, add_rate_limit_headers};
-use super::upstream::{Upstreams, authority};
-use super::{Body, headers};
+use super::upstream::Upstreams;
+use super::{filters, record};
 use crate::engine::decide::Outcome;
 use crate::engine::request::RequestView;
-use crate::engine::state::RouteStats;
-use crate::engine::{Engine, Listener};
-use crate::policy::Plan;
-
-/// The engine in force, and what the data plane derives from its plan.
-#[derive(Debug)]
-pub struct Active {
-    engine: Engine,
-    /// Index of the listener on each bound address.
-    bound: HashMap<SocketAddr, usize>,
-    /// Authorities of the endpoints of each backend.
-    authorities: Vec<Vec<Option<Authority>>>,
-}
-
-impl Active {
-    #[must_use]
-    pub fn new(plan: &Plan, engine: Engine) -> Self {
-        let bound = plan
-            .listeners
-            .iter()
-            .enumerate()
-            .flat_map(|(index, listener)| listener.binds.iter().map(move |bind| (*bind, index)))
-            .collect();
-        let authorities = engine
-            .backends
-            .iter()
-            .map(|b| b.endpoints().iter().map(authority).collect())
-            .collect();
-        Self {
-            engine,
-            bound,
-            authorities,
-        }
-    }
-
-    fn listener(&self, bind: SocketAddr) -> Option<&Listener> {
-        self.bound
-            .get(&bind)
-            .map(|index| &self.engine.listeners[*index])
-    }
-
-    fn endpoint(&self, backend: usize) -> Option<Authority> {
-        let endpoint = self.engine.backends[backend].next()?;
-        self.authorities[backend][endpoint].clone()
-    }
-}
+use crate::engine::route::Rule;
+use crate::policy::plan::ClientSettings;
 
 /// What a worker's requests need.
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) active: Arc<ArcSwap<Active>>,
-    pub(super) upstreams: Upstreams,
+    pub(super) upstreams: Arc<Upstreams>,
+    pub(super) mirrors: Mirrors,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
+    pub(super) random: Random,
+    pub(super) sink: Option<Arc<dyn Sink>>,
 }
 
-/// The connection that a request came on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Downstream {
-    /// The address that we listen on.
-    pub(super) bind: SocketAddr,
-    /// The address of the client.
-    pub(super) peer: SocketAddr,
+/// The life of a connection: bounds on connections, PROXY protocol, bounds on the source, TLS,
+/// HTTP/1.1 or HTTP/2, requests. `None`: it was closed before its first request.
+pub(super) async fn converse(
+    pipeline: Arc<Pipeline>,
+    bind: SocketAddr,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut drain: watch::Receiver<bool>,
+) -> Option<()> {
+    let (settings, door, tls) = {
+        let active = pipeline.active.load();
+        let (listener, door) = active.door(bind)?;
+        (Arc::clone(&listener.client), door, active.is_tls(bind))
+    };
+    let limits = &settings.connections;
+    let counters = Arc::clone(&pipeline.counters);
+    let close = |reason: Closed| counters.close(reason);
+    let mut entered = match door.enter(limits) {
+        Ok(entered) => entered,
+        Err(reason) => {
+            close(reason);
+            sleep(limits.close_delay).await;
+            return None;
+        }
+    };
+    set_options(&stream, settings.tcp_keepalive);
+
+    let bound = settings.timeouts.handshake;
+    let read = proxy_protocol::read(settings.proxy_protocol, stream);
+    let (stream, stated) = within(&mut drain, bound, read, || close(Closed::ProxyProtocol)).await?;
+    let peer = stated.unwrap_or(peer);
+    if let Err(reason) = entered.from_source(peer.ip(), limits) {
+        close(reason);
+        return None;
+    }
+
+    let conn = |sni, settings| {
+        let clock = pipeline.clock;
+        Arc::new(Conn {
+            pipeline: Arc::clone(&pipeline),
+            bind,
+            peer,
+            sni,
+            settings,
+            life: Arc::new(Life::new(clock)),
+            tunnel: Mutex::default(),
+        })
+    };
+    if tls {
+        let accept = handshake::accept(&pipeline, bind, stream);
+        let secured = within(&mut drain, bound, accept, || close(Closed::Handshake)).await?;
+        let conn = conn(Some(secured.name), secured.settings);
+        let stream = Rewind::new(Bytes::new(), secured.stream);
+        connection::serve(conn, stream, secured.http2, drain).await;
+    } else {
+        let bound = settings.timeouts.head;
+        let (http2, stream) = sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
+        connection::serve(conn(None, settings), stream, http2, drain).await;
+    }
+    Some(())
 }
 
-/// What is decided about a request before it goes anywhere.
+/// A request's life: route, client address, local limits, upstream, response headers; metrics and log
+/// when its response is over.
+pub(super) fn answer(
+    conn: Arc<Conn>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Body>> + Send {
+    // Before anything is waited for: the connection counts its requests.
+    let last = conn.life.begin(conn.settings.connections.max_requests);
+    let ending = Ending::new(Arc::clone(&conn));
+    async move {
+        let version = request.version();
+        let mut response = serve(&conn, request, ending).await;
+        if last && version <= Version::HTTP_11 && response.status().as_u16() != 101 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
+}
+
+async fn serve(
+    conn: &Arc<Conn>,
+    mut request: Request<Incoming>,
+    mut ending: Ending,
+) -> Response<Body> {
+    let pipeline = &conn.pipeline;
+    let now = pipeline.clock.now();
+    if pipeline.sink.is_some() {
+        ending.keep(record(conn, &request, now));
+    }
+    let (version, grpc) = (request.version(), is_grpc(&request));
+    let mut decided = Decided::default();
+    let answer = match pipeline.decide(conn, &mut request, now, &mut decided) {
+        Ok(Next::Forward(forward)) => forward.send(conn, request, &mut ending, now).await,
+        Ok(Next::Answer(response)) => Ok(*response),
+        Err(refusal) => Err(refusal),
+    };
+    let mut response = answer.unwrap_or_else(|refusal| {
+        note(&refusal, decided.rule.as_deref());
+        if let Some(record) = ending.record() {
+            record.refused = Some(refusal.name());
+        }
+        refusal.respond(version, grpc)
+    });
+    if decided.headers
+        && let Some(outcome) = merged(&decided.limits)
+    {
+        add_rate_limit_headers(response.headers_mut(), &outcome);
+    }
+    match &decided.rule {
+        Some(rule) => rule.route.stats.count(response.status()),
+        None => {
+            pipeline.counters.unrouted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    if let Some(record) = ending.record() {
+        decided.tell(record);
+        record.status = response.status();
+    }
+    response.map(|body| body.ends(ending))
+}
+
+/// What is known of a request whose decision may have ended early.
+#[derive(Default)]
 struct Decided {
-    stats: Arc<RouteStats>,
-    outcome: Option<Outcome>,
-    target: Result<Authority, Refusal>,
+    client: Option<IpAddr>,
+    rule: Option<Arc<Rule>>,
+    limits: record::Outcomes,
+    /// `X-RateLimit-*` are sent.
+    headers: bool,
+}
+
+/// What happens to a request that is not refused.
+enum Next {
+    Forward(Forward),
+    Answer(Box<Response<Body>>),
+}
+
+impl Decided {
+    fn tell(self, record: &mut Record) {
+        if let Some(client) = self.client {
+            record.client = client;
+        }
+        record.rule = self.rule;
+        record.limits = self.limits;
+    }
 }
 
 impl Pipeline {
-    /// Answers a request: route, client address, local limits, upstream, response headers, metrics.
-    pub(super) async fn serve(
-        &self,
-        from: Downstream,
-        mut request: Request<Incoming>,
-    ) -> Response<Body> {
-        let Decided {
-            stats,
-            outcome,
-            target,
-        } = match self.decide(from, &request) {
-            Ok(decided) => decided,
-            Err(refusal) => {
-                self.counters.unrouted.fetch_add(1, Ordering::Relaxed);
-                return refusal.respond();
-            }
-        };
-        let answer = match target {
-            Ok(authority) => {
-                prepare(from, &mut request);
-                self.upstreams.send(authority, request).await
-            }
-            Err(refusal) => Err(refusal),
-        };
-        let mut response = match answer {
-            Ok(mut response) => {
-                headers::strip_hop_by_hop(response.headers_mut());
-                response.map(Either::Left)
-            }
-            Err(refusal) => {
-                log(&refusal, &stats.route);
-                refusal.respond()
-            }
-        };
-        if let Some(outcome) = &outcome {
-            add_rate_limit_headers(response.headers_mut(), outcome);
-        }
-        stats.count(response.status());
-        response
-    }
-
     /// Everything that needs the plan; it is let go before anything is waited for.
-    fn decide(&self, from: Downstream, request: &Request<Incoming>) -> Result<Decided, Refusal> {
+    fn decide(
+        &self,
+        conn: &Conn,
+        request: &mut Request<Incoming>,
+        now: u64,
+        decided: &mut Decided,
+    ) -> Result<Next, Refusal> {
+        admission::admit(request, &conn.settings)?;
+        path::normalise(request)?;
         let active = self.active.load();
-        let host = host(request)?;
-        let rule = active
-            .listener(from.bind)
-            .and_then(|l| {
-                l.routes.find(
-                    &host,
-                    request.uri().path(),
-                    request.method(),
-                    request.headers(),
-                )
-            })
-            .ok_or(Refusal::NoRoute)?;
-        let view = RequestView {
-            method: request.method(),
-            path: request.uri().path(),
-            query: request.uri().query(),
-            headers: request.headers(),
-            client: from.peer.ip().to_canonical(),
-        };
-        let limits = rule.limits.as_ref();
-        let outcome = limits.map(|limits| limits.decide(&view, self.clock.now()));
-        let denied = outcome.as_ref().and_then(|outcome| outcome.denied.as_ref());
-        let target = match denied {
-            Some(denied) => Err(Refusal::Limited { wait: denied.wait }),
-            None => {
-                let backend = rule
-                    .backends
-                    .next()
-                    .and_then(|backend| active.endpoint(backend));
-                backend.ok_or(Refusal::NoBackend)
+        let engine = active.engine();
+        let host = admission::host(request);
+        let index = engine.listener(conn.bind, &host).ok_or(Refusal::NoRoute)?;
+        if let Some(name) = &conn.sni
+            && engine.listener(conn.bind, name) != Some(index)
+        {
+            return Err(Refusal::Misdirected);
+        }
+        let listener = &engine.listeners[index];
+        let settings = &listener.client;
+        decided.headers = settings.rate_limit_headers;
+        check_length(request, settings)?;
+        let client =
+            client_address::client(&settings.client_address, request.headers(), conn.peer.ip())?;
+        decided.client = Some(client.address);
+        let view = view(request, client);
+        let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
+        let rule = decided.rule.insert(Arc::clone(matched.rule));
+        if rule.broken.is_some() {
+            return Err(Refusal::Invalid);
+        }
+        for limits in &rule.limits {
+            let outcome = limits.decide(&view, now);
+            let denied = outcome.denied.as_ref().map(|denied| denied.wait);
+            decided.limits.push(outcome);
+            if let Some(wait) = denied {
+                return Err(Refusal::Limited { wait });
             }
-        };
-        Ok(Decided {
-            stats: Arc::clone(&rule.route.stats),
-            outcome,
-            target,
-        })
+        }
+        if let Some(redirect) = &rule.filters.redirect {
+            let tls = conn.sni.is_some();
+            let response = filters::redirect(request, redirect, matched.prefix, tls, conn.bind);
+            return Ok(Next::Answer(Box::new(response)));
+        }
+        let chosen = rule.backends.next().ok_or(Refusal::NoBackend)?;
+        let backend = chosen.backend.ok_or(Refusal::NoBackend)?;
+        Ok(Next::Forward(Forward {
+            target: active.endpoint(backend).ok_or(Refusal::NoEndpoint)?,
+            mirrors: self.mirrors(&active, rule),
+            rule: Arc::clone(rule),
+            backend_filters: chosen.filters.clone(),
+            prefix: matched.prefix,
+            settings: Arc::clone(settings),
+            trusted: client.by_trusted,
+        }))
     }
 }
 
-/// The host that a request is for: of its target, else of its one `Host` header (RFC 9112 section
-/// 3.2).
-fn host(request: &Request<Incoming>) -> Result<Cow<'_, str>, Refusal> {
-    if request.method() == Method::CONNECT {
-        return Err(Refusal::Connect);
-    }
-    let mut values = request.headers().get_all(HOST).iter();
-    let host = values.next();
-    if values.next().is_some() {
-        return Err(Refusal::BadRequest("more than one Host header"));
-    }
-    if let Some(authority) = request.uri().authority() {
-        return Ok(Cow::Borrowed(authority.as_str()));
-    }
-    match host {
-        Some(host) => host
-            .to_str()
-            .map(Cow::Borrowed)
-            .map_err(|_invalid| Refusal::BadRequest("the Host header is not a host name")),
-        None if request.version() < Version::HTTP_11 => Ok(Cow::Borrowed("")),
-        None => Err(Refusal::BadRequest("no Host header")),
+fn view(request: &Request<Incoming>, client: Client) -> RequestView<'_> {
+    RequestView {
+        method: request.method(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        headers: request.headers(),
+        client: client.address,
     }
 }
 
-/// Makes the request fit to forward.
-fn prepare(from: Downstream, request: &mut Request<Incoming>) {
-    // HTTP/2 and absolute targets carry the host in the target; HTTP/1.1 upstreams want the header.
-    let authority = request
-        .uri()
-        .authority()
-        .map(|a| HeaderValue::from_str(a.as_str()));
-    let headers = request.headers_mut();
-    if let Some(Ok(host)) = authority {
-        headers.insert(HOST, host);
+/// A body that is said to be too large is not read at all.
+fn check_length(request: &Request<Incoming>, settings: &ClientSettings) -> Result<(), Refusal> {
+    let declared = request.body().size_hint().exact();
+    match (settings.max_body, declared) {
+        (Some(max), Some(length)) if length > max => Err(Refusal::TooLarge),
+        _ => Ok(()),
     }
-    headers::strip_hop_by_hop(headers);
-    headers::add_forwarded(headers, from.peer.ip());
 }
 
-fn log(refusal: &Refusal, route: &str) {
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What several policies said, as one.
+fn merged(outcomes: &record::Outcomes) -> Option<Outcome> {
+    let statuses: SmallVec<_> = outcomes
+        .iter()
+        .flat_map(|outcome| outcome.statuses.iter().copied())
+        .collect();
+    (!statuses.is_empty()).then_some(Outcome {
+        statuses,
+        denied: None,
+    })
+}
+
+fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
+    let headers = request.headers();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let target = request.uri().path_and_query();
+    Box::new(Record {
+        began: now,
+        responded: None,
+        ended: now,
+        method: request.method().clone(),
+        target: target.map_or_else(|| "/".into(), ToString::to_string),
+        host: authority.or(host).unwrap_or("").to_owned(),
+        version: request.version(),
+        tls: conn.sni.is_some(),
+        client: conn.peer.ip().to_canonical(),
+        peer: conn.peer,
+        bind: conn.bind,
+        user_agent: headers.get(header::USER_AGENT).cloned(),
+        request_id: headers.get(X_REQUEST_ID).cloned(),
+        traceparent: headers.get("traceparent").cloned(),
+        rule: None,
+        limits: record::Outcomes::new(),
+        upstream: None,
+        status: http::StatusCode::OK,
+        refused: None,
+        received: 0,
+        sent: 0,
+        completion: Completion::Cancelled,
+    })
+}
+
+fn note(refusal: &Refusal, rule: Option<&Rule>) {
+    let route = rule.map_or("", |rule| rule.route.name.as_str());
     match refusal {
         Refusal::Unreachable(error) | Refusal::Broken(error) => {
             tracing::debug!(route, error = chain(error.as_ref()), "upstream failed");
@@ -235,4 +350,49 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
+    let options = || {
+        stream.set_nodelay(true)?;
+        if let Some(idle) = keepalive {
+            let probes = socket2::TcpKeepalive::new().with_time(idle);
+            socket2::SockRef::from(stream).set_tcp_keepalive(&probes)?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    if let Err(error) = options() {
+        tracing::debug!(%error, "no socket options");
+    }
+}
+
+/// What comes before a connection's first request: it may take so long, and has no claim to be
+/// finished when the daemon drains. `late` is told of failures and of lateness.
+async fn within<T>(
+    drain: &mut watch::Receiver<bool>,
+    bound: Duration,
+    step: impl Future<Output = std::io::Result<T>>,
+    late: impl FnOnce(),
+) -> Option<T> {
+    tokio::select! {
+        _gone = drain.wait_for(|drain| *drain) => None,
+        done = timeout(bound, step) => {
+            if let Ok(Ok(done)) = done {
+                return Some(done);
+            }
+            late();
+            None
+        }
+    }
+}
+
+/// As [`within`], for a connection's first bytes: a client that goes away again is not late.
+async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
+    drain: &mut watch::Receiver<bool>,
+    bound: Duration,
+    stream: Rewind<S>,
+    late: impl FnOnce(),
+) -> Option<(bool, Rewind<S>)> {
+    let first = async { Ok(speaks_http2(stream).await) };
+    within(drain, bound, first, late).await?.ok()
 }

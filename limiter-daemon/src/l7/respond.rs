@@ -2,79 +2,184 @@
 //! limit headers.
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Response, StatusCode};
-use http_body_util::{Either, Full};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE,
+};
+use http::{Response, StatusCode, Version};
 
-use super::Body;
+use super::body::Body;
 use crate::engine::decide::{Outcome, Status};
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 const SECOND: u64 = 1_000_000_000;
 
 /// Why a request gets no answer from an upstream.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Not a request that can be forwarded; the text says why.
+    /// Not a request that can be forwarded; the text says why. The connection is closed.
     BadRequest(&'static str),
+    /// The client's body broke off or is malformed. The connection is closed.
+    BrokenBody,
     /// `CONNECT`: limiterd is no forward proxy.
     Connect,
+    /// The header that states the client's address is missing or wrong.
+    NoAddress,
+    /// HTTP/1.0, where it is not taken.
+    OldVersion,
+    HeadTooLarge,
+    TooLarge,
+    /// The client took too long with its body.
+    Slow,
+    /// The connection is to one listener, the request for another.
+    Misdirected,
     /// No listener, host or rule matches.
     NoRoute,
-    /// The rule has no backend, or none of any weight.
+    /// A policy on the rule was never valid.
+    Invalid,
+    /// The rule has no backend, or none of any weight, or what it refers to is not there.
     NoBackend,
+    /// The backend has no endpoints.
+    NoEndpoint,
     /// Over a limit; the wait in nanoseconds.
     Limited { wait: u64 },
     /// No connection to the endpoint.
-    Unreachable(Box<dyn std::error::Error + Send + Sync>),
+    Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
-    Broken(Box<dyn std::error::Error + Send + Sync>),
+    Broken(Cause),
     /// The upstream took too long.
     Timeout,
+    /// The upstream said that it switches protocols, and did not.
+    NoUpgrade,
 }
 
+/// What went wrong with an upstream.
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 impl Refusal {
-    fn status(&self) -> StatusCode {
+    const fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::NoAddress => StatusCode::FORBIDDEN,
+            Self::OldVersion => StatusCode::UPGRADE_REQUIRED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             // Gateway API, HTTPRouteRule.backendRefs.
-            Self::NoBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Broken(_) => StatusCode::BAD_GATEWAY,
+            Self::NoEndpoint | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
-    fn body(&self) -> &'static str {
+    const fn body(&self) -> &'static str {
         match self {
             Self::BadRequest(why) => why,
+            Self::BrokenBody => "the request's body is malformed or broke off",
             Self::Connect => "CONNECT is not supported",
+            Self::NoAddress => "the header with the client's address is missing or malformed",
+            Self::OldVersion => "HTTP/1.0 is not supported",
+            Self::HeadTooLarge => "too many headers",
+            Self::TooLarge => "the request's body is too large",
+            Self::Slow => "the request's body did not come in time",
+            Self::Misdirected => "this host is not served on this connection",
             Self::NoRoute => "no route matches this host, path, method and headers",
+            Self::Invalid => "a policy on this route is not valid",
             Self::NoBackend => "the route has no backend",
+            Self::NoEndpoint => "the backend has no endpoints",
             // Envoy's body.
             Self::Limited { .. } => "local_rate_limited",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
+            Self::NoUpgrade => "the upstream did not switch protocols",
         }
     }
 
-    pub(super) fn respond(&self) -> Response<Body> {
-        let body = Full::new(Bytes::from_static(self.body().as_bytes()));
-        let mut response = Response::new(Either::Right(body));
+    /// A word for logs.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::BadRequest(_) => "bad_request",
+            Self::BrokenBody => "broken_body",
+            Self::Connect => "connect",
+            Self::NoAddress => "no_client_address",
+            Self::OldVersion => "http_1_0",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TooLarge => "body_too_large",
+            Self::Slow => "body_timeout",
+            Self::Misdirected => "misdirected",
+            Self::NoRoute => "no_route",
+            Self::Invalid => "invalid_policy",
+            Self::NoBackend => "no_backend",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Limited { .. } => "rate_limited",
+            Self::Unreachable(_) => "upstream_unreachable",
+            Self::Broken(_) => "upstream_broke",
+            Self::Timeout => "upstream_timeout",
+            Self::NoUpgrade => "no_upgrade",
+        }
+    }
+
+    /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request.
+    const fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::BadRequest(_) | Self::BrokenBody | Self::HeadTooLarge | Self::TooLarge | Self::Slow
+        )
+    }
+
+    /// The answer to a request of `version`; a gRPC call gets a status that gRPC clients understand.
+    pub(super) fn respond(&self, version: Version, grpc: bool) -> Response<Body> {
+        if grpc {
+            return self.respond_grpc();
+        }
+        let mut response = Response::new(Body::own(Bytes::from_static(self.body().as_bytes())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if self.closes() && version <= Version::HTTP_11 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if matches!(self, Self::OldVersion) {
+            headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+        }
+        self.retry_after(headers);
+        response
+    }
+
+    /// A response of trailers only, with the status that Envoy maps to.
+    fn respond_grpc(&self) -> Response<Body> {
+        let status = match self.status().as_u16() {
+            400 => "13",
+            403 => "7",
+            404 => "12",
+            429 | 502 | 503 | 504 => "14",
+            _ => "2",
+        };
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
+        if let Ok(message) = HeaderValue::from_str(self.body()) {
+            headers.insert(GRPC_MESSAGE, message);
+        }
+        self.retry_after(headers);
+        response
+    }
+
+    fn retry_after(&self, headers: &mut HeaderMap) {
         if let Self::Limited { wait } = self {
             headers.insert(RETRY_AFTER, seconds(*wait).max(1).into());
         }
-        response
     }
 }
 
@@ -168,9 +273,24 @@ mod tests {
     #[test]
     fn retry_after_is_rounded_up_and_never_zero() {
         for (wait, wanted) in [(1, "1"), (SECOND, "1"), (SECOND + 1, "2"), (0, "1")] {
-            let response = Refusal::Limited { wait }.respond();
+            let limited = Refusal::Limited { wait };
+            let response = limited.respond(Version::HTTP_11, false);
             assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+            assert!(!response.headers().contains_key(CONNECTION));
             assert_eq!(response.headers()[RETRY_AFTER], wanted);
+        }
+    }
+
+    #[test]
+    fn grpc_calls_get_a_status_of_grpc() {
+        for (refusal, wanted) in [
+            (Refusal::Limited { wait: 1 }, "14"),
+            (Refusal::NoRoute, "12"),
+            (Refusal::NoBackend, "2"),
+        ] {
+            let response = refusal.respond(Version::HTTP_2, true);
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.headers()[GRPC_STATUS], wanted);
         }
     }
 }

@@ -12,30 +12,27 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
+use super::active::Active;
 use super::clock::Clock;
 use super::metrics::{Counters, OpenConnection};
-use super::pipeline::{Active, Downstream, Pipeline};
+use super::mirror::Mirrors;
+use super::pipeline::{Pipeline, converse};
+use super::record::Sink;
+use super::request_id::Random;
 use super::upstream::Upstreams;
 
 /// Connections that a worker serves at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 16 << 10;
-/// How long a client may take to send its first bytes, and then each request's head. It bounds idle
-/// keep-alive too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bound on a request's head in bytes (Envoy: 60 KiB).
-const MAX_HEAD: u32 = 64 << 10;
-/// Streams of one HTTP/2 connection at once (Envoy Gateway's default).
-const MAX_STREAMS: u32 = 100;
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often idle connections to upstreams are looked through.
+const SWEEP: Duration = Duration::from_secs(10);
+/// For the connections of an address that is served no more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sockets for one worker.
 type Sockets = HashMap<SocketAddr, TcpListener>;
@@ -68,6 +65,8 @@ pub struct Shared {
     pub active: Arc<ArcSwap<Active>>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
+    /// Takes a record of each request; `None`: none is made.
+    pub sink: Option<Arc<dyn Sink>>,
 }
 
 impl Workers {
@@ -162,36 +161,46 @@ impl Worker {
 async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
     let pipeline = Arc::new(Pipeline {
         active: shared.active,
-        upstreams: Upstreams::new(),
+        upstreams: Arc::new(Upstreams::new(shared.clock)),
+        mirrors: Mirrors::default(),
         clock: shared.clock,
         counters: shared.counters,
+        random: Random::default(),
+        sink: shared.sink,
     });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stops: HashMap<SocketAddr, oneshot::Sender<Duration>> = HashMap::new();
     let mut loops = JoinSet::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // Without a command to drain, the process is going down: stop at once.
     let mut timeout = Duration::ZERO;
-    while let Some(command) = inbox.recv().await {
+    loop {
+        let command = tokio::select! {
+            command = inbox.recv() => command,
+            _ = sweep.tick() => {
+                pipeline.upstreams.sweep();
+                continue;
+            }
+        };
         match command {
-            Command::Listen(sockets) => {
+            Some(Command::Listen(sockets)) => {
                 for (bind, socket) in sockets {
                     let (stop, stopped) = oneshot::channel();
                     stops.insert(bind, stop);
-                    loops.spawn(accept(
-                        bind,
-                        socket,
-                        Arc::clone(&pipeline),
-                        Arc::clone(&room),
-                        stopped,
-                    ));
+                    let (pipeline, room) = (Arc::clone(&pipeline), Arc::clone(&room));
+                    loops.spawn(accept(bind, socket, pipeline, room, stopped));
                 }
             }
             // Dropping the sender stops the loop with time enough to finish.
-            Command::Close(addresses) => addresses.iter().for_each(|bind| drop(stops.remove(bind))),
-            Command::Drain(limit) => {
+            Some(Command::Close(addresses)) => {
+                addresses.iter().for_each(|bind| drop(stops.remove(bind)));
+            }
+            Some(Command::Drain(limit)) => {
                 timeout = limit;
                 break;
             }
+            None => break,
         }
     }
     for (_, stop) in stops {
@@ -219,7 +228,7 @@ async fn accept(
             return;
         }
     };
-    let graceful = GracefulShutdown::new();
+    let (drain, draining) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut stopped = pin!(stopped);
     let timeout = loop {
@@ -232,19 +241,19 @@ async fn accept(
         };
         let (permit, accepted) = tokio::select! {
             biased;
-            timeout = &mut stopped => break timeout.unwrap_or(HEAD_TIMEOUT),
+            timeout = &mut stopped => break timeout.unwrap_or(CLOSE_TIMEOUT),
             Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 let pipeline = Arc::clone(&pipeline);
-                let from = Downstream { bind, peer };
-                let watcher = graceful.watcher();
+                let draining = draining.clone();
                 connections.spawn(async move {
                     let _permit = permit;
-                    let _open = OpenConnection::new(&pipeline.counters);
-                    connection(stream, from, &pipeline, watcher).await;
+                    let counters = Arc::clone(&pipeline.counters);
+                    let _open = OpenConnection::new(&counters);
+                    converse(pipeline, bind, stream, peer, draining).await
                 });
             }
             Err(error) => {
@@ -258,68 +267,9 @@ async fn accept(
         }
     };
     drop(listener);
-    if tokio::time::timeout(timeout, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::warn!(%bind, "requests in flight were cut off");
-    }
-}
-
-/// Serves one connection.
-async fn connection(
-    stream: TcpStream,
-    from: Downstream,
-    pipeline: &Arc<Pipeline>,
-    watcher: Watcher,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no TCP_NODELAY");
-    }
-    let sniffed = tokio::time::timeout(HEAD_TIMEOUT, speaks_http2(&stream)).await;
-    let Ok(Ok(http2)) = sniffed else {
-        return;
-    };
-    let service = service_fn(|request| {
-        let pipeline = Arc::clone(pipeline);
-        async move { Ok::<_, Infallible>(pipeline.serve(from, request).await) }
-    });
-    let io = TokioIo::new(stream);
-    let served = if http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEAD)
-            .keep_alive_interval(HEAD_TIMEOUT);
-        watcher.watch(builder.serve_connection(io, service)).await
-    } else {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(MAX_HEAD as usize);
-        watcher.watch(builder.serve_connection(io, service)).await
-    };
-    if let Err(error) = served {
-        tracing::debug!(peer = %from.peer, %error, "connection ended");
-    }
-}
-
-/// Whether the connection opens with HTTP/2's preface (RFC 9113 section 3.4); `PRI ` tells it from
-/// every method.
-async fn speaks_http2(stream: &TcpStream) -> io::Result<bool> {
-    const OPENING: &[u8; 4] = b"PRI ";
-    let mut seen = [0; OPENING.len()];
-    loop {
-        let got = stream.peek(&mut seen).await?;
-        if got == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if got == OPENING.len() || !OPENING.starts_with(&seen[..got]) {
-            return Ok(seen == *OPENING);
-        }
-        // A few bytes of what may be the preface: there is no waiting for more without reading.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    drain.send_replace(true);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(timeout, ended).await.is_err() {
+        tracing::warn!(%bind, cut_off = connections.len(), "connections did not end in time");
     }
 }

@@ -10,7 +10,7 @@ use crate::netns::{INTERFACE, Net};
 use crate::support::PORT;
 
 /// Whether this kernel has tcx; one that should and has not is a failure.
-fn tcx() -> bool {
+pub(crate) fn tcx() -> bool {
     KernelVersion::current().unwrap() >= KernelVersion::new(6, 6, 0)
 }
 
@@ -127,22 +127,6 @@ fn a_change_of_mode_moves_the_program() {
     }
     let none = start(&net, &config(&net, Vec::new()), &[]).unwrap();
     assert!(none.attachments().is_empty() && !net.has_xdp(INTERFACE));
-}
-
-#[test]
-fn an_interface_that_comes_back_is_attached_to_again() {
-    let net = Net::new();
-    let mut kernel = start(&net, &on_veth(&net), &attempts(2)).unwrap();
-    assert_eq!(net.attempts_seen(PORT, 3), 2);
-    net.at_gateway(|| kernel.reattach()).unwrap();
-    net.part();
-    net.at_gateway(|| kernel.reattach()).unwrap();
-    assert!(kernel.attachments().is_empty());
-    net.join();
-    net.at_gateway(|| kernel.reattach()).unwrap();
-    assert_eq!(mode(&kernel), (Mode::Native, false));
-    assert_eq!(net.attempts_seen(PORT, 1), 0, "with its buckets");
-    stop(&net, kernel, OnExit::Detach);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::fs;
 use std::time::Duration;
 
-use limiter_common::Reason;
+use limiter_common::{ABI_VERSION, Reason};
 use limiter_daemon::l4::{Kernel, L4Error, Mode, clock};
 use limiter_daemon::policy::plan::{
     AttachMode, DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit,
 };
 
+use crate::hooks::tcx;
 use crate::netns::{INTERFACE, Net};
 use crate::support::{HOUR, PORT, limit, policy};
 
@@ -246,16 +247,49 @@ fn a_table_of_another_size_is_made_anew() {
     stop(&net, kernel, OnExit::Detach);
 }
 
+/// Another version's program lives on its own maps. Its links take ours, so that no packet goes by
+/// unjudged; buckets are full again.
 #[test]
-fn what_another_version_left_is_replaced() {
+fn what_another_version_left_is_taken_over() {
     let net = Net::new();
-    drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
-    fs::rename(net.pins().join("v2"), net.pins().join("v999")).unwrap();
+    for asked in [AttachMode::Native, AttachMode::Generic, AttachMode::Tcx] {
+        let config = config(&net, vec![interface(INTERFACE, asked)]);
+        if asked == AttachMode::Tcx && !tcx() {
+            continue;
+        }
+        drop(start(&net, &config, &attempts(1)).unwrap());
+        assert_eq!(net.attempts_seen(PORT, 2), 1);
+        fs::rename(net.pins().join(version()), net.pins().join("v999")).unwrap();
+        let kernel = start(&net, &config, &attempts(1)).unwrap();
+        assert!(kernel.attachments()[0].adopted, "{asked:?}");
+        assert!(!net.pins().join("v999").exists());
+        assert_eq!(net.attempts_seen(PORT, 2), 1, "{asked:?}");
+        stop(&net, kernel, OnExit::Detach);
+        assert!(!net.has_xdp(INTERFACE) && !net.has_tcx(INTERFACE));
+    }
+}
+
+/// The older is of an interface that is no more.
+#[test]
+fn of_two_other_versions_the_link_that_is_attached_is_taken_over() {
+    let net = Net::new();
+    let left_as = |name: &str| {
+        drop(start(&net, &on_veth(&net), &attempts(1)).unwrap());
+        fs::rename(net.pins().join(version()), net.pins().join(name)).unwrap();
+    };
+    left_as("aside");
+    net.part();
+    net.join();
+    left_as("v999");
+    fs::rename(net.pins().join("aside"), net.pins().join("v998")).unwrap();
     let kernel = start(&net, &on_veth(&net), &attempts(1)).unwrap();
-    assert!(!kernel.attachments()[0].adopted);
-    assert!(!net.pins().join("v999").exists());
-    assert_eq!(net.attempts_seen(PORT, 2), 1);
+    assert!(kernel.attachments()[0].adopted);
+    assert_eq!(fs::read_dir(net.pins()).unwrap().count(), 1);
     stop(&net, kernel, OnExit::Detach);
+}
+
+fn version() -> String {
+    format!("v{ABI_VERSION}")
 }
 
 #[test]

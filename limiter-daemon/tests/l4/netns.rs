@@ -17,10 +17,15 @@ pub(crate) const INTERFACE: &str = "lim0";
 const PEER: &str = "peer0";
 const GATEWAY_V4: &str = "192.0.2.1";
 const GATEWAY_V6: &str = "2001:db8::1";
+const GATEWAY_VLAN: &str = "198.51.100.1";
+const VLAN: &str = "7";
 
 /// How long an answer over veth may take. Shorter than the first retransmission of a SYN, 1 s, so
 /// that one attempt is one packet.
 const PATIENCE: Duration = Duration::from_millis(300);
+
+const UP_POLL: Duration = Duration::from_millis(10);
+const UP_POLLS: u32 = 1500;
 
 /// A gateway and a client, joined by a veth pair. All gone when dropped.
 pub(crate) struct Net {
@@ -46,10 +51,19 @@ impl Net {
 
     /// Makes the veth pair (again).
     pub(crate) fn join(&self) {
+        self.make(&[]);
+    }
+
+    /// As [`Net::join`], with an index that is free.
+    pub(crate) fn join_as(&self, index: u32) {
+        self.make(&["index", &index.to_string()]);
+    }
+
+    fn make(&self, options: &[&str]) {
         let (gateway, client) = (self.gateway.as_str(), self.client.as_str());
-        ip(&[
-            "-n", gateway, "link", "add", INTERFACE, "type", "veth", "peer", PEER, "netns", client,
-        ]);
+        let add = ["-n", gateway, "link", "add", INTERFACE];
+        let peer = ["type", "veth", "peer", PEER, "netns", client];
+        ip(&[&add[..], options, &peer[..]].concat());
         for (namespace, device, host) in [(gateway, INTERFACE, 1), (client, PEER, 2)] {
             let (v4, v6) = (format!("192.0.2.{host}/24"), format!("2001:db8::{host}/64"));
             ip(&["-n", namespace, "address", "add", &v4, "dev", device]);
@@ -58,11 +72,46 @@ impl Net {
             ]);
             ip(&["-n", namespace, "link", "set", device, "up"]);
         }
+        wait_until_up(gateway, INTERFACE);
+        wait_until_up(client, PEER);
     }
 
     /// Removes the veth pair, as when a NIC is unplugged.
     pub(crate) fn part(&self) {
-        ip(&["-n", &self.gateway, "link", "delete", INTERFACE]);
+        self.part_from(INTERFACE);
+    }
+
+    /// Removes an interface of the gateway.
+    pub(crate) fn part_from(&self, interface: &str) {
+        ip(&["-n", &self.gateway, "link", "delete", interface]);
+    }
+
+    /// Gives an interface of the gateway another name.
+    pub(crate) fn rename(&self, interface: &str, name: &str) {
+        let set = |arguments: &[&str]| {
+            ip(&[&["-n", &self.gateway, "link", "set"], arguments].concat());
+        };
+        let was_up = is_up(&self.gateway, interface);
+        set(&[interface, "down"]);
+        set(&[interface, "name", name]);
+        set(&[name, "up"]);
+        if was_up {
+            wait_until_up(&self.gateway, name);
+            wait_until_up(&self.client, PEER);
+        }
+    }
+
+    /// Moves an interface of the gateway to that of another pair.
+    pub(crate) fn move_interface(&self, interface: &str, to: &Self) {
+        ip(&[
+            "-n",
+            &self.gateway,
+            "link",
+            "set",
+            interface,
+            "netns",
+            &to.gateway,
+        ]);
     }
 
     /// Adds an interface that leads nowhere to the gateway.
@@ -78,6 +127,50 @@ impl Net {
             "peer",
             &format!("{name}-p"),
         ]);
+    }
+
+    /// Puts an interface of a VLAN on both of the pair.
+    pub(crate) fn add_vlan(&self) -> Result<(), String> {
+        for (namespace, below, host) in [(&self.gateway, INTERFACE, 1), (&self.client, PEER, 2)] {
+            let name = format!("{below}.{VLAN}");
+            let vlan = ["name", &name, "type", "vlan", "id", VLAN];
+            try_ip(&[&["-n", namespace, "link", "add", "link", below][..], &vlan].concat())?;
+            let address = format!("198.51.100.{host}/24");
+            ip(&["-n", namespace, "address", "add", &address, "dev", &name]);
+            ip(&["-n", namespace, "link", "set", &name, "up"]);
+        }
+        wait_until_up(&self.gateway, &format!("{INTERFACE}.{VLAN}"));
+        wait_until_up(&self.client, &format!("{PEER}.{VLAN}"));
+        Ok(())
+    }
+
+    /// Makes the gateway's interface the member of a bond, which takes its IPv4 address.
+    pub(crate) fn add_bond(&self, name: &str) -> Result<(), String> {
+        let bond = [
+            name,
+            "type",
+            "bond",
+            "mode",
+            "active-backup",
+            "miimon",
+            "10",
+        ];
+        try_ip(&[&["-n", &self.gateway, "link", "add"][..], &bond].concat())?;
+        let at_gateway = |arguments: &[&str]| ip(&[&["-n", &self.gateway], arguments].concat());
+        at_gateway(&["address", "flush", "dev", INTERFACE]);
+        at_gateway(&["link", "set", INTERFACE, "down"]);
+        at_gateway(&["link", "set", INTERFACE, "master", name]);
+        at_gateway(&["link", "set", name, "up"]);
+        let address = format!("{GATEWAY_V4}/24");
+        at_gateway(&["address", "add", &address, "dev", name]);
+        wait_until_up(&self.gateway, name);
+        wait_until_up(&self.client, PEER);
+        Ok(())
+    }
+
+    /// As [`Net::attempts_seen`], over the VLAN.
+    pub(crate) fn attempts_seen_vlan(&self, port: u16, attempts: usize) -> usize {
+        self.attempts(GATEWAY_VLAN, port, attempts)
     }
 
     /// A pin path of its own.
@@ -183,9 +276,32 @@ fn within<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// The kernel sends nothing over an interface before it has taken note, in the background and up to a
+/// second later, that there is somebody at its other end.
+fn wait_until_up(namespace: &str, interface: &str) {
+    for _ in 0..UP_POLLS {
+        if is_up(namespace, interface) {
+            return;
+        }
+        thread::sleep(UP_POLL);
+    }
+    panic!("{interface} does not come up");
+}
+
+fn is_up(namespace: &str, interface: &str) -> bool {
+    ip(&["-n", namespace, "link", "show", interface]).contains("state UP")
+}
+
 fn ip(arguments: &[&str]) -> String {
     let output = Command::new("ip").args(arguments).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "ip {arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()
+}
+
+fn try_ip(arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let done = output.status.success();
+    done.then_some(()).ok_or_else(|| errors.trim().to_owned())
 }

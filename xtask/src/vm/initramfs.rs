@@ -19,7 +19,7 @@ use crate::cmd::{Workspace, search_path};
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that the tests need, with what these need.
-const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "8021q"];
+const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "8021q", "bonding"];
 
 /// Busybox under these names only: its shell would run an applet `ip` before iproute2's.
 const APPLETS: &[&str] = &[

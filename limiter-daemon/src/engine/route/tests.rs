@@ -1,10 +1,17 @@
-//! Precedence of hosts, paths, methods and headers.
+//! Precedence of hosts, paths, methods, headers and parameters; and beside a plain model.
 
-use http::{HeaderName, HeaderValue};
+mod model;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::Regex;
 
 use super::*;
-use crate::policy::plan::{Route as RoutePlan, RouteRule, WeightedBackend};
+use crate::policy::plan::{
+    HeaderMatch, Hostname, PathMatch, QueryMatch, Route as RoutePlan, RouteKind, RouteMatch,
+    ValueMatch, WeightedBackend,
+};
 
 fn any_path(path: PathMatch) -> RouteMatch {
     RouteMatch {
@@ -47,8 +54,23 @@ fn table(routes: Vec<RoutePlan>) -> RouteTable {
 }
 
 fn find(table: &RouteTable, host: &str, path: &str) -> Option<String> {
-    let rule = table.find(host, path, &Method::GET, &HeaderMap::new())?;
-    Some(rule.route.name.clone())
+    let headers = HeaderMap::new();
+    let matched = table.find(&hostname(host), &view(&Method::GET, path, &headers))?;
+    Some(matched.rule.route.name.clone())
+}
+
+fn view<'a>(method: &'a Method, target: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    RequestView {
+        method,
+        path,
+        query,
+        headers,
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    }
 }
 
 #[test]
@@ -136,12 +158,76 @@ fn methods_and_headers_narrow_and_order_breaks_ties() {
     let mut headers = HeaderMap::new();
     let name = |method, headers: &HeaderMap| {
         table
-            .find("h", "/", method, headers)
-            .map(|rule| rule.route.name.as_str())
+            .find("h", &view(method, "/", headers))
+            .map(|matched| matched.rule.route.name.as_str())
     };
     assert_eq!(name(&Method::POST, &headers), Some("first"));
     assert_eq!(name(&Method::GET, &headers), Some("get"));
     headers.append("x-v", HeaderValue::from_static("1"));
     headers.append("x-v", HeaderValue::from_static("2"));
     assert_eq!(name(&Method::POST, &headers), Some("header"));
+}
+
+#[test]
+fn parameters_are_decoded_and_the_first_counts() {
+    let parameter = |name: &str, value: ValueMatch| RouteMatch {
+        query: vec![QueryMatch {
+            name: name.into(),
+            value,
+        }],
+        ..prefix("")
+    };
+    let exact = |value| ValueMatch::Exact(HeaderValue::from_static(value));
+    let regex = ValueMatch::Regex(Regex::new("^(?:v[0-9])$").unwrap());
+    let table = table(vec![
+        route("none", vec![Hostname::Any], vec![prefix("")]),
+        route("exact", vec![Hostname::Any], vec![parameter("a b", exact("c&d"))]),
+        route("regex", vec![Hostname::Any], vec![parameter("r", regex)]),
+        route("empty", vec![Hostname::Any], vec![parameter("e", exact(""))]),
+    ]);
+    for (target, wanted) in [
+        ("/?a%20b=c%26d", "exact"),
+        ("/?x=1&a%20b=c%26d&a%20b=e", "exact"),
+        ("/?a%20b=e&a%20b=c%26d", "none"),
+        ("/?r=v1", "regex"),
+        ("/?r=v10", "none"),
+        ("/?r=%ff", "none"),
+        ("/?e", "empty"),
+        ("/?e=", "empty"),
+        ("/", "none"),
+    ] {
+        assert_eq!(find(&table, "h", target).as_deref(), Some(wanted), "{target}");
+    }
+}
+
+#[test]
+fn grpc_routes_take_grpc_only() {
+    let mut grpc = route(
+        "grpc",
+        vec![Hostname::Any],
+        vec![any_path(PathMatch::Exact("/s/m".into()))],
+    );
+    grpc.kind = RouteKind::Grpc;
+    let table = table(vec![grpc, route("http", vec![Hostname::Any], vec![prefix("")])]);
+    let mut headers = HeaderMap::new();
+    let name = |headers: &HeaderMap| {
+        let matched = table.find("h", &view(&Method::POST, "/s/m", headers));
+        matched.map(|m| m.rule.route.name.clone())
+    };
+    assert_eq!(name(&headers).as_deref(), Some("http"));
+    headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+    assert_eq!(name(&headers).as_deref(), Some("grpc"));
+}
+
+#[test]
+fn what_a_prefix_matched_is_told() {
+    let table = table(vec![
+        route("root", vec![Hostname::Any], vec![prefix("")]),
+        route("a", vec![Hostname::Any], vec![prefix("/a/b")]),
+    ]);
+    let headers = HeaderMap::new();
+    for (path, wanted) in [("/a/b/c", 4), ("/a/bc", 0), ("/a/b", 4), ("/\u{e9}/b", 0)] {
+        let matched = table.find("h", &view(&Method::GET, path, &headers));
+        assert_eq!(matched.unwrap().prefix, Some(wanted), "{path}");
+    }
 }

@@ -25,8 +25,13 @@ pub(super) fn attach_tcx(
     target: &Target<'_>,
     pins: &Pins,
 ) -> Result<Attachment, L4Error> {
-    if adopt(program, target, pins) {
-        return Ok(target.attachment(Mode::Tcx, true));
+    loop {
+        if adopt(program, target, pins) {
+            return Ok(target.attachment(Mode::Tcx, true));
+        }
+        if !pins.take_other_link(target.name, Hook::Tcx)? {
+            break;
+        }
     }
     pins.remove_link(target.name, Hook::Tcx)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -57,8 +62,12 @@ fn adopt(program: &mut SchedClassifier, target: &Target<'_>, pins: &Pins) -> boo
     let Ok(link) = SchedClassifierLink::try_from(link) else {
         return false;
     };
-    match program.attach_to_link(link) {
-        Ok(_id) => true,
+    // The pin alone holds the link, so that without it the program is off.
+    match program
+        .attach_to_link(link)
+        .and_then(|id| program.take_link(id))
+    {
+        Ok(_link) => true,
         Err(error) => {
             let error = chain(&error);
             warn!(

@@ -17,11 +17,15 @@ pub(super) fn attach(
     target: &Target<'_>,
     pins: &Pins,
 ) -> Result<Attachment, L4Error> {
-    if let Some(mode) = adopt(program, target, pins)? {
-        return Ok(target.attachment(mode, true));
+    loop {
+        if let Some(mode) = adopt(program, target, pins)? {
+            return Ok(target.attachment(mode, true));
+        }
+        if !pins.take_other_link(target.name, Hook::Xdp)? {
+            break;
+        }
     }
-    let stale = pins.remove_link(target.name, Hook::Xdp)? | pins.remove_other_links(target.name)?;
-    if stale {
+    if pins.remove_link(target.name, Hook::Xdp)? {
         info!(
             interface = target.name,
             "removed a link that cannot be adopted"
@@ -81,8 +85,12 @@ fn adopt(program: &mut Xdp, target: &Target<'_>, pins: &Pins) -> Result<Option<M
             .is_ok_and(|info| info.program_id() == attached.program)
         && let Ok(link) = XdpLink::try_from(link)
     {
-        match program.attach_to_link(link) {
-            Ok(_id) => return Ok(Some(attached.mode)),
+        // The pin alone holds the link, so that without it the program is off.
+        match program
+            .attach_to_link(link)
+            .and_then(|id| program.take_link(id))
+        {
+            Ok(_link) => return Ok(Some(attached.mode)),
             Err(error) => {
                 let error = chain(&error);
                 warn!(

@@ -9,13 +9,14 @@ use std::{io, thread};
 use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::geteuid;
 use tracing::info;
 
 use super::failed;
 use crate::l4::error::L4Error;
 
 /// Where bpffs is mounted by convention, and mounted here if it is not.
-const BPFFS: &str = "/sys/fs/bpf";
+pub(in crate::l4) const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC`.
 const BPFFS_MAGIC: i64 = 0xcafe_4a11;
 
@@ -63,8 +64,10 @@ pub(super) fn ensure_bpffs(root: &Path) -> Result<(), L4Error> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     match mount("bpf", BPFFS, "bpf", flags, Some(c"mode=0700")) {
         Ok(()) => Ok(()),
-        Err(Errno::PERM | Errno::ACCESS) => Err(L4Error::NotPermitted {
-            action: "mount the BPF file system",
+        Err(Errno::PERM | Errno::ACCESS) => Err(L4Error::NotMounted {
+            path: root.to_owned(),
+            bpffs: BPFFS,
+            uid: geteuid().as_raw(),
         }),
         Err(error) => Err(failed(Path::new(BPFFS))(error.into())),
     }

@@ -17,7 +17,7 @@ pub struct Backend {
     pub tls: Option<UpstreamTls>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     Ip(IpAddr, u16),
     /// Resolved when it is connected to.

@@ -1,0 +1,152 @@
+//! What is in force: the engine, and what the data plane derives from its plan.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+
+use super::metrics::Door;
+use super::tls::{self, TlsError};
+use super::upstream::Target;
+use crate::engine::{Engine, Listener};
+use crate::policy::plan::{Plan, Tls};
+
+/// The engine in force, and what the data plane derives from its plan.
+#[derive(Debug)]
+pub struct Active {
+    engine: Engine,
+    doors: HashMap<SocketAddr, Arc<Door>>,
+    /// In the order of the listeners.
+    tls: Vec<Option<ListenerTls>>,
+    /// In the order of the backends, and of their endpoints.
+    targets: Vec<Vec<Arc<Target>>>,
+}
+
+#[derive(Clone, Debug)]
+struct ListenerTls {
+    plan: Arc<Tls>,
+    config: Arc<ServerConfig>,
+}
+
+/// A plan that the data plane cannot carry out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActiveError {
+    #[error("listener {listener}: {source}")]
+    Listener { listener: String, source: TlsError },
+    #[error("backend {backend}: {source}")]
+    Backend { backend: String, source: TlsError },
+    #[error("backend {backend}: `{name}` is no name that a certificate can have")]
+    ServerName { backend: String, name: String },
+}
+
+impl Active {
+    /// Makes `plan` ready to serve with `engine`, which was compiled from it. What did not change
+    /// since `previous` is taken over: connections to upstreams, counts of connections, TLS
+    /// sessions.
+    ///
+    /// # Errors
+    /// [`ActiveError`].
+    pub fn new(
+        plan: &Plan,
+        engine: Engine,
+        previous: Option<&Self>,
+    ) -> Result<Self, ActiveError> {
+        let binds = plan.listeners.iter().flat_map(|l| &l.binds);
+        let doors = binds
+            .map(|bind| {
+                let known = previous.and_then(|p| p.doors.get(bind));
+                (*bind, known.cloned().unwrap_or_default())
+            })
+            .collect();
+        Ok(Self {
+            doors,
+            tls: listener_tls(plan, previous)?,
+            targets: targets(plan, previous)?,
+            engine,
+        })
+    }
+
+    pub(super) const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The first listener on `bind`, and the count of the connections there.
+    pub(super) fn door(&self, bind: SocketAddr) -> Option<(&Listener, Arc<Door>)> {
+        let first = self.engine.first_listener(bind)?;
+        let door = self.doors.get(&bind)?;
+        Some((&self.engine.listeners[first], Arc::clone(door)))
+    }
+
+    /// Whether `bind` speaks TLS; all listeners on one address agree in that.
+    pub(super) fn is_tls(&self, bind: SocketAddr) -> bool {
+        self.engine
+            .first_listener(bind)
+            .is_some_and(|first| self.tls[first].is_some())
+    }
+
+    /// How TLS is spoken by the listener for `host`, with that listener.
+    pub(super) fn tls(
+        &self,
+        bind: SocketAddr,
+        host: &str,
+    ) -> Option<(&Listener, Arc<ServerConfig>)> {
+        let listener = self.engine.listener(bind, host)?;
+        let tls = self.tls[listener].as_ref()?;
+        Some((&self.engine.listeners[listener], Arc::clone(&tls.config)))
+    }
+
+    /// The endpoint of `backend` whose turn it is.
+    pub(super) fn endpoint(&self, backend: usize) -> Option<Arc<Target>> {
+        let endpoint = self.engine.backends.get(backend)?.next()?;
+        self.targets[backend].get(endpoint).cloned()
+    }
+}
+
+fn listener_tls(
+    plan: &Plan,
+    previous: Option<&Active>,
+) -> Result<Vec<Option<ListenerTls>>, ActiveError> {
+    let known: Vec<_> = previous.iter().flat_map(|p| p.tls.iter().flatten()).collect();
+    let make = |name: &str, tls: &Arc<Tls>| {
+        if let Some(same) = known.iter().find(|known| known.plan == *tls) {
+            return Ok((*same).clone());
+        }
+        let config = tls::server(tls).map_err(|source| ActiveError::Listener {
+            listener: name.to_owned(),
+            source,
+        })?;
+        let plan = Arc::clone(tls);
+        Ok(ListenerTls { plan, config })
+    };
+    plan.listeners
+        .iter()
+        .map(|l| l.tls.as_ref().map(|tls| make(&l.name, tls)).transpose())
+        .collect()
+}
+
+fn targets(
+    plan: &Plan,
+    previous: Option<&Active>,
+) -> Result<Vec<Vec<Arc<Target>>>, ActiveError> {
+    let mut known: HashMap<_, Vec<_>> = HashMap::new();
+    for target in previous.iter().flat_map(|p| p.targets.iter().flatten()) {
+        known.entry(target.endpoint.clone()).or_default().push(target);
+    }
+    plan.backends
+        .iter()
+        .map(|backend| {
+            let mut config = None;
+            let endpoints = backend.endpoints.iter();
+            endpoints
+                .map(|endpoint| {
+                    let same = known.get(endpoint).into_iter().flatten();
+                    match same.into_iter().find(|target| target.is_of(backend)) {
+                        Some(same) => Ok(Arc::clone(same)),
+                        None => Target::new(backend, endpoint, &mut config).map(Arc::new),
+                    }
+                })
+                .collect()
+        })
+        .collect()
+}

@@ -1,0 +1,238 @@
+//! HTTP on one client connection, within the bounds on its time.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::io::Rewind;
+use super::life::{Life, Watched};
+use super::metrics::Closed;
+use super::pipeline::{self, Pipeline};
+use super::tunnel::Tunnel;
+use crate::policy::plan::{ClientSettings, InvalidMessage};
+
+/// Idle HTTP/2 connections are asked this often whether they are alive.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+/// HTTP/2 streams that a client reset before they were accepted, and that errors of a client reset,
+/// until the connection is closed (rapid reset, CVE-2023-44487).
+const MAX_RESETS: usize = 100;
+/// The least that hyper takes, in bytes.
+const MIN_BUFFER: usize = 8 << 10;
+/// For the last words on a connection.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) pipeline: Arc<Pipeline>,
+    /// The address that we listen on.
+    pub(super) bind: SocketAddr,
+    /// The other end; as PROXY protocol states it, if that is on.
+    pub(super) peer: SocketAddr,
+    /// `None`: clear text. The name that the client asked for, in lower case; empty: none.
+    pub(super) sni: Option<Box<str>>,
+    /// Of the listener that took the connection.
+    pub(super) settings: Arc<ClientSettings>,
+    pub(super) life: Arc<Life>,
+    /// What the connection becomes after a response with 101.
+    pub(super) tunnel: Mutex<Option<Tunnel>>,
+}
+
+impl Conn {
+    fn tunnel(&self) -> Option<Tunnel> {
+        let mut tunnel = self.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
+        tunnel.take()
+    }
+}
+
+/// Serves HTTP on `stream` until it ends, or `drain` says so.
+pub(super) async fn serve<S>(
+    conn: Arc<Conn>,
+    stream: Rewind<S>,
+    http2: bool,
+    drain: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&conn.life)));
+    let result = if http2 {
+        serve_http2(&conn, io, drain).await
+    } else {
+        serve_http1(&conn, io, drain).await
+    };
+    if let Err(error) = result {
+        tracing::debug!(peer = %conn.peer, %error, "connection ended");
+    }
+}
+
+async fn serve_http1<S>(
+    conn: &Arc<Conn>,
+    io: TokioIo<Watched<Rewind<S>>>,
+    drain: watch::Receiver<bool>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let _clears = ClearsTunnel(conn);
+    let settings = &conn.settings.http1;
+    let max_head = usize::try_from(settings.max_head).unwrap_or(usize::MAX);
+    let service = service_fn(|request| {
+        let answer = pipeline::answer(Arc::clone(conn), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The bounds on time are kept by `Life`.
+        .header_read_timeout(None)
+        .max_headers(usize::try_from(settings.max_headers).unwrap_or(usize::MAX))
+        .max_header_size(max_head)
+        .max_buf_size(max_head.max(MIN_BUFFER))
+        .serve_connection(io, service)
+        .with_upgrades();
+    let mut told = false;
+    let ended = supervise(conn, drain, |cx, order| {
+        if order == Order::Finish && !told {
+            told = true;
+            Pin::new(&mut served).graceful_shutdown();
+        }
+        Pin::new(&mut served).poll(cx)
+    })
+    .await;
+    if let Some(tunnel) = conn.tunnel() {
+        tunnel.run(conn).await;
+    } else if ended.is_none()
+        && conn.life.is_reading()
+        && let Some(parts) = served.into_parts()
+    {
+        // The client is in the middle of a head. hyper has nothing to say to it.
+        const LATE: &[u8] =
+            b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let mut stream = parts.io.into_inner();
+        let last_words = async {
+            stream.write_all(LATE).await?;
+            stream.shutdown().await
+        };
+        let _told = tokio::time::timeout(GOODBYE, last_words).await;
+    }
+    ended.unwrap_or(Ok(()))
+}
+
+async fn serve_http2<S>(
+    conn: &Arc<Conn>,
+    io: TokioIo<Watched<Rewind<S>>>,
+    drain: watch::Receiver<bool>,
+) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let settings = &conn.settings.http2;
+    let max_errors = match settings.on_invalid_message {
+        InvalidMessage::TerminateConnection => 0,
+        InvalidMessage::TerminateStream => MAX_RESETS,
+    };
+    let service = service_fn(|request| {
+        let answer = pipeline::answer(Arc::clone(conn), request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.max_concurrent_streams)
+        .initial_stream_window_size(settings.initial_stream_window)
+        .initial_connection_window_size(settings.initial_connection_window)
+        .max_header_list_size(conn.settings.http1.max_head)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(max_errors)
+        .keep_alive_interval(PING_INTERVAL);
+    let mut served = pin!(builder.serve_connection(io, service));
+    let mut told = false;
+    let ended = supervise(conn, drain, |cx, order| {
+        if order == Order::Finish && !told {
+            told = true;
+            served.as_mut().graceful_shutdown();
+        }
+        served.as_mut().poll(cx)
+    })
+    .await;
+    ended.unwrap_or(Ok(()))
+}
+
+/// A tunnel that nobody runs is dropped: it refers to its connection.
+struct ClearsTunnel<'a>(&'a Conn);
+
+impl Drop for ClearsTunnel<'_> {
+    fn drop(&mut self) {
+        drop(self.0.tunnel());
+    }
+}
+
+/// What a connection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    GoOn,
+    /// Answer what was asked, and close.
+    Finish,
+}
+
+/// Polls a connection until it has ended. `None`: it is to be dropped, because a bound on its time is
+/// over. Draining, its age and its number of requests make it finish.
+async fn supervise<T>(
+    conn: &Conn,
+    mut drain: watch::Receiver<bool>,
+    mut poll: impl FnMut(&mut std::task::Context<'_>, Order) -> Poll<T>,
+) -> Option<T> {
+    let counters = &conn.pipeline.counters;
+    let first = conn.settings.timeouts.head;
+    let mut look = pin!(sleep(first.min(conn.settings.connections.max_duration.unwrap_or(first))));
+    let mut drained = pin!(async move {
+        // The sender is gone if the worker is: that too is the end.
+        let _gone = drain.wait_for(|drain| *drain).await;
+    });
+    let mut order = Order::GoOn;
+    poll_fn(|cx| {
+        if order == Order::GoOn && drained.as_mut().poll(cx).is_ready() {
+            order = Order::Finish;
+        }
+        loop {
+            if let Poll::Ready(ended) = poll(cx, order) {
+                return Poll::Ready(Some(ended));
+            }
+            if order == Order::GoOn && conn.life.is_spent() {
+                counters.close(Closed::MaxRequests);
+                order = Order::Finish;
+                continue;
+            }
+            if look.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match conn.life.check(&conn.settings) {
+                Ok(next) => {
+                    let now = tokio::time::Instant::now();
+                    look.as_mut().reset(now + next);
+                }
+                Err(Closed::MaxDuration) if order == Order::GoOn => {
+                    counters.close(Closed::MaxDuration);
+                    order = Order::Finish;
+                    conn.life.outlived();
+                }
+                Err(reason) => {
+                    counters.close(reason);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    })
+    .await
+}
+

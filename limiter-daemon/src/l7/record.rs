@@ -1,0 +1,179 @@
+//! What an access log can say of a request, handed over when its response is over.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, Version};
+use smallvec::SmallVec;
+
+use super::body::Upload;
+use super::connection::Conn;
+use super::upstream::Target;
+use crate::engine::decide::Outcome;
+use crate::engine::route::Rule;
+
+/// Takes the record of each request at its end. It is called on the worker's thread: it must not
+/// wait.
+pub trait Sink: fmt::Debug + Send + Sync {
+    fn record(&self, record: &Record);
+}
+
+/// What limits said, policy by policy.
+pub type Outcomes = SmallVec<[Outcome; 1]>;
+
+/// A request and what became of it. Times are in nanoseconds of the data plane's clock.
+#[derive(Debug)]
+pub struct Record {
+    /// When its head had come.
+    pub began: u64,
+    /// When the upstream's response head had come; `None`: it never came.
+    pub responded: Option<u64>,
+    /// When the response was over.
+    pub ended: u64,
+    pub method: Method,
+    /// Path and query as the client sent them.
+    pub target: String,
+    /// As the client sent it; empty: it sent none, or none that is valid.
+    pub host: String,
+    pub version: Version,
+    /// The connection came by TLS.
+    pub tls: bool,
+    /// Whom the request is attributed to.
+    pub client: IpAddr,
+    /// The connection's other end.
+    pub peer: SocketAddr,
+    /// The address that the connection came to.
+    pub bind: SocketAddr,
+    pub user_agent: Option<HeaderValue>,
+    pub request_id: Option<HeaderValue>,
+    /// W3C trace context.
+    pub traceparent: Option<HeaderValue>,
+    /// `None`: no rule took it.
+    pub rule: Option<Arc<Rule>>,
+    /// What the limits of the rule said, policy by policy.
+    pub limits: Outcomes,
+    pub upstream: Option<Upstream>,
+    pub status: StatusCode,
+    /// Why the answer is not an upstream's.
+    pub refused: Option<&'static str>,
+    /// Bytes of bodies.
+    pub received: u64,
+    pub sent: u64,
+    pub completion: Completion,
+}
+
+/// The endpoint that a request went to.
+#[derive(Clone, Debug)]
+pub struct Upstream(pub(super) Arc<Target>);
+
+impl Upstream {
+    /// `namespace/name` of its backend.
+    #[must_use]
+    pub fn backend(&self) -> &str {
+        &self.0.backend
+    }
+}
+
+/// The address: `192.0.2.1:80`, `name:80` or `unix:/path`.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How a response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// All of it was handed to the client's connection.
+    Complete,
+    /// The upstream broke off or took too long.
+    UpstreamBroke,
+    /// The client went away, or the daemon stopped.
+    Cancelled,
+}
+
+/// A request that is being answered, until the end of its response.
+#[derive(Debug)]
+pub(super) struct Ending {
+    conn: Arc<Conn>,
+    record: Option<Box<Record>>,
+    upload: Option<Arc<Upload>>,
+    /// Somebody else has taken it over.
+    over: bool,
+}
+
+impl Ending {
+    pub(super) const fn new(conn: Arc<Conn>) -> Self {
+        Self {
+            conn,
+            record: None,
+            upload: None,
+            over: false,
+        }
+    }
+
+    /// Hands `record` over when the response is over.
+    pub(super) fn keep(&mut self, record: Box<Record>) {
+        self.record = Some(record);
+    }
+
+    /// The rest of the request is somebody else's business: this one ends without a word.
+    pub(super) fn take_over(&mut self) -> Self {
+        self.over = true;
+        Self {
+            conn: Arc::clone(&self.conn),
+            record: self.record.take(),
+            upload: self.upload.take(),
+            over: false,
+        }
+    }
+
+    pub(super) fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_deref_mut()
+    }
+
+    pub(super) fn uploads(&mut self, upload: Option<Arc<Upload>>) {
+        self.upload = upload;
+    }
+
+    pub(super) fn passed(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.sent += bytes as u64;
+        }
+    }
+
+    pub(super) fn completed(&mut self) {
+        self.complete(Completion::Complete);
+    }
+
+    pub(super) fn broke_off(&mut self) {
+        self.complete(Completion::UpstreamBroke);
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        if let Some(record) = &mut self.record {
+            record.completion = completion;
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        self.conn.life.end();
+        let Some(mut record) = self.record.take() else {
+            return;
+        };
+        let Some(sink) = &self.conn.pipeline.sink else {
+            return;
+        };
+        record.ended = self.conn.pipeline.clock.now();
+        if let Some(upload) = &self.upload {
+            record.received = upload.bytes();
+        }
+        sink.record(&record);
+    }
+}

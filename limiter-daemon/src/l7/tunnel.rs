@@ -1,0 +1,140 @@
+//! Connections that have become something other than HTTP: bytes both ways until either side ends.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::time::sleep;
+
+use super::clock::Clock;
+use super::connection::Conn;
+use super::io::{Rewind, UpstreamIo};
+use super::record::Ending;
+
+/// Both ends of a connection whose protocol was switched.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    /// The client's, as soon as it has the response.
+    pub(super) client: OnUpgrade,
+    pub(super) upstream: Box<Rewind<UpstreamIo>>,
+    /// The request is over when the tunnel is.
+    pub(super) ending: Option<Ending>,
+}
+
+impl Tunnel {
+    /// Passes bytes on until both sides are done, or none came for the time that streams may be
+    /// idle.
+    pub(super) async fn run(mut self, conn: &Conn) {
+        let client = match self.client.await {
+            Ok(client) => TokioIo::new(client),
+            Err(error) => {
+                tracing::debug!(peer = %conn.peer, %error, "no tunnel");
+                return;
+            }
+        };
+        let tunnels = &conn.pipeline.counters.tunnels;
+        tunnels.fetch_add(1, Ordering::Relaxed);
+        let _open = Open(tunnels);
+        let clock = conn.pipeline.clock;
+        let last = AtomicU64::new(clock.now());
+        let mut client = Noted::new(client, clock, &last);
+        let mut upstream = Noted::new(&mut self.upstream, clock, &last);
+        let passed = tokio::select! {
+            passed = copy_bidirectional(&mut client, &mut upstream) => Some(passed),
+            () = idle(conn.settings.timeouts.stream_idle, clock, &last) => None,
+        };
+        let received = upstream.written;
+        let sent = client.written;
+        if let Some(ending) = &mut self.ending {
+            if matches!(passed, Some(Ok(_))) {
+                ending.completed();
+            }
+            if let Some(record) = ending.record() {
+                record.sent = sent;
+                record.received = received;
+            }
+        }
+    }
+}
+
+struct Open<'a>(&'a AtomicU64);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns when nothing was read for `bound`.
+async fn idle(bound: Option<Duration>, clock: Clock, last: &AtomicU64) {
+    let Some(bound) = bound else {
+        return std::future::pending().await;
+    };
+    loop {
+        let passed = clock.now().saturating_sub(last.load(Ordering::Relaxed));
+        match bound.checked_sub(Duration::from_nanos(passed)) {
+            Some(left) if !left.is_zero() => sleep(left).await,
+            _ => return,
+        }
+    }
+}
+
+/// A stream that notes when something came, and how much was written.
+struct Noted<'a, S> {
+    inner: S,
+    clock: Clock,
+    last: &'a AtomicU64,
+    written: u64,
+}
+
+impl<'a, S> Noted<'a, S> {
+    const fn new(inner: S, clock: Clock, last: &'a AtomicU64) -> Self {
+        Self {
+            inner,
+            clock,
+            last,
+            written: 0,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if polled.is_ready() {
+            self.last.store(self.clock.now(), Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.written += *written as u64;
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

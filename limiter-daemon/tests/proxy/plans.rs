@@ -1,0 +1,100 @@
+//! Plans, built in code.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use limiter_daemon::policy::plan::{
+    Backend, ClientSettings, Endpoint, Hostname, Listener, PathMatch, Plan, Route, RouteMatch,
+    RouteRule, UpstreamProtocol, WeightedBackend,
+};
+
+pub fn prefix(path: &str) -> RouteMatch {
+    RouteMatch {
+        path: PathMatch::Prefix(path.into()),
+        method: None,
+        headers: Vec::new(),
+        query: Vec::new(),
+    }
+}
+
+pub fn to(backend: usize) -> WeightedBackend {
+    WeightedBackend {
+        backend: Some(backend),
+        weight: 1,
+        filters: None,
+    }
+}
+
+/// A rule for `path`, to backend 0.
+pub fn rule(path: &str) -> RouteRule {
+    RouteRule {
+        matches: vec![prefix(path)],
+        backends: vec![to(0)],
+        ..RouteRule::default()
+    }
+}
+
+pub fn route(name: &str, hostname: Hostname, rules: Vec<RouteRule>) -> Route {
+    Route {
+        name: name.into(),
+        hostnames: vec![hostname],
+        rules,
+        ..Route::default()
+    }
+}
+
+pub fn endpoint(address: SocketAddr) -> Endpoint {
+    Endpoint::Ip(address.ip(), address.port())
+}
+
+pub fn backend(endpoints: Vec<Endpoint>) -> Backend {
+    Backend {
+        name: "d/backend".into(),
+        endpoints,
+        protocol: UpstreamProtocol::Http1,
+        tls: None,
+    }
+}
+
+/// A listener on `bind` with one route to backend 0 for everything.
+pub fn listener(bind: SocketAddr) -> Listener {
+    Listener {
+        name: "d/g/l".into(),
+        binds: vec![bind],
+        routes: vec![route("d/route", Hostname::Any, vec![rule("")])],
+        ..Listener::default()
+    }
+}
+
+/// [`listener`] on `bind`, to `upstream`.
+pub fn plan(bind: SocketAddr, upstream: SocketAddr) -> Plan {
+    Plan {
+        listeners: vec![listener(bind)],
+        backends: vec![backend(vec![endpoint(upstream)])],
+        ..Plan::default()
+    }
+}
+
+/// [`plan`] with other settings towards clients.
+pub fn with_settings(
+    bind: SocketAddr,
+    upstream: SocketAddr,
+    change: impl FnOnce(&mut ClientSettings),
+) -> Plan {
+    let mut settings = ClientSettings::default();
+    change(&mut settings);
+    let mut plan = plan(bind, upstream);
+    plan.listeners[0].client = Arc::new(settings);
+    plan
+}
+
+/// [`plan`] with another rule.
+pub fn with_rule(
+    bind: SocketAddr,
+    upstream: SocketAddr,
+    change: impl FnOnce(&mut RouteRule),
+) -> Plan {
+    let mut plan = plan(bind, upstream);
+    change(&mut plan.listeners[0].routes[0].rules[0]);
+    plan
+}

@@ -1,0 +1,155 @@
+//! A proxy on loopback addresses of its own, and what it has counted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use limiter_daemon::engine::Engine;
+use limiter_daemon::engine::state::State;
+use limiter_daemon::l7::clock::Clock;
+use limiter_daemon::l7::metrics::Counters;
+use limiter_daemon::l7::record::{Completion, Record, Sink};
+use limiter_daemon::l7::worker::Shared;
+use limiter_daemon::l7::{Active, Workers, listener};
+use limiter_daemon::policy::plan::Plan;
+use tokio::runtime::Runtime;
+
+/// For everything that a test waits for; far more than it takes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running data plane with one worker.
+pub struct Stage {
+    runtime: Runtime,
+    workers: Option<Workers>,
+    active: Arc<ArcSwap<Active>>,
+    state: State,
+    pub counters: Arc<Counters>,
+    pub log: Arc<Log>,
+}
+
+/// What is kept of a record.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub target: String,
+    pub status: u16,
+    pub route: Option<String>,
+    pub client: String,
+    pub upstream: Option<String>,
+    pub refused: Option<&'static str>,
+    pub received: u64,
+    pub sent: u64,
+    pub completion: Completion,
+}
+
+#[derive(Debug, Default)]
+pub struct Log(Mutex<Vec<Line>>);
+
+impl Sink for Log {
+    fn record(&self, record: &Record) {
+        assert!(record.ended >= record.began);
+        self.0.lock().unwrap().push(Line {
+            target: record.target.clone(),
+            status: record.status.as_u16(),
+            route: record.rule.as_ref().map(|rule| rule.route.name.clone()),
+            client: record.client.to_string(),
+            upstream: record.upstream.as_ref().map(ToString::to_string),
+            refused: record.refused,
+            received: record.received,
+            sent: record.sent,
+            completion: record.completion,
+        });
+    }
+}
+
+impl Log {
+    /// The first `count` lines, when they are there.
+    pub fn lines(&self, count: usize) -> Vec<Line> {
+        eventually(|| {
+            let lines = self.0.lock().unwrap();
+            (lines.len() >= count).then(|| lines.clone())
+        })
+    }
+}
+
+/// An address that no other test has.
+pub fn address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let block = std::process::id() % (1 << 13);
+    let host = 0x7f00_0000 | 1 << 23 | block << 10 | (number % (1 << 10));
+    SocketAddr::from((Ipv4Addr::from_bits(host), 8080))
+}
+
+/// What `found` finds, sooner or later.
+pub fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..PATIENCE.as_millis() / 5 {
+        if let Some(found) = found() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it never came");
+}
+
+impl Stage {
+    /// Serves every address of `plan`.
+    pub fn new(plan: &Plan) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let state = State::new(1024);
+        let active = Active::new(plan, Engine::compile(plan, &state), None).unwrap();
+        let active = Arc::new(ArcSwap::from_pointee(active));
+        let counters = Arc::new(Counters::default());
+        let log = Arc::new(Log::default());
+        let sink: Arc<dyn Sink> = Arc::clone(&log) as _;
+        let shared = Shared {
+            active: Arc::clone(&active),
+            clock: Clock::start(),
+            counters: Arc::clone(&counters),
+            sink: Some(sink),
+        };
+        let workers = Workers::start(1, &shared).unwrap();
+        let mut served = Vec::new();
+        for bind in plan.listeners.iter().flat_map(|l| &l.binds) {
+            if !served.contains(bind) {
+                served.push(*bind);
+                let sockets = listener::bind(*bind, 1).unwrap();
+                runtime.block_on(workers.listen(*bind, sockets));
+            }
+        }
+        Self {
+            runtime,
+            workers: Some(workers),
+            active,
+            state,
+            counters,
+            log,
+        }
+    }
+
+    /// Puts another plan in force, on the same addresses.
+    pub fn reload(&self, plan: &Plan) {
+        let engine = Engine::compile(plan, &self.state);
+        let active = Active::new(plan, engine, Some(&self.active.load())).unwrap();
+        self.active.store(Arc::new(active));
+    }
+
+    /// Ends the workers; what is in flight has `timeout`.
+    pub fn drain(&mut self, timeout: Duration) {
+        let workers = self.workers.take().unwrap();
+        assert!(self.runtime.block_on(workers.drain(timeout)));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(workers) = self.workers.take() {
+            let drained = self.runtime.block_on(workers.drain(Duration::ZERO));
+            assert!(drained || std::thread::panicking(), "a worker panicked");
+        }
+    }
+}
