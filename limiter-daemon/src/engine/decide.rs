@@ -105,6 +105,45 @@ impl LimitSet {
     }
 }
 
+impl LimitSet {
+    /// What an access log tells of a decision: the rule that denied `request`, or the one with the
+    /// fewest tokens left, and the values that it has a bucket of its own for, as `name=value`.
+    #[must_use]
+    pub fn decisive(
+        &self,
+        request: &RequestView<'_>,
+        outcome: &Outcome,
+        now: u64,
+    ) -> Option<(String, String, u64)> {
+        let met = |rule| Rule::meet(rule, request.headers, now);
+        let mut all: SmallVec<[Met<'_>; INLINE]> = self.rules.iter().filter_map(met).collect();
+        if all.is_empty() {
+            all.extend(self.default.as_ref().and_then(met));
+        }
+        let denied = outcome.denied.as_ref().map(|denied| &denied.scope);
+        let one = match denied {
+            Some(scope) => all.iter().find(|met| Arc::ptr_eq(&met.rule.scope, scope)),
+            None => all.iter().min_by_key(|met| met.status(now).remaining),
+        }?;
+        let values = one.rule.conditions.iter().filter_map(|condition| {
+            let Condition::Header {
+                name,
+                test: ValueTest::Each,
+            } = condition
+            else {
+                return None;
+            };
+            let lines = request.headers.get_all(name).iter();
+            let lines: Vec<_> = lines.map(HeaderValue::as_bytes).collect();
+            let value = lines.join(&b',');
+            Some(format!("{name}={}", String::from_utf8_lossy(&value)))
+        });
+        let descriptor = values.collect::<Vec<_>>().join(",");
+        let rule = one.rule.scope.rule.clone();
+        Some((rule, descriptor, one.status(now).remaining))
+    }
+}
+
 impl Rule {
     fn compile(rule: &LimitRule, route: &str, state: &State) -> Option<Self> {
         let Quota::Limited { limit, window, .. } = rule.quota else {

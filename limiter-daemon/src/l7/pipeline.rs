@@ -31,7 +31,7 @@ use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
 use super::path;
 use super::proxy_protocol;
-use super::record::{Completion, Ending, Record, Sink};
+use super::record::{Completion, Decisive, Ending, Record, Sink};
 use super::request_id::{Random, X_REQUEST_ID};
 use super::respond::{Refusal, add_rate_limit_headers};
 use super::upstream::Upstreams;
@@ -183,6 +183,8 @@ struct Decided {
     client: Option<IpAddr>,
     rule: Option<Arc<Rule>>,
     limits: record::Outcomes,
+    /// Kept only where there is a log.
+    decisive: Option<Decisive>,
     /// `X-RateLimit-*` are sent.
     headers: bool,
 }
@@ -200,6 +202,7 @@ impl Decided {
         }
         record.rule = self.rule;
         record.limits = self.limits;
+        record.decisive = self.decisive;
     }
 }
 
@@ -239,6 +242,10 @@ impl Pipeline {
         for limits in &rule.limits {
             let outcome = limits.decide(&view, now);
             let denied = outcome.denied.as_ref().map(|denied| denied.wait);
+            if self.sink.is_some() {
+                let found = limits.decisive(&view, &outcome, now);
+                weigh(&mut decided.decisive, found, denied.is_some());
+            }
             decided.limits.push(outcome);
             if let Some(wait) = denied {
                 return Err(Refusal::Limited { wait });
@@ -321,6 +328,7 @@ fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
         traceparent: headers.get("traceparent").cloned(),
         rule: None,
         limits: record::Outcomes::new(),
+        decisive: None,
         upstream: None,
         status: http::StatusCode::OK,
         refused: None,
@@ -328,6 +336,22 @@ fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
         sent: 0,
         completion: Completion::Cancelled,
     })
+}
+
+/// Keeps the tighter of what was seen so far and one more policy's decisive rule.
+fn weigh(seen: &mut Option<Decisive>, found: Option<(String, String, u64)>, denied: bool) {
+    let Some((rule, descriptor, remaining)) = found else {
+        return;
+    };
+    let tighter = |seen: &Decisive| denied || remaining < seen.remaining;
+    if seen.as_ref().is_none_or(tighter) {
+        *seen = Some(Decisive {
+            denied,
+            rule,
+            descriptor,
+            remaining,
+        });
+    }
 }
 
 fn note(refusal: &Refusal, rule: Option<&Rule>) {

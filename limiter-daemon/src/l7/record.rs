@@ -53,6 +53,8 @@ pub struct Record {
     pub rule: Option<Arc<Rule>>,
     /// What the limits of the rule said, policy by policy.
     pub limits: Outcomes,
+    /// The limit that decided; `None`: no limit was met.
+    pub decisive: Option<Decisive>,
     pub upstream: Option<Upstream>,
     pub status: StatusCode,
     /// Why the answer is not an upstream's.
@@ -61,6 +63,18 @@ pub struct Record {
     pub received: u64,
     pub sent: u64,
     pub completion: Completion,
+}
+
+/// The rule that denied a request, or the one with the fewest tokens left of those that admitted it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decisive {
+    pub denied: bool,
+    /// `namespace/name/rule/index`.
+    pub rule: String,
+    /// The values that the rule has a bucket of its own for, as `name=value`; empty: none.
+    pub descriptor: String,
+    /// Whole tokens left.
+    pub remaining: u64,
 }
 
 /// The endpoint that a request went to.

@@ -10,9 +10,10 @@ use proptest::sample::{select, subsequence};
 
 use super::*;
 use crate::engine::Engine;
+use crate::engine::route::hostname;
 use crate::engine::state::State;
 use crate::policy::plan::{
-    Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteMatch,
+    Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteKind, RouteMatch,
     SourcePrefixes, ValueMatch, ValueTest, WeightedBackend,
 };
 
@@ -387,12 +388,14 @@ fn what_cannot_be_served_is_said() {
 /// Decides and charges a request as the data plane does.
 fn charge(engine: &Engine, asked: &Asked<'_>) {
     let request = &asked.request;
-    let rule =
-        engine.listeners[0]
-            .routes
-            .find(asked.host, request.path, request.method, request.headers);
-    if let Some(limits) = rule.and_then(|rule| rule.limits.as_ref()) {
-        limits.decide(request, 7);
+    let host = hostname(asked.host);
+    let Some(matched) = engine.listeners[0].routes.find(&host, request) else {
+        return;
+    };
+    for limits in &matched.rule.limits {
+        if limits.decide(request, 7).denied.is_some() {
+            return;
+        }
     }
 }
 
@@ -455,12 +458,17 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     let limits = prop::collection::vec(conditions, 0..3);
     let matches = prop::collection::vec(any_route_match(), 1..3);
     let rules = prop::collection::vec((matches, limits), 1..3);
-    prop::collection::vec((hostnames, rules), 1..4).prop_map(|routes| {
+    prop::collection::vec((hostnames, rules, any::<bool>()), 1..4).prop_map(|routes| {
         let routes = routes
             .into_iter()
             .enumerate()
-            .map(|(r, (hostnames, rules))| Route {
+            .map(|(r, (hostnames, rules, grpc))| Route {
                 hostnames,
+                kind: if grpc {
+                    RouteKind::Grpc
+                } else {
+                    RouteKind::Http
+                },
                 ..route(&format!("d/r{r}"), numbered(r, rules))
             })
             .collect();
@@ -497,6 +505,7 @@ proptest! {
         host in select(vec!["a.example", "B.example:8080", "other"]),
         path in select(vec!["/", "/a", "/a/b", "/ab"]),
         post in any::<bool>(),
+        grpc in any::<bool>(),
         user in prop::collection::vec(select(vec!["a", "b"]), 0..3),
         tier in prop::collection::vec(select(vec!["a", "b"]), 0..2),
     ) {
@@ -505,6 +514,9 @@ proptest! {
             for value in values {
                 map.append(name, HeaderValue::from_static(value));
             }
+        }
+        if grpc {
+            map.insert("content-type", HeaderValue::from_static("application/grpc"));
         }
         let mut asked = asked(host, path, &map);
         if post {
