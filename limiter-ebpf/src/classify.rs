@@ -1,6 +1,6 @@
 //! Which policy a packet is under, and what the policy says of its source.
 
-use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use limiter_common::event::OTHER_PROTOCOL;
 use limiter_common::key::{CIDR_LOOKUP_BITS, PORT_ENTRIES, cidr_set};
 use limiter_common::policy::{FLAG_CIDRS, MAX_POLICIES};
@@ -50,7 +50,7 @@ pub(crate) fn action_of(policy: &Policy, generation: u32, source: Address) -> Ci
             set: cidr_set(generation, policy.id),
             address: source.octets(),
         };
-        if let Some(&action) = CIDRS.get(Key::new(CIDR_LOOKUP_BITS, key)) {
+        if let Some(&action) = CIDRS.get(&Key::new(CIDR_LOOKUP_BITS, key)) {
             return CidrAction::from_raw(action);
         }
     }
@@ -63,7 +63,7 @@ pub(crate) fn is_sentenced(config: &Config, source: Address, now: u64) -> bool {
     if config.sentences == 0 {
         return false;
     }
-    match SENTENCES.get(Key::new(128, source.octets())) {
+    match SENTENCES.get(&Key::new(128, source.octets())) {
         Some(&until) => until > now,
         None => false,
     }

@@ -37,5 +37,5 @@ fn within_cap(now: u64) -> bool {
 
 #[inline(always)]
 fn send(event: DropEvent) -> bool {
-    EVENTS.output::<DropEvent>(&event, 0).is_ok()
+    EVENTS.output_untyped::<DropEvent>(&event, 0).is_ok()
 }

@@ -64,6 +64,25 @@ impl Netns {
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
+
+    /// Packets that `interface` was to send and could not: of a veth, those for which its peer's
+    /// queue had no room.
+    ///
+    /// # Errors
+    /// When there is no such interface in the namespace.
+    pub fn unsent(&self, interface: &str) -> Result<u64> {
+        // The twelfth figure; those before are received bytes, packets, errors, ...
+        const SEND_DROPPED: usize = 11;
+        let table = self.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/dev")?))?;
+        let figures = table
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(name, _)| name.trim() == interface)
+            .with_context(|| format!("no {interface} in {}", self.name))?
+            .1;
+        let dropped = figures.split_whitespace().nth(SEND_DROPPED);
+        Ok(dropped.context("too few figures")?.parse()?)
+    }
 }
 
 impl Drop for Netns {

@@ -55,6 +55,8 @@ fn flood_and_serve(v6: bool) -> Result<()> {
     });
     let (took, served) = (took?, served?);
     let seen = capture.stop()?;
+    // A slow machine's veth may have no room for some of them, and for RSTs of the flooder's kernel.
+    let unsent = flooder.netns.unsent(&flooder.interface)?;
     let page = daemon.metrics(gateway)?;
 
     // 100 at once and 10 a second after: 111 within the second that the flood is meant to take.
@@ -76,7 +78,12 @@ fn flood_and_serve(v6: bool) -> Result<()> {
             .all(|port| (FIRST_PORT..last).contains(port))
     );
     let dropped = page.packets("default/edge", "over_connections");
-    assert_eq!(dropped, f64::from(ATTEMPTS) - passed as f64);
+    let counted = dropped + passed as f64;
+    let all = f64::from(ATTEMPTS);
+    assert!(
+        (all - unsent as f64..=all).contains(&counted),
+        "{dropped} dropped, {passed} passed, {unsent} not sent"
+    );
     assert!(daemon.stop()?.success());
     assert!(!pins.exist(), "pins are left behind");
     Ok(())

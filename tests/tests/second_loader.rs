@@ -1,8 +1,7 @@
 //! A second loader's opinion: libbpf takes the object that aya takes, and the kernel's verifier
 //! needs about as many instructions for each program as were recorded.
 //!
-//! `cargo xtask verify` shows the figures, and records them with `--record`. libbpf is a 0.8: from
-//! 1.0 on it refuses the map definitions that aya makes.
+//! `cargo xtask verify` shows the figures, and records them with `--record`.
 
 #![expect(
     clippy::unwrap_used,
@@ -96,21 +95,6 @@ fn verified_instructions(fd: c_int) -> io::Result<u32> {
     }
 }
 
-/// libbpf has much to say of map definitions like aya's: it is heard if it fails.
-fn quietly_or_not<T>(work: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    // Errors as results, and not the stricter rules of 1.0.
-    let mode = sys::LIBBPF_STRICT_CLEAN_PTRS | sys::LIBBPF_STRICT_DIRECT_ERRS;
-    // SAFETY: before any other call, on the only thread that calls libbpf.
-    unsafe { sys::libbpf_set_strict_mode(mode) };
-    // SAFETY: no function is given, so none is called.
-    let print = unsafe { sys::libbpf_set_print(None) };
-    work().or_else(|_| {
-        // SAFETY: libbpf's own function.
-        unsafe { sys::libbpf_set_print(print) };
-        work()
-    })
-}
-
 fn record() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORD)
 }
@@ -153,12 +137,9 @@ fn complaints(figures: &BTreeMap<String, u32>, recorded: &BTreeMap<String, u32>)
 
 #[test]
 fn libbpf_loads_the_object_and_the_verifier_needs_what_it_needed() {
-    let object = quietly_or_not(|| {
-        let object = Object::open(limiter_daemon::l4::object())?;
-        object.load()?;
-        Ok(object)
-    });
-    let object = object.expect("libbpf loads the object; what it and the verifier say is above");
+    let object = Object::open(limiter_daemon::l4::object())
+        .and_then(|object| object.load().map(|()| object))
+        .expect("libbpf loads the object; what it and the verifier say is above");
     let figures = object.instructions();
     println!("{}", write(&figures));
     if env::var_os(RECORD_VARIABLE).is_some() {

@@ -39,7 +39,6 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("git", "git"),
     ("ip", "iproute2"),
     ("curl", "curl"),
-    ("tcpdump", "tcpdump"),
     ("pkg-config", "pkg-config"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
@@ -65,6 +64,7 @@ const VM_PROGRAMS: &[(&str, &str)] = &[
     ("xzcat", "xz-utils"),
     ("zstdcat", "zstd"),
     ("ip", "iproute2"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Everything that building, running and testing need.

@@ -2,8 +2,10 @@
 //!
 //! Debian's cloud kernels are booted in QEMU, by software emulation: a nested guest's `/dev/kvm` may
 //! be there and not boot a stock kernel. A guest is a kernel and an initramfs of busybox, the
-//! modules needed, `ip`, and the binaries that `cargo test` built for this machine; it says how it
-//! went by QEMU's exit status. A kernel older than the oldest supported has to be refused.
+//! modules needed, `ip`, `limiterd`, and the test binaries that `cargo test` built for this machine
+//! ([`suites`]): the programs' own tests, and scenarios with the daemon and traffic over veth. It
+//! says how it went by QEMU's exit status. A kernel older than the oldest supported has to be
+//! refused.
 
 mod apt;
 mod initramfs;
@@ -11,6 +13,7 @@ mod kernels;
 mod payload;
 mod qemu;
 mod report;
+mod suites;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,14 +24,15 @@ use anyhow::{Context as _, Error, Result, bail};
 use crate::cmd::Workspace;
 use crate::setup;
 use apt::Apt;
-use kernels::Kernels;
+use kernels::{Kernel, Kernels};
 use payload::Payload;
+use qemu::{End, Machine};
 
 /// What `cargo xtask vm-test` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Lines of kernels, such as 6.12, or `newest`; an unsupported, two long-term and the newest
-    /// one if left out
+    /// Lines of kernels, such as 6.12, or `newest`; an unsupported one, the long-term ones that
+    /// Debian has, and the newest one if left out
     #[arg(value_name = "KERNEL")]
     lines: Vec<Wanted>,
 }
@@ -41,8 +45,15 @@ const DEFAULT: &[Wanted] = &[
     Wanted::Line(Line(6, 12)),
     Wanted::Newest,
 ];
-/// One old and one new kernel, for the time that CI has.
-const FOR_CI: &[Wanted] = &[Wanted::Line(Line(6, 1)), Wanted::Newest];
+/// Long-term lines that Debian's suites have at times, or never had: tested with the default ones
+/// when they are there, and named when they are not.
+const AT_TIMES: &[Line] = &[Line(5, 15), Line(6, 6), Line(6, 18)];
+/// For the time that CI has: one that is refused, an old and a new one.
+const FOR_CI: &[Wanted] = &[
+    Wanted::Line(Line(5, 10)),
+    Wanted::Line(Line(6, 1)),
+    Wanted::Newest,
+];
 
 /// Major and minor version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,41 +117,66 @@ impl Expected {
 }
 
 pub(crate) fn vm_test(workspace: &Workspace, args: &Args) -> Result<()> {
-    let wanted = match args.lines.as_slice() {
-        [] => DEFAULT,
-        lines => lines,
-    };
-    test_on(workspace, wanted)
+    match args.lines.as_slice() {
+        [] => test_on(workspace, DEFAULT, AT_TIMES),
+        lines => test_on(workspace, lines, &[]),
+    }
 }
 
 /// The step of `cargo xtask test`.
 pub(crate) fn for_ci(workspace: &Workspace) -> Result<()> {
-    test_on(workspace, FOR_CI)
+    test_on(workspace, FOR_CI, &[])
 }
 
-fn test_on(workspace: &Workspace, wanted: &[Wanted]) -> Result<()> {
+fn test_on(workspace: &Workspace, wanted: &[Wanted], at_times: &[Line]) -> Result<()> {
     setup::setup(workspace)?;
     setup::setup_vm(workspace)?;
     let directory = directory(workspace);
     let kernels = Kernels::open(workspace, Apt::open(workspace, &directory)?, &directory)?;
-    let mut found = Vec::new();
-    for wanted in wanted {
-        found.push(kernels.fetch(workspace, *wanted)?);
-    }
-    let payload = Payload::build(workspace)?;
-    let mut rows = Vec::new();
-    for kernel in &found {
-        let expected = Expected::of(kernel.line);
-        println!("{}: booting", kernel.name);
-        let image = initramfs::build(workspace, kernel, &payload, &directory)?;
-        let run = qemu::run(kernel, &image, expected, &directory)?;
-        if !run.passed() {
-            print!("{}", run.log);
+    let (there, absent): (Vec<Line>, Vec<Line>) =
+        at_times.iter().partition(|line| kernels.has(**line));
+    let there = there.into_iter().map(Wanted::Line);
+    let mut found: Vec<Kernel> = Vec::new();
+    for wanted in wanted.iter().copied().chain(there) {
+        let kernel = kernels.fetch(workspace, wanted)?;
+        if found.iter().all(|other| other.name != kernel.name) {
+            found.push(kernel);
         }
-        rows.push(report::Row::new(kernel, expected, &run));
+    }
+    found.sort_by_key(|kernel| kernel.line);
+
+    let payload = Payload::build(workspace)?;
+    let mut machines = Vec::new();
+    for kernel in found {
+        machines.push(Machine {
+            initramfs: initramfs::build(workspace, &kernel, &payload, &directory)?,
+            expected: Expected::of(kernel.line),
+            kernel,
+        });
+    }
+    let runs = qemu::run_all(&machines, &directory)?;
+
+    let mut rows = Vec::new();
+    for (machine, run) in machines.iter().zip(&runs) {
+        let name = &machine.kernel.name;
+        let row = report::Row::new(name, machine.expected, run, payload.tests());
+        if !row.passed() {
+            println!("\n--- {name}\n{}", run.log);
+        }
+        if !matches!(run.end, End::Passed | End::Failed) {
+            println!(
+                "\n--- {name}: {:?}; {}",
+                run.end,
+                qemu::last_words(&run.log)
+            );
+        }
+        rows.push(row);
     }
     print!("{}", report::table(&rows));
-    let failed = rows.iter().filter(|row| !row.passed).count();
+    for line in absent {
+        println!("{line}: the suites have no kernel of this line, so none was tested");
+    }
+    let failed = rows.iter().filter(|row| !row.passed()).count();
     if failed > 0 {
         bail!("{failed} of {} kernels failed", rows.len());
     }

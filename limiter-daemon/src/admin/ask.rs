@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::explain::{Asked, Explanation, Look, explain};
 use crate::engine::request::RequestView;
+use crate::engine::time::Now;
 use crate::policy::Plan;
 
 /// A request that is asked about.
@@ -46,7 +47,7 @@ impl Question {
         &self,
         plan: &Plan,
         look: &dyn Look,
-        now: u64,
+        now: Now,
     ) -> Result<Explanation, QuestionError> {
         let method = Method::from_bytes(self.method.as_bytes())
             .map_err(|_invalid| QuestionError::Method(self.method.clone()))?;
@@ -106,7 +107,7 @@ mod tests {
             headers: headers.iter().map(ToString::to_string).collect(),
             from: None,
         };
-        question.ask(&Plan::default(), &NoBuckets, 0)
+        question.ask(&Plan::default(), &NoBuckets, Now::default())
     }
 
     #[test]

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::FindingView;
 use super::plan::PlanView;
-use crate::policy::{Diagnostic, Plan};
+use crate::policy::status::ResourceStatus;
+use crate::policy::{Diagnostic, Outcome, Plan};
 
 /// Why the policy files were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,9 @@ struct LastLoad {
     /// Why it was refused.
     rejected: Option<String>,
     findings: Vec<FindingView>,
+    statuses: Vec<ResourceStatus>,
+    /// See [`Outcome::kept`].
+    kept: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,12 +80,14 @@ struct LastLoadView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<&'a str>,
     findings: &'a [FindingView],
+    /// Resources that are not valid now and whose last good version goes on.
+    kept: &'a [String],
 }
 
 impl Loads {
     /// The first policy, read from `directory` at `at`.
     #[must_use]
-    pub fn new(directory: &Path, plan: Plan, findings: &[Diagnostic], at: SystemTime) -> Self {
+    pub fn new(directory: &Path, plan: Plan, outcome: &Outcome, at: SystemTime) -> Self {
         Self {
             directory: directory.to_owned(),
             in_force: ArcSwap::from_pointee(InForce { plan, since: at }),
@@ -89,41 +95,33 @@ impl Loads {
                 at,
                 trigger: Trigger::Start,
                 rejected: None,
-                findings: views(findings),
+                findings: views(&outcome.diagnostics),
+                statuses: outcome.statuses.clone(),
+                kept: outcome.kept.clone(),
             }),
             watching: AtomicBool::new(false),
         }
     }
 
     /// `plan` is in force since `at`.
-    pub fn applied(&self, plan: Plan, findings: &[Diagnostic], trigger: Trigger, at: SystemTime) {
+    pub fn applied(&self, plan: Plan, outcome: &Outcome, trigger: Trigger, at: SystemTime) {
         self.in_force.store(Arc::new(InForce { plan, since: at }));
-        self.read(None, findings, trigger, at);
+        self.read(None, outcome, trigger, at);
     }
 
     /// What was read at `at` was refused for `reason`; what was in force stays.
-    pub fn rejected(
-        &self,
-        reason: String,
-        findings: &[Diagnostic],
-        trigger: Trigger,
-        at: SystemTime,
-    ) {
-        self.read(Some(reason), findings, trigger, at);
+    pub fn rejected(&self, reason: String, outcome: &Outcome, trigger: Trigger, at: SystemTime) {
+        self.read(Some(reason), outcome, trigger, at);
     }
 
-    fn read(
-        &self,
-        rejected: Option<String>,
-        findings: &[Diagnostic],
-        trigger: Trigger,
-        at: SystemTime,
-    ) {
+    fn read(&self, rejected: Option<String>, outcome: &Outcome, trigger: Trigger, at: SystemTime) {
         self.last.store(Arc::new(LastLoad {
             at,
             trigger,
             rejected,
-            findings: views(findings),
+            findings: views(&outcome.diagnostics),
+            statuses: outcome.statuses.clone(),
+            kept: outcome.kept.clone(),
         }));
     }
 
@@ -143,6 +141,14 @@ impl Loads {
         ask(&self.in_force.load().plan)
     }
 
+    /// The conditions of every resource as it was last read.
+    ///
+    /// # Errors
+    /// None in practice: they are plain data.
+    pub fn statuses(&self) -> serde_json::Result<String> {
+        serde_json::to_string_pretty(&self.last.load().statuses)
+    }
+
     /// The document.
     ///
     /// # Errors
@@ -160,6 +166,7 @@ impl Loads {
                 applied: last.rejected.is_none(),
                 rejected: last.rejected.as_deref(),
                 findings: &last.findings,
+                kept: &last.kept,
             },
             plan: PlanView::from(&in_force.plan),
         })

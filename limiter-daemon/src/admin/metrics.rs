@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::config::Loads;
+use super::limits;
 use super::status::Status;
 use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
@@ -161,22 +162,7 @@ impl Sources {
     }
 
     fn limits(&self, page: &mut Page<'_, '_>) -> fmt::Result {
-        let scopes = self.state.scopes();
-        let rows = scopes.iter().flat_map(|scope| {
-            [("ok", &scope.admitted), ("over_limit", &scope.limited)].map(|(decision, count)| {
-                let labels = [
-                    ("rule", scope.rule.as_str()),
-                    ("route", scope.route.as_str()),
-                    ("decision", decision),
-                ];
-                (labels, count.load(Ordering::Relaxed))
-            })
-        });
-        page.counters(
-            "limiterd_local_rate_limit",
-            "Decisions of local limits, by rule and route; over_limit counts for the rule that decided.",
-            rows,
-        )?;
+        limits::encode(&self.state.scopes(), page)?;
         let table = self.state.table();
         let to_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         page.gauge(
@@ -187,7 +173,7 @@ impl Sources {
         page.gauge(
             "limiterd_buckets_live",
             "Buckets that are not full.",
-            to_u64(table.live(self.clock.now())),
+            to_u64(table.live(self.clock.both())),
         )?;
         page.counter(
             "limiterd_buckets_refused",
@@ -307,7 +293,7 @@ fn table(kernel: &Kernel, page: &mut Page<'_, '_>) -> Result<Result<(), L4Error>
 }
 
 /// Writes metric families.
-struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+pub(super) struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Page<'_, '_> {
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -325,7 +311,7 @@ impl Page<'_, '_> {
         ConstGauge::new(value).encode(encoder)
     }
 
-    fn counters<L: EncodeLabelSet>(
+    pub(super) fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

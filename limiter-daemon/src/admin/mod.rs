@@ -6,6 +6,7 @@ pub mod config;
 mod explain;
 mod findings;
 pub mod l4;
+mod limits;
 pub mod metrics;
 mod plan;
 pub mod status;
@@ -148,9 +149,14 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/status" => match self.loads.statuses() {
+                Ok(document) => json(document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, POST /explain or /l4/...\n".to_owned(),
+                "try /live, /ready, /metrics, /config, /status, POST /explain or /l4/...\n"
+                    .to_owned(),
             ),
         }
     }
@@ -163,7 +169,7 @@ impl Admin {
             return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
         }
         let question: Question = l4::body(request, MAX_QUESTION).await?;
-        let now = self.clock.now();
+        let now = self.clock.both();
         let explained = self
             .loads
             .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));

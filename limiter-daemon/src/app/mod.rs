@@ -29,7 +29,7 @@ use crate::l7::metrics::Counters;
 use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers, listener};
-use crate::policy::Diagnostic;
+use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
 use watch::Watch;
 
@@ -42,8 +42,8 @@ use watch::Watch;
 pub fn run(dir: &Path) -> anyhow::Result<()> {
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
-    let mut outcome = reload::load(dir);
-    let plan = outcome.plan.take().with_context(|| {
+    let outcome = reload::load(dir, None);
+    let plan = outcome.plan.clone().with_context(|| {
         format!(
             "the policy files are not valid, nothing was started:\n{}",
             reload::errors(&outcome)
@@ -53,7 +53,7 @@ pub fn run(dir: &Path) -> anyhow::Result<()> {
         dir: dir.to_owned(),
         fingerprint,
         plan,
-        findings: outcome.diagnostics,
+        outcome,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -67,7 +67,7 @@ struct First {
     dir: PathBuf,
     fingerprint: u64,
     plan: Plan,
-    findings: Vec<Diagnostic>,
+    outcome: Outcome,
 }
 
 /// The running daemon.
@@ -75,6 +75,8 @@ struct Daemon {
     dir: PathBuf,
     /// What the files were like when they were last read.
     fingerprint: u64,
+    /// What they came to.
+    outcome: Outcome,
     loads: Arc<Loads>,
     config: DaemonConfig,
     state: Arc<State>,
@@ -129,7 +131,7 @@ impl Daemon {
             dir,
             fingerprint,
             plan,
-            findings,
+            outcome,
         } = first;
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
@@ -163,7 +165,7 @@ impl Daemon {
             .context("cannot start the workers")?;
         let kernel = start_kernel(&config, &plan)?;
         privileges::after_set_up(kernel.is_some())?;
-        let loads = Arc::new(Loads::new(&dir, plan, &findings, wall()));
+        let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
 
         for (bind, listeners) in sockets {
             workers.listen(bind, listeners).await;
@@ -210,6 +212,7 @@ impl Daemon {
         Ok(Self {
             dir,
             fingerprint,
+            outcome,
             loads,
             config,
             state,

@@ -12,12 +12,16 @@ use crate::l7::Active;
 use crate::l7::clock::wall;
 use crate::policy::{self, Outcome, Plan, Severity};
 
-/// Reads the policy files; warnings are logged.
-pub(super) fn load(dir: &Path) -> Outcome {
-    let outcome = policy::load(dir);
+/// Reads the policy files; findings are logged. What is not valid stays as it was in `previous`.
+pub(super) fn load(dir: &Path, previous: Option<&Outcome>) -> Outcome {
+    let outcome = match previous {
+        Some(previous) => policy::reload(dir, previous),
+        None => policy::load(dir),
+    };
     for finding in &outcome.diagnostics {
-        if finding.severity == Severity::Warning {
-            tracing::warn!("{finding}");
+        match finding.severity {
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Error => tracing::error!("{finding}"),
         }
     }
     outcome
@@ -43,27 +47,35 @@ impl Daemon {
         }
     }
 
-    /// Puts the policy files as they are now in force; if they are not valid, what is in force stays.
+    /// Puts the policy files as they are now in force; of what is not valid, the last good version
+    /// stays.
     pub(super) async fn reload(&mut self, trigger: Trigger) {
         // Before they are read: what changes meanwhile is another change.
         self.fingerprint = watch::fingerprint(&self.dir);
-        let mut outcome = load(&self.dir);
-        let result = match outcome.plan.take() {
+        let outcome = load(&self.dir, Some(&self.outcome));
+        let errors = errors(&outcome);
+        let result = match outcome.plan.clone() {
             Some(plan) => self.put_in_force(plan).await,
-            None => Err(anyhow::anyhow!("{}", errors(&outcome))),
+            None => Err(anyhow::anyhow!("{errors}")),
         };
-        let findings = &outcome.diagnostics;
         match result {
             Ok(plan) => {
-                self.loads.applied(plan, findings, trigger, wall());
-                self.status.reloaded();
-                tracing::info!(trigger = trigger.name(), "policy reloaded");
+                self.loads.applied(plan, &outcome, trigger, wall());
+                if errors.is_empty() {
+                    self.status.reloaded();
+                    tracing::info!(trigger = trigger.name(), "policy reloaded");
+                } else {
+                    let kept = outcome.kept.join(", ");
+                    tracing::error!(kept, "policy reloaded, without what is not valid");
+                    self.status.rejected(errors);
+                }
+                self.outcome = outcome;
             }
             Err(error) => {
                 let reason = format!("{error:#}");
                 tracing::error!(%reason, "reload rejected, the previous policy goes on");
                 self.loads
-                    .rejected(reason.clone(), findings, trigger, wall());
+                    .rejected(reason.clone(), &outcome, trigger, wall());
                 self.status.rejected(reason);
             }
         }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::paint::{Paint, Style};
 use crate::admin::FindingView;
+use crate::policy::status::ResourceStatus;
 use crate::policy::{self, Diagnostic, Outcome, Severity, SourceFile};
 
 /// Exit code of a directory that can be used.
@@ -46,6 +47,8 @@ struct Report {
     /// Resources seen, by kind.
     resources: BTreeMap<&'static str, usize>,
     findings: Vec<FindingView>,
+    /// Conditions, as Gateway API and Envoy Gateway state them.
+    statuses: Vec<ResourceStatus>,
 }
 
 /// Checks `dir`, writes every finding and a summary to `out` as plain text, and returns the exit
@@ -64,7 +67,7 @@ pub fn run(dir: &Path, out: &mut impl Write) -> io::Result<u8> {
 pub fn run_with(dir: &Path, options: Options, out: &mut impl Write) -> io::Result<u8> {
     let outcome = policy::load(dir);
     let warned = options.deny_warnings && outcome.count(Severity::Warning) > 0;
-    let ok = outcome.plan.is_some() && !warned;
+    let ok = outcome.count(Severity::Error) == 0 && !warned;
     match options.format {
         Format::Text => {
             for diagnostic in &outcome.diagnostics {
@@ -79,6 +82,7 @@ pub fn run_with(dir: &Path, options: Options, out: &mut impl Write) -> io::Resul
                 warnings: outcome.count(Severity::Warning),
                 resources: outcome.counts.clone(),
                 findings: outcome.diagnostics.iter().map(FindingView::from).collect(),
+                statuses: outcome.statuses.clone(),
             };
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)?;

@@ -12,6 +12,7 @@ use super::client;
 use super::paint::{Paint, Style};
 use crate::admin::Question;
 use crate::engine::explain::{BackendSaid, Explanation, NoBuckets, Passed, RuleSaid};
+use crate::engine::time::Now;
 use crate::policy::{self, Plan, Severity};
 
 /// Things that do not take the request and are told in text; JSON has them all.
@@ -64,7 +65,7 @@ pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()>
             let answer = admin.ask(Method::POST, "/explain", Some(&body))?;
             serde_json::from_str(&answer).context("the daemon's answer is of another version")?
         }
-        (None, Some(dir)) => question.ask(&load(&dir)?, &NoBuckets, 0)?,
+        (None, Some(dir)) => question.ask(&load(&dir)?, &NoBuckets, Now::default())?,
         (None, None) => bail!("name a policy directory with --config, or a daemon with --admin"),
     };
     match args.format {

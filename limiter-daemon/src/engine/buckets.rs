@@ -1,17 +1,18 @@
-//! Token buckets by key: a table of fixed size, shared by all cores, 16 bytes a bucket.
+//! State by key: a table of fixed size, shared by all cores, 16 bytes a word of state.
 //!
-//! A bucket is found by a keyed 64-bit hash of what it is for (SipHash with a secret of this
-//! process; two of a million live keys share a bucket with a chance of 3 in 100 million). It lies
-//! in one of two sets of four slots; a set is one cache line.
+//! A word is found by a keyed 64-bit hash of what it is for (SipHash with a secret of this process;
+//! two of a million live keys share a word with a chance of 5 in 100 million). It lies in one of two
+//! sets of four slots; a set is one cache line.
 //!
-//! Nothing is ever evicted while it means something: GCRA's state is due when the bucket is full
-//! again, and a full bucket is the same as none, so only slots whose TAT has passed are taken over,
-//! by a swap of the key alone. When both sets are full of live buckets, the caller is told so
-//! ([`Bucket::Shared`]) and uses one of its own aggregate buckets: a flood of new keys cannot turn a
-//! regular's bucket into a fresh one, nor get fresh ones for itself.
+//! Nothing is ever evicted while it means something: every algorithm's word is an instant at which
+//! it comes to nothing (a token bucket is full again, a window is over), and what has come to
+//! nothing is the same as zero, the state of what was never seen. So only slots whose word is due
+//! are taken over. When both sets are full of live words, the caller is told so ([`Bucket::Shared`])
+//! and uses one of its own aggregates: a flood of new keys cannot turn a regular's bucket into a
+//! fresh one, nor get fresh ones for itself.
 //!
-//! Finding a bucket and charging it takes no lock. Only the first sight of a key takes a striped
-//! one, so that two cores cannot give the same key two buckets.
+//! Finding a word and changing it takes no lock. Only the first sight of a key takes a striped one,
+//! so that two cores cannot give the same key two slots.
 //!
 //! Rejected: a concurrent hash map with eviction. It allocates an entry a key, and its eviction
 //! policy would hand out full buckets under exactly the load that limits exist for.
@@ -19,54 +20,72 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use limiter_common::bucket::{self, Decision};
-use limiter_common::{Limit, Step};
+use limiter_common::key::mix;
+
+use super::time::Now;
 
 const SLOTS: usize = 4;
 const STRIPES: usize = 64;
 /// The key of a slot that is changing hands. 0 is the key of one that was never used; hashes are
 /// neither.
 const IN_TRANSITION: u64 = 1;
+/// Set in keys whose word is an instant of the wall clock.
+const WALL: u64 = 1;
 
-/// A TAT that cores share.
+/// One word of state that cores share.
 #[derive(Debug, Default)]
-pub struct Tat(AtomicU64);
+pub struct Word(AtomicU64);
 
-impl bucket::Cell for Tat {
-    fn load(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn compare_exchange(&self, seen: u64, next: u64) -> Result<(), u64> {
-        self.0
-            .compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst)
-            .map(drop)
-    }
-}
-
-impl Tat {
+impl Word {
     /// The state now.
     #[must_use]
     pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::SeqCst)
     }
 
-    fn take(&self, limit: Limit, tokens: u64, now: u64) -> Decision {
-        // Somebody always succeeds, so an endless loop of tries ends; the bound keeps it honest.
-        bucket::take(self, now, limit.cost(tokens), limit.tolerance, u32::MAX)
+    fn set(&self, seen: u64, next: u64) -> bool {
+        self.0
+            .compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
     }
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     key: AtomicU64,
-    tat: Tat,
+    word: Word,
+}
+
+impl Slot {
+    fn owner(&self) -> u64 {
+        self.key.load(Ordering::SeqCst)
+    }
+
+    /// The owner, when the slot is not changing hands. A transition is two steps of another core,
+    /// in which it waits for nobody.
+    fn settled_owner(&self) -> u64 {
+        loop {
+            match self.owner() {
+                IN_TRANSITION => thread::yield_now(),
+                owner => break owner,
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Set([Slot; SLOTS]);
+
+impl Set {
+    /// Slots whose word means something.
+    fn live(&self, now: Now) -> usize {
+        let due = |slot: &&Slot| is_due(slot.owner(), slot.word.get(), now);
+        SLOTS - self.0.iter().filter(due).count()
+    }
+}
 
 /// The table.
 #[derive(Debug)]
@@ -77,24 +96,62 @@ pub struct BucketTable {
     refused: AtomicU64,
 }
 
-/// Identity of a bucket: a hash of the limit and of the values it is for.
+/// Which clock a word is an instant of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timeline {
+    Mono,
+    Wall,
+}
+
+/// Identity of a word: a hash of the limit and of the values it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BucketKey(u64);
 
-/// Where the bucket of a key is.
+impl BucketKey {
+    fn new(hash: u64, timeline: Timeline) -> Self {
+        let even = (hash & !WALL).max(IN_TRANSITION + 1);
+        Self(match timeline {
+            Timeline::Mono => even,
+            Timeline::Wall => even | WALL,
+        })
+    }
+
+    /// The key of another word of the same limit and values.
+    #[must_use]
+    pub const fn sibling(self) -> Self {
+        let even = mix(self.0) & !WALL;
+        let even = if even == 0 { IN_TRANSITION + 1 } else { even };
+        Self(even | self.0 & WALL)
+    }
+
+    /// A number below `count`, which is not 0, that depends on the key.
+    #[must_use]
+    pub const fn spread(self, count: usize) -> usize {
+        index(self.0 >> 8) % count
+    }
+}
+
+/// Where the word of a key is.
 #[derive(Clone, Copy, Debug)]
 pub enum Bucket<'a> {
-    /// The caller's single bucket, or one of its aggregate buckets.
-    Shared(&'a Tat),
-    /// A bucket of the key's own.
+    /// The caller's.
+    Shared(&'a Word),
+    /// A slot of the key's own.
     Own {
         table: &'a BucketTable,
         key: BucketKey,
     },
 }
 
+/// What is to be done to a word that was looked at, and what that comes to.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<T> {
+    Write(u64, T),
+    Leave(T),
+}
+
 impl BucketTable {
-    /// A table of at least `capacity` buckets.
+    /// A table of at least `capacity` slots.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let sets = capacity.div_ceil(SLOTS).max(2).next_power_of_two();
@@ -112,23 +169,19 @@ impl BucketTable {
         self.sets.len() * SLOTS
     }
 
-    /// Buckets that hold a debt at `now`. Walks the table: for metrics, not for decisions.
+    /// Slots whose word means something at `now`. Walks the table: for metrics, not for decisions.
     #[must_use]
-    pub fn live(&self, now: u64) -> usize {
-        self.sets
-            .iter()
-            .flat_map(|set| &set.0)
-            .filter(|slot| slot.tat.get() > now)
-            .count()
+    pub fn live(&self, now: Now) -> usize {
+        self.sets.iter().map(|set| set.live(now)).sum()
     }
 
-    /// How often a key found both its sets full of live buckets.
+    /// How often a key found both its sets full of live words.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// A hasher for a bucket's identity; [`BucketTable::key`] ends it.
+    /// A hasher for an identity; [`BucketTable::key`] ends it.
     #[must_use]
     pub fn hasher(&self) -> impl Hasher + use<> {
         self.secret.build_hasher()
@@ -136,66 +189,102 @@ impl BucketTable {
 
     /// The key that `hasher` has come to.
     #[must_use]
-    pub fn key(&self, hasher: &impl Hasher) -> BucketKey {
-        BucketKey(hasher.finish().max(IN_TRANSITION + 1))
+    pub fn key(&self, hasher: &impl Hasher, timeline: Timeline) -> BucketKey {
+        BucketKey::new(hasher.finish(), timeline)
     }
 
-    /// The bucket of `key`, made if it is not there; else one of the `aggregates` (never empty),
-    /// chosen by the key.
-    pub fn bucket<'a>(&'a self, key: BucketKey, now: u64, aggregates: &'a [Tat]) -> Bucket<'a> {
+    /// The slot of `key`, made if it is not there; `spare` where there is no room.
+    pub fn bucket<'a>(&'a self, key: BucketKey, now: Now, spare: &'a Word) -> Bucket<'a> {
         if self.find(key).is_some() || self.claim(key, now) {
             return Bucket::Own { table: self, key };
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
-        Bucket::Shared(aggregate(key, aggregates))
+        Bucket::Shared(spare)
+    }
+
+    /// Where [`BucketTable::bucket`] would find the word, without making it a slot.
+    #[must_use]
+    pub fn existing<'a>(&'a self, key: BucketKey, now: Now, spare: &'a Word) -> Bucket<'a> {
+        let has_or_gets_one = self.candidates(key).any(|slot| {
+            let owner = slot.owner();
+            owner == key.0 || is_due(owner, slot.word.get(), now)
+        });
+        if has_or_gets_one {
+            Bucket::Own { table: self, key }
+        } else {
+            Bucket::Shared(spare)
+        }
+    }
+
+    /// The two sets that the word of `key` may be in.
+    fn homes(&self, key: BucketKey) -> [&Set; 2] {
+        let mask = self.sets.len() - 1;
+        let hash = key.0 >> 1;
+        let [first, second] = [index(hash) & mask, index(hash.rotate_right(32)) & mask];
+        let second = if second == first { first ^ 1 } else { second };
+        [&self.sets[first], &self.sets[second]]
     }
 
     fn candidates(&self, key: BucketKey) -> impl Iterator<Item = &Slot> {
-        let mask = self.sets.len() - 1;
-        let [first, second] = [index(key.0) & mask, index(key.0.rotate_right(32)) & mask];
-        let second = if second == first { first ^ 1 } else { second };
-        self.sets[first].0.iter().chain(&self.sets[second].0)
+        let [first, second] = self.homes(key);
+        first.0.iter().chain(&second.0)
     }
 
     fn find(&self, key: BucketKey) -> Option<&Slot> {
-        self.candidates(key)
-            .find(|slot| slot.key.load(Ordering::SeqCst) == key.0)
+        self.candidates(key).find(|slot| slot.owner() == key.0)
     }
 
     /// Makes `key` the owner of a slot that is free or due. `false` if there is none.
     ///
-    /// A due slot passes through `IN_TRANSITION`: whoever charged it in the meantime is seen here
-    /// (the TAT is read again), or sees the transition itself (see [`Bucket::take`]); so no charge
-    /// is lost.
-    fn claim(&self, key: BucketKey, now: u64) -> bool {
+    /// A due slot passes through `IN_TRANSITION`, and its word is set to zero: whoever changed it in
+    /// the meantime is seen here, or sees that the key has changed (see [`Bucket::change`]); so no
+    /// charge is lost.
+    fn claim(&self, key: BucketKey, now: Now) -> bool {
         let stripe = &self.stripes[index(key.0 >> 16) % STRIPES];
         let _guard = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.find(key).is_some() {
-            return true;
+        loop {
+            // A slot in transition may come back to be the key's: another core took it for due and
+            // sees now that it is not.
+            let mut in_transition = false;
+            for slot in self.candidates(key) {
+                match slot.owner() {
+                    owner if owner == key.0 => return true,
+                    owner => in_transition |= owner == IN_TRANSITION,
+                }
+            }
+            if !in_transition {
+                break;
+            }
+            thread::yield_now();
         }
-        self.candidates(key).any(|slot| {
-            let owner = slot.key.load(Ordering::SeqCst);
-            if owner == IN_TRANSITION || slot.tat.get() > now {
+        // Into the emptier set: so the table fills evenly, and nearly as far as it goes.
+        let mut homes = self.homes(key);
+        if homes[1].live(now) < homes[0].live(now) {
+            homes.reverse();
+        }
+        homes.iter().flat_map(|set| &set.0).any(|slot| {
+            let owner = slot.owner();
+            let word = slot.word.get();
+            if owner == IN_TRANSITION || !is_due(owner, word, now) {
                 return false;
             }
-            let swap = |from, to| {
+            let swapped =
                 slot.key
-                    .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
-                    .is_ok()
-            };
-            if !swap(owner, IN_TRANSITION) {
+                    .compare_exchange(owner, IN_TRANSITION, Ordering::SeqCst, Ordering::SeqCst);
+            if swapped.is_err() {
                 return false;
             }
-            let due = bucket::Cell::load(&slot.tat) <= now;
+            let free = slot.word.set(word, 0);
             slot.key
-                .store(if due { key.0 } else { owner }, Ordering::SeqCst);
-            due
+                .store(if free { key.0 } else { owner }, Ordering::SeqCst);
+            free
         })
     }
 }
 
-fn aggregate(key: BucketKey, aggregates: &[Tat]) -> &Tat {
-    &aggregates[index(key.0 >> 8) % aggregates.len()]
+/// Whether the word of a slot with this key has come to nothing.
+const fn is_due(key: u64, word: u64, now: Now) -> bool {
+    word <= if key & WALL == 0 { now.mono } else { now.unix }
 }
 
 /// The low bits of a hash as an index.
@@ -205,60 +294,75 @@ const fn index(hash: u64) -> usize {
 }
 
 impl Bucket<'_> {
-    /// The state; that of a full bucket for one that was never charged.
+    /// The state; zero for a key without a slot.
     #[must_use]
-    pub fn tat(&self) -> u64 {
-        self.cell().map_or(0, Tat::get)
-    }
-
-    fn cell(&self) -> Option<&Tat> {
+    pub fn get(&self) -> u64 {
         match self {
-            Self::Shared(tat) => Some(tat),
-            Self::Own { table, key } => table.find(*key).map(|slot| &slot.tat),
+            Self::Shared(word) => word.get(),
+            Self::Own { table, key } => table.find(*key).map_or(0, |slot| slot.word.get()),
         }
     }
 
-    /// Whether `tokens` could be taken at `now`; takes none.
-    #[must_use]
-    pub fn peek(&self, limit: Limit, tokens: u64, now: u64) -> Step {
-        let Some(cell) = self.cell() else {
-            return bucket::step(0, now, limit.cost(tokens), limit.tolerance);
-        };
-        let seen = cell.get();
-        let step = bucket::step(seen, now, limit.cost(tokens), limit.tolerance);
-        if matches!(step, Step::Deny { .. }) {
-            bucket::settle(cell, seen, now, limit.tolerance);
-        }
-        step
-    }
-
-    /// Takes `tokens` if they conform.
-    pub fn take(&self, limit: Limit, tokens: u64, now: u64) -> Decision {
+    /// Does what `step` says of the state, and says so again for the state found instead if another
+    /// core was faster. `None`: the slot was due and was taken over since, and there is no room any
+    /// more; nothing was written then.
+    pub fn change<T>(&self, now: Now, mut step: impl FnMut(u64) -> Change<T>) -> Option<T> {
         match self {
-            Self::Shared(tat) => tat.take(limit, tokens, now),
+            Self::Shared(word) => loop {
+                let seen = word.get();
+                match step(seen) {
+                    Change::Leave(result) => break Some(result),
+                    Change::Write(next, result) if word.set(seen, next) => break Some(result),
+                    Change::Write(..) => {}
+                }
+            },
             Self::Own { table, key } => loop {
-                // Gone: the slot was due and was taken over since. A full bucket is made anew; where
-                // there is no room any more, what is left is to deny: nothing is charged uncounted.
                 let Some(slot) = table.find(*key) else {
                     if table.claim(*key, now) {
                         continue;
                     }
-                    break Decision::Contended;
+                    break None;
                 };
-                let decision = slot.tat.take(limit, tokens, now);
-                // The slot changed hands under the charge: it stays with the new owner, who has that
-                // much less, and this key is charged again where it is now.
-                if slot.key.load(Ordering::SeqCst) == key.0 {
-                    break decision;
+                let seen = slot.word.get();
+                let (written, result) = match step(seen) {
+                    Change::Leave(result) => (seen, result),
+                    Change::Write(next, result) if slot.word.set(seen, next) => (next, result),
+                    Change::Write(..) => continue,
+                };
+                if slot.settled_owner() == key.0 {
+                    break Some(result);
                 }
+                // The slot changed hands in between. What was written is taken back, or if the new
+                // owner has built on it already, stays with him, who has that much less.
+                slot.word.set(written, seen);
             },
         }
     }
 
-    /// Gives `tokens` back that were taken for a request that another limit denied.
-    pub fn give_back(&self, limit: Limit, tokens: u64) {
-        if let Some(cell) = self.cell() {
-            bucket::give_back(cell, limit.cost(tokens));
+    /// Does what `step` says of a state that is there; nothing for a key without a slot.
+    pub fn amend(&self, mut step: impl FnMut(u64) -> u64) {
+        loop {
+            let (word, slot) = match self {
+                Self::Shared(word) => (*word, None),
+                Self::Own { table, key } => match table.find(*key) {
+                    Some(slot) => (&slot.word, Some((slot, key))),
+                    None => return,
+                },
+            };
+            let seen = word.get();
+            let next = step(seen);
+            if next == seen {
+                return;
+            }
+            if !word.set(seen, next) {
+                continue;
+            }
+            match slot {
+                Some((slot, key)) if slot.settled_owner() != key.0 => {
+                    word.set(next, seen);
+                }
+                _ => return,
+            }
         }
     }
 }

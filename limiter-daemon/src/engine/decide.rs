@@ -1,289 +1,297 @@
-//! Local limits: which rules a request meets, and whether it conforms to all of them.
+//! The limits of a route: which a request meets, and whether it conforms to all of them.
 //!
-//! Envoy Gateway's semantics where its users rely on them: every rule whose selectors match is
-//! charged, the strictest decides, and the rule without selectors (the default bucket) is charged
-//! only if no other matched. Better where it is known to hurt: a denied request charges nothing.
+//! Envoy Gateway's semantics where its users rely on them: every rule whose conditions hold is
+//! charged, any that is over denies, the strictest one is told, and the rule without conditions (a
+//! policy's default bucket) is charged only if no other of its policy matched. Local limits come
+//! first, then global ones; both must admit. Better where it is known to hurt: a denied request
+//! charges nothing, over all of them together.
+//!
+//! - A rule in **shadow** mode is asked about every request that the others admit, and is charged
+//!   for those that it would admit. It never denies, and no header tells of it.
+//! - A **candidate** is asked about every request that its rule is asked about and that no other
+//!   rule denies, also about those that its own rule denies: so what it counts is what it would do
+//!   in its rule's place. GCRA's state is a time and no count, of no use to another rate; so a
+//!   candidate has buckets of its own, that the same values lead to, and that the same costs and
+//!   refunds reach.
+//! - `Blocked` denies and there is no waiting for it; `Unlimited` admits, and counts as a match.
 
-use std::hash::Hasher;
+use std::borrow::Borrow;
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use limiter_common::{Decision, Limit, Step};
-use smallvec::SmallVec;
-
-use super::buckets::Bucket;
+use super::charge::{self, Denial, Draw, Drawn, Few, Verdicts};
+use super::index::RuleIndex;
+use super::meter::NEVER;
+use super::outcome::{Decisive, Denied, Outcome, Status};
 use super::request::RequestView;
-use super::state::{Scope, State};
-use crate::policy::plan::{Condition, LimitRule, PolicyLimits, Quota, ValueTest};
+use super::rule::Rule;
+use super::settle::Settlement;
+use super::state::{Reach, State};
+use super::store::{Answer, ChargeRequest, Store};
+use super::time::Now;
+use crate::policy::plan::{LimitRule, PolicyLimits, RateLimits};
 
-/// Rules a request usually meets at most; more of them allocate.
-const INLINE: usize = 4;
-
-/// The local limits of one route, ready to decide.
+/// The limits of a route, ready to decide.
 #[derive(Debug)]
-pub struct LimitSet {
-    rules: Vec<Rule>,
-    default: Option<Rule>,
+pub struct Limits {
+    local: Vec<Policy>,
+    global: Vec<Policy>,
+    store: Arc<dyn Store>,
 }
 
+/// Those of one policy.
 #[derive(Debug)]
-struct Rule {
-    conditions: Vec<Condition>,
-    limit: Limit,
-    window: u64,
-    distinct: bool,
-    scope: Arc<Scope>,
+struct Policy {
+    rules: RuleIndex,
+    default: Option<Arc<Rule>>,
 }
 
-/// What the limits say of a request.
-#[derive(Debug)]
-pub struct Outcome {
-    /// One for each rule that the request met, in the order of the rules.
-    pub statuses: SmallVec<[Status; INLINE]>,
-    /// Set if the request is over a limit.
-    pub denied: Option<Denied>,
+/// When it is decided.
+pub enum Decision {
+    Ready(Outcome),
+    /// When the store of the global limits answers. What local limits were charged comes back if
+    /// this is dropped before.
+    Pending(Pin<Box<dyn Future<Output = Outcome> + Send>>),
 }
 
-/// The state of one rule's bucket after the decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Tokens of a full bucket.
-    pub quota: u64,
-    /// Seconds of the limit's unit.
-    pub window: u64,
-    /// Whole tokens left.
-    pub remaining: u64,
-    /// Nanoseconds until the bucket is full again.
-    pub reset: u64,
+impl Decision {
+    /// The outcome, whenever it comes.
+    pub async fn outcome(self) -> Outcome {
+        match self {
+            Self::Ready(outcome) => outcome,
+            Self::Pending(outcome) => outcome.await,
+        }
+    }
 }
 
-/// A request over a limit.
-#[derive(Clone, Debug)]
-pub struct Denied {
-    /// Nanoseconds after which it would conform.
-    pub wait: u64,
-    /// The rule that makes it wait longest.
-    pub scope: Arc<Scope>,
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(outcome) => f.debug_tuple("Ready").field(outcome).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
 }
 
-impl LimitSet {
+impl Limits {
+    /// The limits on `route`, with the buckets and counters that `state` has under their names.
+    /// `None`: there are none.
     #[must_use]
-    pub fn compile(limits: &PolicyLimits, route: &str, state: &State) -> Self {
-        let rule = |rule: &LimitRule| Rule::compile(rule, route, state);
-        Self {
-            rules: limits.rules.iter().filter_map(rule).collect(),
-            default: limits.default.as_ref().and_then(rule),
-        }
-    }
-
-    /// Charges `request` at `now` against every rule that it meets, or against
-    /// none if any is over its limit.
-    pub fn decide(&self, request: &RequestView<'_>, now: u64) -> Outcome {
-        let mut met: SmallVec<[Met<'_>; INLINE]> = self
-            .rules
-            .iter()
-            .filter_map(|rule| rule.meet(request.headers, now))
-            .collect();
-        if met.is_empty() {
-            met.extend(
-                self.default
-                    .as_ref()
-                    .and_then(|rule| rule.meet(request.headers, now)),
-            );
-        }
-        let denied = charge_all(&met, now);
-        if denied.is_none() {
-            for met in &met {
-                met.rule.scope.admitted.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Outcome {
-            statuses: met.iter().map(|met| met.status(now)).collect(),
-            denied,
-        }
-    }
-}
-
-impl LimitSet {
-    /// What an access log tells of a decision: the rule that denied `request`, or the one with the
-    /// fewest tokens left, and the values that it has a bucket of its own for, as `name=value`.
-    #[must_use]
-    pub fn decisive(
-        &self,
-        request: &RequestView<'_>,
-        outcome: &Outcome,
-        now: u64,
-    ) -> Option<(String, String, u64)> {
-        let met = |rule| Rule::meet(rule, request.headers, now);
-        let mut all: SmallVec<[Met<'_>; INLINE]> = self.rules.iter().filter_map(met).collect();
-        if all.is_empty() {
-            all.extend(self.default.as_ref().and_then(met));
-        }
-        let denied = outcome.denied.as_ref().map(|denied| &denied.scope);
-        let one = match denied {
-            Some(scope) => all.iter().find(|met| Arc::ptr_eq(&met.rule.scope, scope)),
-            None => all.iter().min_by_key(|met| met.status(now).remaining),
-        }?;
-        let values = one.rule.conditions.iter().filter_map(|condition| {
-            let Condition::Header {
-                name,
-                test: ValueTest::Each,
-            } = condition
-            else {
-                return None;
-            };
-            let lines = request.headers.get_all(name).iter();
-            let lines: Vec<_> = lines.map(HeaderValue::as_bytes).collect();
-            let value = lines.join(&b',');
-            Some(format!("{name}={}", String::from_utf8_lossy(&value)))
-        });
-        let descriptor = values.collect::<Vec<_>>().join(",");
-        let rule = one.rule.scope.rule.clone();
-        Some((rule, descriptor, one.status(now).remaining))
-    }
-}
-
-impl Rule {
-    fn compile(rule: &LimitRule, route: &str, state: &State) -> Option<Self> {
-        let Quota::Limited { limit, window, .. } = rule.quota else {
-            return None;
+    pub fn compile(limits: &RateLimits, route: &str, state: &State) -> Option<Self> {
+        let policies = |policies: &[PolicyLimits], reach| {
+            let compile = |limits| Policy::compile(limits, reach, route, state);
+            policies.iter().map(compile).collect()
         };
-        let distinct = rule.conditions.iter().any(Condition::is_distinct);
-        Some(Self {
-            conditions: rule.conditions.clone(),
-            limit,
-            window,
-            distinct,
-            scope: state.scope(&rule.name, route, distinct),
+        (!limits.is_empty()).then(|| Self {
+            local: policies(&limits.local, Reach::Local),
+            global: policies(&limits.global, Reach::Global),
+            store: Arc::clone(state.store()),
         })
     }
 
-    fn meet(&self, headers: &HeaderMap, now: u64) -> Option<Met<'_>> {
-        if !self
-            .conditions
-            .iter()
-            .all(|condition| matches(condition, headers))
-        {
-            return None;
+    /// Charges `request` at `now` against every rule that it meets, or against none if any is over
+    /// its limit.
+    pub fn decide(&self, request: &RequestView<'_>, now: Now) -> Decision {
+        let local = meet(&self.local, request);
+        let first = charge::charge(&local, now);
+        let global = meet(&self.global, request);
+        if first.denied.is_some() || global.is_empty() {
+            let none = (Few::new(), Verdicts::default());
+            return Decision::Ready(finish((local, first), none, &self.store, now));
         }
-        let bucket = if self.distinct {
-            let key = self
-                .scope
-                .key(|hasher| feed(&self.conditions, headers, hasher));
-            self.scope.table().bucket(key, now, self.scope.aggregates())
-        } else {
-            Bucket::Shared(self.scope.single())
+        let asked = ChargeRequest {
+            draws: &global,
+            request,
+            now,
         };
-        Some(Met { rule: self, bucket })
-    }
-}
-
-/// Writes the values that have buckets of their own, each with its end marked.
-pub(super) fn feed(conditions: &[Condition], headers: &HeaderMap, hasher: &mut dyn Hasher) {
-    for condition in conditions {
-        if let Condition::Header {
-            name,
-            test: ValueTest::Each,
-        } = condition
-        {
-            for value in headers.get_all(name) {
-                hasher.write(value.as_bytes());
-                hasher.write_u8(b',');
+        match self.store.charge(&asked) {
+            Answer::Ready(second) => {
+                let global = (global, second);
+                Decision::Ready(finish((local, first), global, &self.store, now))
             }
-            hasher.write_u8(0);
+            Answer::Pending(answer) => {
+                let mut held = Held {
+                    draws: local.into_iter().map(Draw::owned).collect(),
+                    verdicts: first,
+                    now,
+                };
+                let global: Few<_> = global.into_iter().map(Draw::owned).collect();
+                let store = Arc::clone(&self.store);
+                Decision::Pending(Box::pin(async move {
+                    let second = answer.await;
+                    let local = held.release();
+                    finish(local, (global, second), &store, now)
+                }))
+            }
+        }
+    }
+
+    /// Every rule, local ones first, in the order in which they are asked; `true` for defaults.
+    pub fn rules(&self) -> impl Iterator<Item = (&Arc<Rule>, bool)> {
+        self.local.iter().chain(&self.global).flat_map(|policy| {
+            let rules = policy.rules.rules().iter().map(|rule| (rule, false));
+            rules.chain(policy.default.iter().map(|rule| (rule, true)))
+        })
+    }
+
+    /// The rules that a request meets, without charging anything.
+    #[must_use]
+    pub fn met(&self, request: &RequestView<'_>) -> Vec<&Arc<Rule>> {
+        let policies = self.local.iter().chain(&self.global);
+        let mut met = Vec::new();
+        policies.for_each(|policy| policy.meet(request, |rule| met.push(rule)));
+        met
+    }
+}
+
+impl Policy {
+    fn compile(limits: &PolicyLimits, reach: Reach, route: &str, state: &State) -> Self {
+        let rule = |rule: &LimitRule| Arc::new(Rule::compile(rule, reach, limits, route, state));
+        Self {
+            rules: RuleIndex::new(limits.rules.iter().map(rule).collect()),
+            default: limits.default.as_ref().map(rule),
+        }
+    }
+
+    fn meet<'a>(&'a self, request: &RequestView<'_>, mut met: impl FnMut(&'a Arc<Rule>)) {
+        let mut any = false;
+        self.rules.each(request, |rule| {
+            any = true;
+            met(rule);
+        });
+        if let Some(default) = self
+            .default
+            .as_ref()
+            .filter(|rule| !any && rule.holds(request))
+        {
+            met(default);
         }
     }
 }
 
-fn matches(condition: &Condition, headers: &HeaderMap) -> bool {
-    let Condition::Header { name, test } = condition else {
-        return false;
+fn meet<'a>(policies: &'a [Policy], request: &RequestView<'_>) -> Few<Draw<&'a Arc<Rule>>> {
+    let mut draws = Few::new();
+    for policy in policies {
+        policy.meet(request, |rule| draws.push(Draw::of(rule, request)));
+    }
+    draws
+}
+
+/// Tokens of local limits while the store is asked. They come back if nobody waits for it any more.
+struct Held {
+    draws: Few<Draw<Arc<Rule>>>,
+    verdicts: Verdicts,
+    now: Now,
+}
+
+impl Held {
+    fn release(&mut self) -> (Few<Draw<Arc<Rule>>>, Verdicts) {
+        (
+            std::mem::take(&mut self.draws),
+            std::mem::take(&mut self.verdicts),
+        )
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        charge::give_all_back(&self.draws, &mut self.verdicts.drawn, self.now);
+    }
+}
+
+/// Brings local and global together: gives back, observes, counts, and says what came of it.
+fn finish<R: Borrow<Arc<Rule>>>(
+    (local, mut first): (Few<Draw<R>>, Verdicts),
+    (global, second): (Few<Draw<R>>, Verdicts),
+    store: &Arc<dyn Store>,
+    now: Now,
+) -> Outcome {
+    let elsewhere = second.denied.map(|denial| Denial {
+        by: usize::MAX,
+        alone: false,
+        ..denial
+    });
+    if elsewhere.is_some() {
+        charge::give_all_back(&local, &mut first.drawn, now);
+    }
+    charge::observe(&local, &mut first.drawn, first.denied.or(elsewhere), now);
+    let denied = match (first.denied, second.denied) {
+        (Some(denial), _) => local.get(denial.by).map(|draw| (draw, denial.wait)),
+        (None, Some(denial)) => global.get(denial.by).map(|draw| (draw, denial.wait)),
+        (None, None) => None,
     };
-    match test {
-        ValueTest::Is(wanted) => has_value(headers, name, wanted),
-        ValueTest::IsNot(wanted) => !has_value(headers, name, wanted),
-        ValueTest::Matches(_) | ValueTest::MatchesNot(_) => false,
-        ValueTest::Each => headers.contains_key(name),
-        ValueTest::Absent => !headers.contains_key(name),
+    let denied = denied.map(|(draw, wait)| Denied {
+        wait: (wait != NEVER).then_some(wait),
+        rule: Arc::clone(draw.rule.borrow()),
+    });
+    if let Some(denied) = &denied {
+        add(&denied.rule.scope.counters.limited);
     }
-}
-
-/// Whether the header has this value. Several lines of one header are one value, joined by commas
-/// (RFC 9110 section 5.3): repeating a header does not get around a rule on it.
-fn has_value(headers: &HeaderMap, name: &HeaderName, wanted: &HeaderValue) -> bool {
-    let mut lines = headers.get_all(name).iter();
-    let Some(first) = lines.next() else {
-        return false;
+    let mut statuses = Few::new();
+    let mut decisive: Option<(&Arc<Rule>, u64)> = None;
+    let mut settlement = Settlement::default();
+    let drawn = first.drawn.into_iter().chain(second.drawn);
+    for (draw, drawn) in local.iter().chain(&global).zip(drawn) {
+        let rule = draw.rule.borrow();
+        count(rule, &drawn, denied.is_none());
+        if let Some(status) = status(rule, &drawn) {
+            if decisive.is_none_or(|(_, least)| status.remaining < least) {
+                decisive = Some((rule, status.remaining));
+            }
+            statuses.push(status);
+        }
+        if denied.is_none() {
+            settlement.add(rule, drawn, store, now);
+        }
+    }
+    let decisive = match &denied {
+        Some(denied) => Some((&denied.rule, 0)),
+        None => decisive,
     };
-    let Some(mut rest) = wanted.as_bytes().strip_prefix(first.as_bytes()) else {
-        return false;
-    };
-    for line in lines {
-        let Some(after) = rest
-            .strip_prefix(b",")
-            .and_then(|r| r.strip_prefix(line.as_bytes()))
-        else {
-            return false;
-        };
-        rest = after;
-    }
-    rest.is_empty()
-}
-
-/// A rule that the request meets, and the bucket that it draws from.
-struct Met<'a> {
-    rule: &'a Rule,
-    bucket: Bucket<'a>,
-}
-
-impl Met<'_> {
-    fn status(&self, now: u64) -> Status {
-        let tat = self.bucket.tat();
-        Status {
-            quota: self.rule.limit.capacity,
-            window: self.rule.window,
-            remaining: self.rule.limit.remaining(tat, now),
-            reset: tat.saturating_sub(now).min(self.rule.limit.tolerance),
-        }
-    }
-
-    fn denied(&self, wait: u64) -> Denied {
-        self.rule.scope.limited.fetch_add(1, Ordering::Relaxed);
-        Denied {
-            wait,
-            scope: Arc::clone(&self.rule.scope),
-        }
+    Outcome {
+        statuses,
+        decisive: decisive.map(|(rule, remaining)| Decisive {
+            rule: Arc::clone(rule),
+            remaining,
+        }),
+        denied,
+        settlement,
     }
 }
 
-/// Takes one token from every bucket, or from none.
-fn charge_all(met: &[Met<'_>], now: u64) -> Option<Denied> {
-    if met.len() > 1 {
-        let longest = met
-            .iter()
-            .filter_map(|met| match met.bucket.peek(met.rule.limit, 1, now) {
-                Step::Deny { wait } => Some((wait, met)),
-                Step::Admit { .. } => None,
-            })
-            .max_by_key(|(wait, _)| *wait);
-        if let Some((wait, met)) = longest {
-            return Some(met.denied(wait));
+fn status(rule: &Rule, drawn: &Drawn) -> Option<Status> {
+    let standing = drawn.standing.filter(|_| !rule.shadow)?;
+    Some(Status {
+        quota: rule.quota()?,
+        window: rule.window,
+        remaining: standing.remaining,
+        reset: standing.reset,
+        headers: rule.headers,
+    })
+}
+
+fn count(rule: &Rule, drawn: &Drawn, admitted: bool) {
+    let counters = &rule.scope.counters;
+    if drawn.shadow_over {
+        add(&counters.shadow_limited);
+    } else if admitted {
+        add(&counters.admitted);
+    }
+    for (index, tried) in (0u32..64).zip(&rule.candidates) {
+        let (would_admit, would_deny) = drawn.tried;
+        if would_admit >> index & 1 == 1 {
+            add(&tried.scope.counters.admitted);
+        }
+        if would_deny >> index & 1 == 1 {
+            add(&tried.scope.counters.limited);
         }
     }
-    for (at, one) in met.iter().enumerate() {
-        let wait = match one.bucket.take(one.rule.limit, 1, now) {
-            Decision::Admitted { .. } => continue,
-            Decision::Denied { wait } => wait,
-            Decision::Contended => one.rule.limit.interval,
-        };
-        // Another core took the last token between the look and the charge.
-        for earlier in &met[..at] {
-            earlier.bucket.give_back(earlier.rule.limit, 1);
-        }
-        return Some(one.denied(wait));
-    }
-    None
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -1,14 +1,24 @@
 //! The decisions: which route a request takes, which limits it meets, whether it conforms, which
-//! endpoint it goes to. Pure: no I/O, no runtime, no clock. Time is a parameter, in nanoseconds of
-//! one monotonic clock.
+//! endpoint it goes to. Pure: no I/O, no runtime, no clock. Time is a parameter.
 
 pub mod balance;
 pub mod buckets;
+pub mod charge;
+mod condition;
+mod cost;
 pub mod decide;
 pub mod explain;
+mod index;
+pub mod meter;
+mod nets;
+pub mod outcome;
 pub mod request;
 pub mod route;
+pub mod rule;
+pub mod settle;
 pub mod state;
+pub mod store;
+pub mod time;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -17,7 +17,7 @@ pub(super) use paths::is_grpc;
 use paths::{Entry, Paths};
 
 use super::balance::WeightedChoice;
-use super::decide::LimitSet;
+use super::decide::Limits;
 use super::request::RequestView;
 use super::state::{RouteStats, State};
 use crate::policy::plan::{Filters, Listener, RouteRule, Timeouts};
@@ -34,8 +34,8 @@ pub struct Rule {
     pub route: Arc<Route>,
     /// Its name, or else its index in the route.
     pub name: String,
-    /// All must admit a request.
-    pub limits: Vec<LimitSet>,
+    /// `None`: nothing is limited.
+    pub limits: Option<Limits>,
     /// Where its requests go.
     pub backends: WeightedChoice,
     pub filters: Filters,
@@ -102,13 +102,10 @@ impl RouteTable {
 
 impl Rule {
     fn compile(rule: &RouteRule, index: usize, route: &Arc<Route>, state: &State) -> Self {
-        let limits = rule.limits.local.iter();
         Self {
             route: Arc::clone(route),
             name: rule.name.clone().unwrap_or_else(|| index.to_string()),
-            limits: limits
-                .map(|limits| LimitSet::compile(limits, &route.name, state))
-                .collect(),
+            limits: Limits::compile(&rule.limits, &route.name, state),
             backends: WeightedChoice::new(&rule.backends),
             filters: rule.filters.clone(),
             timeouts: rule.timeouts,

@@ -5,7 +5,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::buckets::{BucketKey, BucketTable, Tat};
+use super::buckets::{Bucket, BucketKey, BucketTable, Word};
+use super::meter::{Meter, Words};
+use super::store::{MemoryStore, Store};
+use super::time::Now;
 
 /// Aggregate buckets of a rule with a bucket a value, for values that find no room in the table.
 const AGGREGATES: usize = 256;
@@ -16,20 +19,70 @@ pub struct State {
     table: Arc<BucketTable>,
     scopes: Mutex<HashMap<String, Weak<Scope>>>,
     routes: Mutex<HashMap<String, Weak<RouteStats>>>,
+    store: Arc<dyn Store>,
+}
+
+/// Whose counting a limit goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reach {
+    /// This node's.
+    Local,
+    /// That of the store that nodes share.
+    Global,
+}
+
+impl Reach {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Global => "global",
+        }
+    }
+}
+
+/// Which limit a [`Scope`] is of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScopeName {
+    pub reach: Reach,
+    /// Rule, as `namespace/name/rule/index`.
+    pub rule: String,
+    /// Route, as `namespace/name`; empty: all routes share it.
+    pub route: String,
+    /// The limit that is tried beside the rule's; empty: the rule's own.
+    pub candidate: String,
 }
 
 /// One limit on one route: its buckets and its counters.
 #[derive(Debug)]
 pub struct Scope {
-    /// Rule, as `namespace/name/rule/index`.
-    pub rule: String,
-    /// Route, as `namespace/name`.
-    pub route: String,
+    pub name: ScopeName,
     table: Arc<BucketTable>,
-    /// The single bucket of a rule without distinct values, or the aggregates of one with.
-    cells: Box<[Tat]>,
+    /// Stands for the name in keys.
+    seed: u64,
+    /// Words of a bucket.
+    words: usize,
+    /// The words of the single bucket of a rule without distinct values, or of the aggregates of one
+    /// with.
+    cells: Box<[Word]>,
+    pub counters: ScopeCounters,
+}
+
+/// What became of the requests that met a limit.
+#[derive(Debug, Default)]
+pub struct ScopeCounters {
+    /// Admitted by all limits.
     pub admitted: AtomicU64,
+    /// Denied, with this limit as the one that decided.
     pub limited: AtomicU64,
+    /// Admitted although over this limit: it is in shadow mode.
+    pub shadow_limited: AtomicU64,
+    /// Tokens given back.
+    pub refunded: AtomicU64,
+    /// Tokens taken for responses.
+    pub response_tokens: AtomicU64,
+    /// Responses whose cost could not be told.
+    pub unmetered: AtomicU64,
 }
 
 /// Requests of one route by the class of the answer's status code.
@@ -48,44 +101,86 @@ impl RouteStats {
     }
 }
 
+/// Which bucket of a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The only one.
+    Single,
+    /// That of some values.
+    Keyed(BucketKey),
+}
+
+/// A bucket of a scope.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a> {
+    pub scope: &'a Scope,
+    pub place: Place,
+}
+
+impl Words for Account<'_> {
+    fn word(&self, index: usize, now: Now) -> Bucket<'_> {
+        match self.place {
+            Place::Single => Bucket::Shared(&self.scope.cells[index]),
+            Place::Keyed(key) => {
+                let spare = self.scope.aggregate(key, index);
+                self.scope.table.bucket(nth(key, index), now, spare)
+            }
+        }
+    }
+
+    fn existing(&self, index: usize, now: Now) -> Bucket<'_> {
+        match self.place {
+            Place::Single => Bucket::Shared(&self.scope.cells[index]),
+            Place::Keyed(key) => {
+                let spare = self.scope.aggregate(key, index);
+                self.scope.table.existing(nth(key, index), now, spare)
+            }
+        }
+    }
+}
+
+/// The key of the word with this index, which is 0 or 1.
+const fn nth(key: BucketKey, index: usize) -> BucketKey {
+    if index == 0 { key } else { key.sibling() }
+}
+
 impl Scope {
-    /// The single bucket.
-    #[must_use]
-    pub fn single(&self) -> &Tat {
-        &self.cells[0]
+    fn aggregate(&self, key: BucketKey, index: usize) -> &Word {
+        let aggregates = self.cells.len() / self.words;
+        &self.cells[key.spread(aggregates) * self.words + index]
     }
 
-    /// The aggregate buckets.
-    #[must_use]
-    pub fn aggregates(&self) -> &[Tat] {
-        &self.cells
-    }
-
-    /// The table of the buckets of distinct values.
-    #[must_use]
-    pub fn table(&self) -> &BucketTable {
-        &self.table
-    }
-
-    /// Key of the bucket for the values that `feed` writes into the hasher.
-    pub fn key(&self, feed: impl FnOnce(&mut dyn Hasher)) -> BucketKey {
+    /// The bucket for the values that `feed` writes into the hasher.
+    pub fn keyed(&self, meter: &Meter, feed: impl FnOnce(&mut dyn Hasher)) -> Place {
         let mut hasher = self.table.hasher();
-        self.rule.hash(&mut hasher);
-        self.route.hash(&mut hasher);
+        hasher.write_u64(self.seed);
         feed(&mut hasher);
-        self.table.key(&hasher)
+        Place::Keyed(self.table.key(&hasher, meter.timeline()))
     }
 }
 
 impl State {
-    /// A state whose table holds at least `max_buckets` buckets.
+    /// A state whose table holds at least `max_buckets` words of distinct values.
     #[must_use]
     pub fn new(max_buckets: usize) -> Self {
         Self {
             table: Arc::new(BucketTable::new(max_buckets)),
             scopes: Mutex::default(),
             routes: Mutex::default(),
+            store: Arc::new(MemoryStore),
         }
+    }
+
+    /// The same, with global limits counted by `store`.
+    #[must_use]
+    pub fn with_store(self, store: Arc<dyn Store>) -> Self {
+        Self { store, ..self }
+    }
+
+    /// What counts global limits.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// The table of the buckets of distinct values.
@@ -94,16 +189,29 @@ impl State {
         &self.table
     }
 
-    /// The scope of `rule` on `route`: the one in use if there is one.
-    pub fn scope(&self, rule: &str, route: &str, distinct: bool) -> Arc<Scope> {
-        let cells = if distinct { AGGREGATES } else { 1 };
-        named(&self.scopes, format!("{rule}@{route}#{cells}"), || Scope {
-            rule: rule.to_owned(),
-            route: route.to_owned(),
+    /// The scope of this name for `meter`: the one in use if there is one whose state the meter can
+    /// go on with.
+    pub fn scope(&self, name: ScopeName, meter: Option<&Meter>, distinct: bool) -> Arc<Scope> {
+        let words = meter.map_or(1, Meter::words);
+        let cells = words * if distinct { AGGREGATES } else { 1 };
+        let kind = meter.map_or_else(|| "none".to_owned(), Meter::kind);
+        let ScopeName {
+            reach,
+            rule,
+            route,
+            candidate,
+        } = &name;
+        let id = format!("{}:{rule}@{route}+{candidate}#{kind}/{cells}", reach.name());
+        let mut hasher = self.table.hasher();
+        id.hash(&mut hasher);
+        let seed = hasher.finish();
+        named(&self.scopes, id, || Scope {
+            name,
             table: Arc::clone(&self.table),
-            cells: (0..cells).map(|_| Tat::default()).collect(),
-            admitted: AtomicU64::new(0),
-            limited: AtomicU64::new(0),
+            seed,
+            words,
+            cells: (0..cells).map(|_| Word::default()).collect(),
+            counters: ScopeCounters::default(),
         })
     }
 

@@ -194,7 +194,9 @@ async fn supervise<T>(
 ) -> Option<T> {
     let counters = &conn.pipeline.counters;
     let first = conn.settings.timeouts.head;
-    let mut look = pin!(sleep(first.min(conn.settings.connections.max_duration.unwrap_or(first))));
+    let mut look = pin!(sleep(
+        first.min(conn.settings.connections.max_duration.unwrap_or(first))
+    ));
     let mut drained = pin!(async move {
         // The sender is gone if the worker is: that too is the end.
         let _gone = drain.wait_for(|drain| *drain).await;
@@ -235,4 +237,3 @@ async fn supervise<T>(
     })
     .await
 }
-

@@ -1,7 +1,7 @@
 //! The life of a connection and of a request, in their order.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -23,6 +22,7 @@ use super::body::Body;
 use super::client_address::{self, Client};
 use super::clock::Clock;
 use super::connection::{self, Conn};
+use super::cost_body::CostBody;
 use super::forward::Forward;
 use super::handshake;
 use super::io::{Rewind, speaks_http2};
@@ -31,14 +31,16 @@ use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
 use super::path;
 use super::proxy_protocol;
-use super::record::{Completion, Decisive, Ending, Record, Sink};
+use super::record::{Completion, Ending, Record, Sink};
 use super::request_id::{Random, X_REQUEST_ID};
-use super::respond::{Refusal, add_rate_limit_headers};
+use super::respond::Refusal;
 use super::upstream::Upstreams;
-use super::{filters, record};
-use crate::engine::decide::Outcome;
+use super::{filters, limit_headers, record};
+use crate::engine::decide::Decision;
+use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
+use crate::engine::settle::Failure;
 use crate::policy::plan::ClientSettings;
 
 /// What a worker's requests need.
@@ -109,18 +111,19 @@ pub(super) async fn converse(
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let (http2, stream) = sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
+        let (http2, stream) =
+            sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())
 }
 
-/// A request's life: route, client address, local limits, upstream, response headers; metrics and log
-/// when its response is over.
+/// A request's life: route, client address, local limits, global limits, upstream, response headers;
+/// response cost, metrics and log when its response is over.
 pub(super) fn answer(
     conn: Arc<Conn>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<Body>> + Send {
+) -> impl Future<Output = Response<CostBody<Body>>> + Send {
     // Before anything is waited for: the connection counts its requests.
     let last = conn.life.begin(conn.settings.connections.max_requests);
     let ending = Ending::new(Arc::clone(&conn));
@@ -139,7 +142,7 @@ async fn serve(
     conn: &Arc<Conn>,
     mut request: Request<Incoming>,
     mut ending: Ending,
-) -> Response<Body> {
+) -> Response<CostBody<Body>> {
     let pipeline = &conn.pipeline;
     let now = pipeline.clock.now();
     if pipeline.sink.is_some() {
@@ -147,22 +150,36 @@ async fn serve(
     }
     let (version, grpc) = (request.version(), is_grpc(&request));
     let mut decided = Decided::default();
-    let answer = match pipeline.decide(conn, &mut request, now, &mut decided) {
+    let next = match pipeline.decide(conn, &mut request, &mut decided) {
+        Ok((limits, next)) => {
+            decided.outcome = limits.outcome().await;
+            ending.settlement = std::mem::take(&mut decided.outcome.settlement);
+            decided.note_limit(&mut ending, &request);
+            match decided.outcome.denied {
+                Some(_) => Err(Refusal::Limited),
+                None => next,
+            }
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let answer = match next {
         Ok(Next::Forward(forward)) => forward.send(conn, request, &mut ending, now).await,
         Ok(Next::Answer(response)) => Ok(*response),
         Err(refusal) => Err(refusal),
     };
+    let mut settlement = std::mem::take(&mut ending.settlement);
     let mut response = answer.unwrap_or_else(|refusal| {
         note(&refusal, decided.rule.as_deref());
+        if refusal.is_upstreams() {
+            std::mem::take(&mut settlement).failed(Failure::Upstream, pipeline.clock.both());
+        }
         if let Some(record) = ending.record() {
             record.refused = Some(refusal.name());
         }
         refusal.respond(version, grpc)
     });
-    if decided.headers
-        && let Some(outcome) = merged(&decided.limits)
-    {
-        add_rate_limit_headers(response.headers_mut(), &outcome);
+    if let Some(settings) = &decided.settings {
+        limit_headers::add(response.headers_mut(), &decided.outcome, settings);
     }
     match &decided.rule {
         Some(rule) => rule.route.stats.count(response.status()),
@@ -174,19 +191,17 @@ async fn serve(
         decided.tell(record);
         record.status = response.status();
     }
-    response.map(|body| body.ends(ending))
+    response.map(|body| CostBody::new(body.ends(ending), settlement, pipeline.clock))
 }
 
 /// What is known of a request whose decision may have ended early.
 #[derive(Default)]
 struct Decided {
-    client: Option<IpAddr>,
+    client: Option<Client>,
     rule: Option<Arc<Rule>>,
-    limits: record::Outcomes,
-    /// Kept only where there is a log.
-    decisive: Option<Decisive>,
-    /// `X-RateLimit-*` are sent.
-    headers: bool,
+    outcome: Outcome,
+    /// Of the listener.
+    settings: Option<Arc<ClientSettings>>,
 }
 
 /// What happens to a request that is not refused.
@@ -196,25 +211,36 @@ enum Next {
 }
 
 impl Decided {
+    /// For the log: the bucket that decided, before the request is changed.
+    fn note_limit(&mut self, ending: &mut Ending, request: &Request<Incoming>) {
+        if let (Some(record), Some(client)) = (ending.record(), self.client)
+            && let Some(decisive) = self.outcome.decisive.take()
+        {
+            record.limit = Some(record::DecidedBy {
+                descriptor: decisive.descriptor(&view(request, client)),
+                decisive,
+                denied: self.outcome.denied.is_some(),
+            });
+        }
+    }
+
     fn tell(self, record: &mut Record) {
         if let Some(client) = self.client {
-            record.client = client;
+            record.client = client.address;
         }
         record.rule = self.rule;
-        record.limits = self.limits;
-        record.decisive = self.decisive;
     }
 }
 
 impl Pipeline {
-    /// Everything that needs the plan; it is let go before anything is waited for.
+    /// Everything that needs the plan; it is let go before anything is waited for. What the limits
+    /// say, which global ones may have to be asked elsewhere, and what follows if they admit.
     fn decide(
         &self,
         conn: &Conn,
         request: &mut Request<Incoming>,
-        now: u64,
         decided: &mut Decided,
-    ) -> Result<Next, Refusal> {
+    ) -> Result<(Decision, Result<Next, Refusal>), Refusal> {
         admission::admit(request, &conn.settings)?;
         path::normalise(request)?;
         let active = self.active.load();
@@ -228,42 +254,59 @@ impl Pipeline {
         }
         let listener = &engine.listeners[index];
         let settings = &listener.client;
-        decided.headers = settings.rate_limit_headers;
+        decided.settings = Some(Arc::clone(settings));
         check_length(request, settings)?;
         let client =
             client_address::client(&settings.client_address, request.headers(), conn.peer.ip())?;
-        decided.client = Some(client.address);
+        decided.client = Some(client);
         let view = view(request, client);
         let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
         let rule = decided.rule.insert(Arc::clone(matched.rule));
         if rule.broken.is_some() {
             return Err(Refusal::Invalid);
         }
-        for limits in &rule.limits {
-            let outcome = limits.decide(&view, now);
-            let denied = outcome.denied.as_ref().map(|denied| denied.wait);
-            if self.sink.is_some() {
-                let found = limits.decisive(&view, &outcome, now);
-                weigh(&mut decided.decisive, found, denied.is_some());
-            }
-            decided.limits.push(outcome);
-            if let Some(wait) = denied {
-                return Err(Refusal::Limited { wait });
-            }
-        }
+        let limits = match &rule.limits {
+            Some(limits) => limits.decide(&view, self.clock.both()),
+            None => Decision::Ready(Outcome::default()),
+        };
+        let next = match &limits {
+            // Who is refused takes no turn from others.
+            Decision::Ready(outcome) if outcome.denied.is_some() => Err(Refusal::Limited),
+            _ => self.next(
+                conn,
+                request,
+                &active,
+                (rule, matched.prefix),
+                settings,
+                client,
+            ),
+        };
+        Ok((limits, next))
+    }
+
+    /// What happens to a request that the limits admit.
+    fn next(
+        &self,
+        conn: &Conn,
+        request: &Request<Incoming>,
+        active: &Active,
+        (rule, prefix): (&Arc<Rule>, Option<usize>),
+        settings: &Arc<ClientSettings>,
+        client: Client,
+    ) -> Result<Next, Refusal> {
         if let Some(redirect) = &rule.filters.redirect {
             let tls = conn.sni.is_some();
-            let response = filters::redirect(request, redirect, matched.prefix, tls, conn.bind);
+            let response = filters::redirect(request, redirect, prefix, tls, conn.bind);
             return Ok(Next::Answer(Box::new(response)));
         }
         let chosen = rule.backends.next().ok_or(Refusal::NoBackend)?;
         let backend = chosen.backend.ok_or(Refusal::NoBackend)?;
         Ok(Next::Forward(Forward {
             target: active.endpoint(backend).ok_or(Refusal::NoEndpoint)?,
-            mirrors: self.mirrors(&active, rule),
+            mirrors: self.mirrors(active, rule),
             rule: Arc::clone(rule),
             backend_filters: chosen.filters.clone(),
-            prefix: matched.prefix,
+            prefix,
             settings: Arc::clone(settings),
             trusted: client.by_trusted,
         }))
@@ -294,21 +337,11 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// What several policies said, as one.
-fn merged(outcomes: &record::Outcomes) -> Option<Outcome> {
-    let statuses: SmallVec<_> = outcomes
-        .iter()
-        .flat_map(|outcome| outcome.statuses.iter().copied())
-        .collect();
-    (!statuses.is_empty()).then_some(Outcome {
-        statuses,
-        denied: None,
-    })
-}
-
 fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
     let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let target = request.uri().path_and_query();
     Box::new(Record {
@@ -327,8 +360,7 @@ fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
         request_id: headers.get(X_REQUEST_ID).cloned(),
         traceparent: headers.get("traceparent").cloned(),
         rule: None,
-        limits: record::Outcomes::new(),
-        decisive: None,
+        limit: None,
         upstream: None,
         status: http::StatusCode::OK,
         refused: None,
@@ -336,22 +368,6 @@ fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
         sent: 0,
         completion: Completion::Cancelled,
     })
-}
-
-/// Keeps the tighter of what was seen so far and one more policy's decisive rule.
-fn weigh(seen: &mut Option<Decisive>, found: Option<(String, String, u64)>, denied: bool) {
-    let Some((rule, descriptor, remaining)) = found else {
-        return;
-    };
-    let tighter = |seen: &Decisive| denied || remaining < seen.remaining;
-    if seen.as_ref().is_none_or(tighter) {
-        *seen = Some(Decisive {
-            denied,
-            rule,
-            descriptor,
-            remaining,
-        });
-    }
 }
 
 fn note(refusal: &Refusal, rule: Option<&Rule>) {

@@ -96,7 +96,8 @@ mod tests {
 
     const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 80\r\n";
     const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
-    const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\x13\x88\0\x50";
+    const V2: &[u8] =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\x13\x88\0\x50";
     const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     const HTTP: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
 
@@ -133,7 +134,10 @@ mod tests {
             for mode in [ProxyProtocol::Required, ProxyProtocol::Optional] {
                 assert_eq!(outcome(mode, &sent).await, Some((source, HTTP.to_vec())));
             }
-            assert_eq!(outcome(ProxyProtocol::Off, &sent).await, Some((None, sent.clone())));
+            assert_eq!(
+                outcome(ProxyProtocol::Off, &sent).await,
+                Some((None, sent.clone()))
+            );
             let cut = outcome(ProxyProtocol::Required, &header[..header.len() - 1]).await;
             assert_eq!(cut, None);
         }

@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, Version};
-use smallvec::SmallVec;
 
 use super::body::Upload;
 use super::connection::Conn;
 use super::upstream::Target;
-use crate::engine::decide::Outcome;
+use crate::engine::outcome::Decisive;
 use crate::engine::route::Rule;
+use crate::engine::settle::Settlement;
 
 /// Takes the record of each request at its end. It is called on the worker's thread: it must not
 /// wait.
@@ -19,8 +19,14 @@ pub trait Sink: fmt::Debug + Send + Sync {
     fn record(&self, record: &Record);
 }
 
-/// What limits said, policy by policy.
-pub type Outcomes = SmallVec<[Outcome; 1]>;
+/// The limit that decided: the one that denied, or the one with the fewest tokens left.
+#[derive(Debug)]
+pub struct DecidedBy {
+    pub decisive: Decisive,
+    /// Which bucket of the rule, as `name=value`; empty: its only one.
+    pub descriptor: String,
+    pub denied: bool,
+}
 
 /// A request and what became of it. Times are in nanoseconds of the data plane's clock.
 #[derive(Debug)]
@@ -51,10 +57,8 @@ pub struct Record {
     pub traceparent: Option<HeaderValue>,
     /// `None`: no rule took it.
     pub rule: Option<Arc<Rule>>,
-    /// What the limits of the rule said, policy by policy.
-    pub limits: Outcomes,
-    /// The limit that decided; `None`: no limit was met.
-    pub decisive: Option<Decisive>,
+    /// `None`: no limit was met.
+    pub limit: Option<DecidedBy>,
     pub upstream: Option<Upstream>,
     pub status: StatusCode,
     /// Why the answer is not an upstream's.
@@ -63,18 +67,6 @@ pub struct Record {
     pub received: u64,
     pub sent: u64,
     pub completion: Completion,
-}
-
-/// The rule that denied a request, or the one with the fewest tokens left of those that admitted it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decisive {
-    pub denied: bool,
-    /// `namespace/name/rule/index`.
-    pub rule: String,
-    /// The values that the rule has a bucket of its own for, as `name=value`; empty: none.
-    pub descriptor: String,
-    /// Whole tokens left.
-    pub remaining: u64,
 }
 
 /// The endpoint that a request went to.
@@ -113,16 +105,19 @@ pub(super) struct Ending {
     conn: Arc<Conn>,
     record: Option<Box<Record>>,
     upload: Option<Arc<Upload>>,
+    /// What is left to do about the limits that admitted it.
+    pub(super) settlement: Settlement,
     /// Somebody else has taken it over.
     over: bool,
 }
 
 impl Ending {
-    pub(super) const fn new(conn: Arc<Conn>) -> Self {
+    pub(super) fn new(conn: Arc<Conn>) -> Self {
         Self {
             conn,
             record: None,
             upload: None,
+            settlement: Settlement::default(),
             over: false,
         }
     }
@@ -139,6 +134,7 @@ impl Ending {
             conn: Arc::clone(&self.conn),
             record: self.record.take(),
             upload: self.upload.take(),
+            settlement: std::mem::take(&mut self.settlement),
             over: false,
         }
     }

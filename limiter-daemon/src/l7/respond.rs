@@ -1,22 +1,13 @@
-//! Answers of our own: the one table from what went wrong to what the client sees, and the rate
-//! limit headers.
+//! Answers of our own: the one table from what went wrong to what the client sees.
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{Response, StatusCode, Version};
 
 use super::body::Body;
-use crate::engine::decide::{Outcome, Status};
 
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-
-const SECOND: u64 = 1_000_000_000;
 
 /// Why a request gets no answer from an upstream.
 #[derive(Debug)]
@@ -45,8 +36,8 @@ pub(super) enum Refusal {
     NoBackend,
     /// The backend has no endpoints.
     NoEndpoint,
-    /// Over a limit; the wait in nanoseconds.
-    Limited { wait: u64 },
+    /// Over a limit; [`super::limit_headers`] says which.
+    Limited,
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -74,7 +65,7 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited => StatusCode::TOO_MANY_REQUESTS,
             Self::NoEndpoint | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -97,7 +88,7 @@ impl Refusal {
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoint => "the backend has no endpoints",
             // Envoy's body.
-            Self::Limited { .. } => "local_rate_limited",
+            Self::Limited => "local_rate_limited",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -121,7 +112,7 @@ impl Refusal {
             Self::Invalid => "invalid_policy",
             Self::NoBackend => "no_backend",
             Self::NoEndpoint => "no_endpoint",
-            Self::Limited { .. } => "rate_limited",
+            Self::Limited => "rate_limited",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -129,11 +120,27 @@ impl Refusal {
         }
     }
 
+    /// Whether the upstream is at fault.
+    pub(super) const fn is_upstreams(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint
+                | Self::Unreachable(_)
+                | Self::Broken(_)
+                | Self::Timeout
+                | Self::NoUpgrade
+        )
+    }
+
     /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request.
     const fn closes(&self) -> bool {
         matches!(
             self,
-            Self::BadRequest(_) | Self::BrokenBody | Self::HeadTooLarge | Self::TooLarge | Self::Slow
+            Self::BadRequest(_)
+                | Self::BrokenBody
+                | Self::HeadTooLarge
+                | Self::TooLarge
+                | Self::Slow
         )
     }
 
@@ -152,7 +159,6 @@ impl Refusal {
         if matches!(self, Self::OldVersion) {
             headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
         }
-        self.retry_after(headers);
         response
     }
 
@@ -172,119 +178,25 @@ impl Refusal {
         if let Ok(message) = HeaderValue::from_str(self.body()) {
             headers.insert(GRPC_MESSAGE, message);
         }
-        self.retry_after(headers);
         response
     }
-
-    fn retry_after(&self, headers: &mut HeaderMap) {
-        if let Self::Limited { wait } = self {
-            headers.insert(RETRY_AFTER, seconds(*wait).max(1).into());
-        }
-    }
-}
-
-/// Adds the `X-RateLimit-*` headers (draft-polli-ratelimit-headers-03, in the shape that Envoy
-/// writes): those of the rule with the fewest tokens left, the first of equals; with the quotas of
-/// all in `X-RateLimit-Limit`.
-pub(super) fn add_rate_limit_headers(headers: &mut HeaderMap, outcome: &Outcome) {
-    let Some(tightest) = outcome
-        .statuses
-        .iter()
-        .min_by_key(|status| status.remaining)
-    else {
-        return;
-    };
-    headers.insert(LIMIT, quotas(tightest, &outcome.statuses));
-    headers.insert(REMAINING, tightest.remaining.into());
-    headers.insert(RESET, seconds(tightest.reset).into());
-}
-
-fn quotas(tightest: &Status, all: &[Status]) -> HeaderValue {
-    use std::fmt::Write as _;
-    let mut text = tightest.quota.to_string();
-    for status in all {
-        // Writing to a String does not fail.
-        let _infallible = write!(text, ", {};w={}", status.quota, status.window);
-    }
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("0"))
-}
-
-/// Whole seconds, rounded up: after that many, what was waited for is there.
-const fn seconds(ns: u64) -> u64 {
-    ns.div_ceil(SECOND)
 }
 
 #[cfg(test)]
 mod tests {
-    use smallvec::smallvec;
-
     use super::*;
 
-    fn status(quota: u64, window: u64, remaining: u64, reset: u64) -> Status {
-        Status {
-            quota,
-            window,
-            remaining,
-            reset,
-        }
-    }
-
-    fn written(statuses: smallvec::SmallVec<[Status; 4]>) -> Vec<String> {
-        let mut headers = HeaderMap::new();
-        add_rate_limit_headers(
-            &mut headers,
-            &Outcome {
-                statuses,
-                denied: None,
-            },
-        );
-        headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
-            .collect()
-    }
-
     #[test]
-    fn headers_are_those_of_the_tightest_rule() {
-        assert_eq!(written(smallvec![]), [""; 0]);
-        assert_eq!(
-            written(smallvec![status(100, 60, 99, 600_000_000)]),
-            [
-                "x-ratelimit-limit: 100, 100;w=60",
-                "x-ratelimit-remaining: 99",
-                "x-ratelimit-reset: 1"
-            ]
-        );
-        let two = smallvec![
-            status(1000, 3600, 7, 1),
-            status(10, 1, 7, 2),
-            status(5, 1, 8, 3)
-        ];
-        assert_eq!(
-            written(two),
-            [
-                "x-ratelimit-limit: 1000, 1000;w=3600, 10;w=1, 5;w=1",
-                "x-ratelimit-remaining: 7",
-                "x-ratelimit-reset: 1"
-            ]
-        );
-    }
-
-    #[test]
-    fn retry_after_is_rounded_up_and_never_zero() {
-        for (wait, wanted) in [(1, "1"), (SECOND, "1"), (SECOND + 1, "2"), (0, "1")] {
-            let limited = Refusal::Limited { wait };
-            let response = limited.respond(Version::HTTP_11, false);
-            assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-            assert!(!response.headers().contains_key(CONNECTION));
-            assert_eq!(response.headers()[RETRY_AFTER], wanted);
-        }
+    fn over_a_limit_is_429_on_a_connection_that_goes_on() {
+        let response = Refusal::Limited.respond(Version::HTTP_11, false);
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(!response.headers().contains_key(CONNECTION));
     }
 
     #[test]
     fn grpc_calls_get_a_status_of_grpc() {
         for (refusal, wanted) in [
-            (Refusal::Limited { wait: 1 }, "14"),
+            (Refusal::Limited, "14"),
             (Refusal::NoRoute, "12"),
             (Refusal::NoBackend, "2"),
         ] {

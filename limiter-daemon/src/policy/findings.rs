@@ -1,7 +1,6 @@
 //! Findings while they are collected: many, in any order, each with its place.
 //!
-//! Reading goes on after an error, so that one run shows as much as it can. Whether there is a plan
-//! is decided at the end, by whether any error was found.
+//! Reading goes on after an error, so that one run shows as much as it can.
 
 use std::path::{Path, PathBuf};
 
@@ -52,6 +51,8 @@ pub(crate) struct Findings {
     list: Vec<Diagnostic>,
     /// How many were found beyond [`MAX_FINDINGS`].
     untold: usize,
+    /// How many errors were found, told or not.
+    errors: usize,
 }
 
 impl Findings {
@@ -85,12 +86,23 @@ impl Findings {
         list
     }
 
-    pub(crate) fn has_errors(&self) -> bool {
-        self.untold > 0
-            || self
-                .list
-                .iter()
-                .any(|found| found.severity == Severity::Error)
+    /// How many errors there are so far: what comes between two counts is about what was looked at
+    /// between them.
+    pub(crate) const fn errors(&self) -> usize {
+        self.errors
+    }
+
+    /// The first error after the `count`-th, as a sentence.
+    pub(crate) fn error_after(&self, count: usize) -> String {
+        self.list
+            .iter()
+            .filter(|found| found.severity == Severity::Error)
+            .nth(count)
+            .map(|found| match &found.field {
+                Some(field) => format!("{field}: {}", found.message),
+                None => found.message.clone(),
+            })
+            .unwrap_or_default()
     }
 }
 
@@ -110,7 +122,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Something wrong: no plan can be made. `remedy` says what would be right.
+    /// Something wrong: the resource is not used as it is. `remedy` says what would be right.
     pub(crate) fn error(
         &mut self,
         mark: &Mark,
@@ -142,6 +154,7 @@ impl Scope<'_> {
     }
 
     fn add(&mut self, severity: Severity, mark: &Mark, message: String, remedy: String) {
+        self.findings.errors += usize::from(severity == Severity::Error);
         if self.findings.list.len() >= MAX_FINDINGS {
             self.findings.untold += 1;
             return;

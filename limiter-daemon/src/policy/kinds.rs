@@ -1,6 +1,6 @@
 //! Which kinds there are: those that are read, and those that are known by name only.
 
-use super::{envoy_gateway, gateway_api, native, suggest};
+use super::{core, envoy_gateway, gateway_api, native, suggest};
 
 /// A kind of resource that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -8,47 +8,92 @@ pub(crate) enum Kind {
     Gateway,
     /// Says who implements a Gateway, which is limiterd in any case.
     GatewayClass,
+    ListenerSet,
     HttpRoute,
+    GrpcRoute,
+    ReferenceGrant,
     Backend,
     BackendTrafficPolicy,
+    ClientTrafficPolicy,
     NetworkRateLimitPolicy,
     LimiterConfig,
+    Namespace,
+    Service,
+    EndpointSlice,
+    Secret,
+    ConfigMap,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 16] = [
         Self::Gateway,
         Self::GatewayClass,
+        Self::ListenerSet,
         Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::ReferenceGrant,
         Self::Backend,
         Self::BackendTrafficPolicy,
+        Self::ClientTrafficPolicy,
         Self::NetworkRateLimitPolicy,
         Self::LimiterConfig,
+        Self::Namespace,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::Secret,
+        Self::ConfigMap,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
+            Self::ListenerSet => "ListenerSet",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::Backend => "Backend",
             Self::BackendTrafficPolicy => "BackendTrafficPolicy",
+            Self::ClientTrafficPolicy => "ClientTrafficPolicy",
             Self::NetworkRateLimitPolicy => "NetworkRateLimitPolicy",
             Self::LimiterConfig => "LimiterConfig",
+            Self::Namespace => "Namespace",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 
-    const fn group(self) -> &'static str {
+    pub(crate) const fn group(self) -> &'static str {
         match self {
-            Self::Gateway | Self::GatewayClass | Self::HttpRoute => gateway_api::GROUP,
-            Self::Backend | Self::BackendTrafficPolicy => envoy_gateway::GROUP,
+            Self::Gateway
+            | Self::GatewayClass
+            | Self::ListenerSet
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::ReferenceGrant => gateway_api::GROUP,
+            Self::Backend | Self::BackendTrafficPolicy | Self::ClientTrafficPolicy => {
+                envoy_gateway::GROUP
+            }
             Self::NetworkRateLimitPolicy | Self::LimiterConfig => native::GROUP,
+            Self::Namespace | Self::Service | Self::Secret | Self::ConfigMap => core::GROUP,
+            Self::EndpointSlice => core::DISCOVERY_GROUP,
         }
     }
 
     const fn versions(self) -> &'static [&'static str] {
         match self {
-            Self::Gateway | Self::GatewayClass | Self::HttpRoute => &["v1", "v1beta1"],
+            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::ReferenceGrant => {
+                &["v1", "v1beta1"]
+            }
+            Self::ListenerSet => &["v1", "v1alpha1"],
+            Self::GrpcRoute
+            | Self::Namespace
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Secret
+            | Self::ConfigMap => &["v1"],
             _ => &["v1alpha1"],
         }
     }
@@ -60,18 +105,9 @@ impl Kind {
 
 /// Kinds that exist where our files come from, and are not read yet.
 const NOT_YET: &[(&str, &[&str])] = &[
-    ("", &["Service", "Secret", "ConfigMap", "Namespace", "List"]),
     (
         gateway_api::GROUP,
-        &[
-            "BackendTLSPolicy",
-            "GRPCRoute",
-            "ListenerSet",
-            "ReferenceGrant",
-            "TCPRoute",
-            "TLSRoute",
-            "UDPRoute",
-        ],
+        &["BackendTLSPolicy", "TCPRoute", "TLSRoute", "UDPRoute"],
     ),
     (
         "gateway.networking.x-k8s.io",
@@ -80,14 +116,36 @@ const NOT_YET: &[(&str, &[&str])] = &[
     (
         envoy_gateway::GROUP,
         &[
-            "ClientTrafficPolicy",
             "EnvoyExtensionPolicy",
-            "EnvoyGateway",
             "EnvoyPatchPolicy",
-            "EnvoyProxy",
             "HTTPRouteFilter",
             "SecurityPolicy",
         ],
+    ),
+];
+
+/// Kinds that say how something is run, not what it does: files that hold them work without.
+const PASSED_OVER: &[(&str, &[&str])] = &[
+    (envoy_gateway::GROUP, &["EnvoyGateway", "EnvoyProxy"]),
+    (
+        "",
+        &[
+            "Endpoints",
+            "PersistentVolumeClaim",
+            "Pod",
+            "ServiceAccount",
+        ],
+    ),
+    (
+        "apps",
+        &["DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"],
+    ),
+    ("autoscaling", &["HorizontalPodAutoscaler"]),
+    ("batch", &["CronJob", "Job"]),
+    ("policy", &["PodDisruptionBudget"]),
+    (
+        "rbac.authorization.k8s.io",
+        &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"],
     ),
 ];
 
@@ -96,6 +154,8 @@ const NOT_YET: &[(&str, &[&str])] = &[
 pub(crate) struct Refusal {
     /// The fault is in `apiVersion`, not in `kind`.
     pub(crate) in_version: bool,
+    /// It may be passed over: nothing that is enforced is lost.
+    pub(crate) harmless: bool,
     pub(crate) message: String,
     pub(crate) remedy: String,
 }
@@ -108,6 +168,7 @@ pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
         Some(found) if not_yet(group, kind) => Err(unsupported(group, found.name())),
         Some(found) => Err(Refusal {
             in_version: true,
+            harmless: false,
             message: format!("there is no `{kind}` in `{api_version}`"),
             remedy: format!(
                 "write `{}/{}`",
@@ -116,8 +177,15 @@ pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
             ),
         }),
         None if not_yet(group, kind) => Err(unsupported(group, kind)),
+        None if listed(PASSED_OVER, group, kind) => Err(Refusal {
+            in_version: false,
+            harmless: true,
+            message: format!("the kind `{kind}` has no meaning to limiterd and is passed over"),
+            remedy: String::new(),
+        }),
         None => Err(Refusal {
             in_version: false,
+            harmless: false,
             message: format!("unknown kind `{kind}`"),
             remedy: suggest::remedy(
                 kind,
@@ -129,7 +197,11 @@ pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
 }
 
 fn not_yet(group: &str, kind: &str) -> bool {
-    NOT_YET
+    listed(NOT_YET, group, kind)
+}
+
+fn listed(table: &[(&str, &[&str])], group: &str, kind: &str) -> bool {
+    table
         .iter()
         .any(|(name, kinds)| *name == group && kinds.contains(&kind))
 }
@@ -142,6 +214,7 @@ fn unsupported(group: &str, kind: &str) -> Refusal {
     };
     Refusal {
         in_version: false,
+        harmless: false,
         message: format!("the kind `{kind}`{of} is not supported yet"),
         remedy: "remove it: limiterd would not enforce it".to_owned(),
     }
@@ -172,9 +245,9 @@ mod tests {
                  write `gateway.networking.k8s.io/v1`",
             ),
             (
-                "v1",
-                "Service",
-                "the kind `Service` is not supported yet; remove it: limiterd would not enforce it",
+                "apps/v1",
+                "Deployment",
+                "the kind `Deployment` has no meaning to limiterd and is passed over; ",
             ),
             (
                 "gateway.envoyproxy.io/v1alpha1",

@@ -2,9 +2,11 @@
 //!
 //! `source` (files and documents) → `yaml` (trees) → `decode` (structs that mirror the files) → the
 //! dialects (each resource checked by itself) → `compile` (references, attachment, precedence) →
-//! [`Plan`]. Findings are collected all the way, and only their end decides whether there is a plan.
+//! [`Plan`] and [`status`]. Findings are collected all the way. A resource with an error in it is not
+//! used; its last good version goes on, if there is one, and so do all others.
 
 mod compile;
+mod core;
 mod decode;
 pub mod diagnostic;
 mod envoy_gateway;
@@ -17,6 +19,7 @@ mod quantity;
 mod resource;
 mod resources;
 mod source;
+pub mod status;
 mod suggest;
 mod timestamp;
 mod units;
@@ -24,6 +27,7 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;
@@ -31,18 +35,26 @@ pub use source::SourceFile;
 
 use findings::Findings;
 use resources::Resources;
+use status::{ResourceStatus, Statuses};
 
 /// What loading a policy directory comes to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// `None` if there is any error among the diagnostics.
+    /// `None`: nothing to begin with (see [`load`]).
     pub plan: Option<Plan>,
     /// Sorted by file, line and column.
     pub diagnostics: Vec<Diagnostic>,
+    /// Sorted by kind, namespace and name.
+    pub statuses: Vec<ResourceStatus>,
     /// Resources seen, by kind.
     pub counts: BTreeMap<&'static str, usize>,
     /// The files as they were read, in order of name.
     pub sources: Vec<SourceFile>,
+    /// Resources that cannot be used as they are in the files and whose last good version goes on,
+    /// as `Kind namespace/name`.
+    pub kept: Vec<String>,
+    /// What the next one falls back on.
+    resources: Arc<Resources>,
 }
 
 impl Outcome {
@@ -60,21 +72,55 @@ impl Outcome {
 ///
 /// Every `*.yaml` and `*.yml` in it is read, in order of name; subdirectories and hidden entries are
 /// not. It does not fail: what is wrong is in the diagnostics, as much of it as can be found at once.
+///
+/// Resources with errors are left out of the plan, and rules whose policy has errors are broken in
+/// it. There is no plan at all where a limit could be missing without a trace, or nothing is left:
+/// a file cannot be read or is no YAML, a LimiterConfig has errors, the targets of a policy with
+/// errors are not known, or there are errors and neither a listener nor a network policy.
 #[must_use]
 pub fn load(dir: &Path) -> Outcome {
+    read(dir, None)
+}
+
+/// Loads the policy directory again: what cannot be used as it is now stays as it was in `previous`,
+/// resource by resource. Of files that cannot be read everything stays. What is no longer there is
+/// gone. If `previous` has a plan, so has the outcome.
+#[must_use]
+pub fn reload(dir: &Path, previous: &Outcome) -> Outcome {
+    let good = previous.plan.is_some().then_some(&*previous.resources);
+    read(dir, good)
+}
+
+fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     let mut findings = Findings::default();
     let sources = source::read(dir, &mut findings);
     let mut resources = Resources::default();
-    for file in &sources {
+    for file in &sources.files {
         for document in source::documents(&file.text) {
-            resources.read(&file.path, document, &mut findings);
+            resources.read(&file.path, document, good, &mut findings);
         }
     }
-    let plan = compile::compile(&resources, &mut findings);
+    for file in &sources.lost {
+        resources.lose(file);
+    }
+    let usable = match good {
+        Some(good) => {
+            resources.recover(good, sources.all_lost, &mut findings);
+            true
+        }
+        None => !sources.all_lost && !resources.is_incomplete(),
+    };
+    let mut statuses = Statuses::default();
+    let plan = compile::compile(&resources, &mut statuses, &mut findings);
+    let nothing = plan.listeners.is_empty() && plan.network.is_empty();
+    let usable = usable && (good.is_some() || !nothing || findings.errors() == 0);
     Outcome {
-        plan: (!findings.has_errors()).then_some(plan),
+        plan: usable.then_some(plan),
         diagnostics: findings.into_sorted(),
-        counts: resources.counts,
-        sources,
+        statuses: statuses.into_sorted(),
+        counts: resources.counts.clone(),
+        sources: sources.files,
+        kept: resources.kept(),
+        resources: Arc::new(resources),
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::core::labels::Labels;
 use super::decode::{At, Ignored};
-use super::findings::{Origin, Scope};
+use super::findings::{Mark, Origin, Scope};
 use super::timestamp;
 
 /// Longest name of a Kubernetes object.
@@ -24,6 +25,25 @@ pub(crate) struct Document<S> {
     pub(crate) metadata: RawMetadata,
     pub(crate) spec: At<S>,
     status: Option<Ignored>,
+}
+
+/// A document of any shape, of which the header is known.
+pub(crate) trait HasMetadata {
+    fn metadata(&self) -> &RawMetadata;
+}
+
+impl<S> HasMetadata for Document<S> {
+    fn metadata(&self) -> &RawMetadata {
+        &self.metadata
+    }
+}
+
+/// A field that is read, and that upstream would rather not see any more.
+#[derive(Clone, Debug)]
+pub(crate) struct Deprecated {
+    pub(crate) mark: Mark,
+    pub(crate) field: &'static str,
+    pub(crate) instead: &'static str,
 }
 
 /// Kubernetes' `ObjectMeta`.
@@ -79,10 +99,26 @@ pub(crate) struct Meta {
     pub(crate) name: Name,
     /// Seconds of the epoch; decides ties, the oldest first.
     pub(crate) created: Option<i64>,
+    pub(crate) labels: Labels,
+    pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) origin: Origin,
+    /// Where its name stands.
+    pub(crate) mark: Mark,
 }
 
 impl Meta {
+    /// The header of a resource that could not be read, of which only the name is known.
+    pub(crate) fn of_rejected(name: &Name) -> Self {
+        Self {
+            name: name.clone(),
+            created: None,
+            labels: Labels::new(),
+            annotations: BTreeMap::new(),
+            origin: Origin::file(std::path::Path::new("")),
+            mark: Mark::none(),
+        }
+    }
+
     /// What precedence is decided by: age, those without one last, then the name.
     pub(crate) fn precedence(&self) -> (bool, Option<i64>, &Name) {
         (self.created.is_none(), self.created, &self.name)
@@ -114,7 +150,10 @@ pub(crate) fn meta(raw: &RawMetadata, origin: &Origin, scope: &mut Scope<'_>) ->
     Meta {
         name: Name::new(namespace, &raw.name),
         created,
+        labels: raw.labels.clone().unwrap_or_default(),
+        annotations: raw.annotations.clone().unwrap_or_default(),
         origin: origin.clone(),
+        mark: raw.name.mark.clone(),
     }
 }
 

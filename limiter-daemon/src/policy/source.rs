@@ -31,40 +31,51 @@ pub(crate) struct Document<'a> {
     pub(crate) lines_before: u64,
 }
 
+/// What was read of a directory.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    /// In order of name.
+    pub(crate) files: Vec<SourceFile>,
+    /// Files that are there and cannot be read.
+    pub(crate) lost: Vec<PathBuf>,
+    /// Not even their names are known.
+    pub(crate) all_lost: bool,
+}
+
 /// Reads every `*.yaml` and `*.yml` of `dir` in order of name; or, if it is one, the file `dir`.
 ///
 /// Hidden entries are passed over: a mounted ConfigMap keeps its versions in `..data` and shows
 /// each file as a symlink, which is followed.
-pub(crate) fn read(dir: &Path, findings: &mut Findings) -> Vec<SourceFile> {
+pub(crate) fn read(dir: &Path, findings: &mut Findings) -> Sources {
+    let mut sources = Sources::default();
+    let origin = Origin::file(dir);
     let paths = match list(dir) {
-        Ok(paths) => paths,
-        Err(error) => {
-            let message = format!("cannot be read: {error}");
-            findings
-                .at(&Origin::file(dir))
-                .error(&Mark::none(), message, "");
-            return Vec::new();
-        }
-    };
-    if paths.is_empty() {
-        findings.at(&Origin::file(dir)).error(
-            &Mark::none(),
-            "no *.yaml or *.yml file in it, so nothing would be limited",
-            "name a directory that holds policy files",
-        );
-    }
-    if paths.len() > MAX_FILES {
-        findings.at(&Origin::file(dir)).error(
-            &Mark::none(),
+        Ok(paths) if paths.is_empty() => Err((
+            "no *.yaml or *.yml file in it, so nothing would be limited".to_owned(),
+            "name a directory that holds policy files".to_owned(),
+        )),
+        Ok(paths) if paths.len() > MAX_FILES => Err((
             format!("{} policy files", paths.len()),
             format!("at most {MAX_FILES} are read"),
-        );
-        return Vec::new();
+        )),
+        Ok(paths) => Ok(paths),
+        Err(error) => Err((format!("cannot be read: {error}"), String::new())),
+    };
+    let paths = match paths {
+        Ok(paths) => paths,
+        Err((message, remedy)) => {
+            findings.at(&origin).error(&Mark::none(), message, remedy);
+            sources.all_lost = true;
+            return sources;
+        }
+    };
+    for path in paths {
+        match read_file(&path, findings) {
+            Some(text) => sources.files.push(SourceFile { path, text }),
+            None => sources.lost.push(path),
+        }
     }
-    paths
-        .into_iter()
-        .filter_map(|path| read_file(path, findings))
-        .collect()
+    sources
 }
 
 fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
@@ -88,20 +99,18 @@ fn list(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn read_file(path: PathBuf, findings: &mut Findings) -> Option<SourceFile> {
-    let origin = Origin::file(&path);
-    match read_text(&path) {
-        Ok(text) => Some(SourceFile { path, text }),
-        Err(unreadable) => {
+fn read_file(path: &Path, findings: &mut Findings) -> Option<String> {
+    let origin = Origin::file(path);
+    read_text(path)
+        .map_err(|unreadable| {
             let Unreadable {
                 mark,
                 message,
                 remedy,
             } = unreadable;
             findings.at(&origin).error(&mark, message, remedy);
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 /// Why a file cannot be read, and where in it.

@@ -1,5 +1,7 @@
 //! Durations, units of time, and the limits made of them.
 
+use std::time::Duration;
+
 use limiter_common::Limit;
 use limiter_common::bucket::LimitError;
 use serde::Deserialize;
@@ -99,6 +101,25 @@ pub(crate) fn duration(text: &At<String>, scope: &mut Scope<'_>) -> Option<u64> 
             None
         }
     }
+}
+
+/// A duration above 0, or an error at it.
+pub(crate) fn positive_duration(text: &At<String>, scope: &mut Scope<'_>) -> Option<Duration> {
+    let nanos = duration(text, scope)?;
+    if nanos == 0 {
+        scope.error(
+            &text.mark,
+            format!("`{}` is no time at all", text.value),
+            "write a duration above 0, as `30s`",
+        );
+    }
+    (nanos > 0).then(|| Duration::from_nanos(nanos))
+}
+
+/// A duration that bounds something, of which 0 is no bound; `None` after an error at it.
+pub(crate) fn bound(text: &At<String>, scope: &mut Scope<'_>) -> Option<Option<Duration>> {
+    let nanos = duration(text, scope)?;
+    Some((nanos > 0).then(|| Duration::from_nanos(nanos)))
 }
 
 /// Gateway API durations (GEP-2257), and what Go writes beyond them: fractions and units below `ms`.

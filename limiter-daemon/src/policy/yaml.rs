@@ -57,6 +57,25 @@ impl Node {
         }
     }
 
+    /// A mapping with no more than these keys.
+    pub(crate) fn only(&self, names: &[&str]) -> Self {
+        let value = match &self.value {
+            Value::Map(entries) => Value::Map(
+                entries
+                    .iter()
+                    .filter(|(key, _)| names.contains(&key.name.as_str()))
+                    .cloned()
+                    .collect(),
+            ),
+            other => other.clone(),
+        };
+        Self {
+            line: self.line,
+            column: self.column,
+            value,
+        }
+    }
+
     pub(crate) fn as_str(&self) -> Option<&str> {
         match &self.value {
             Value::String(text) => Some(text),

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ipnet::IpNet;
 use limiter_common::Reason;
@@ -89,7 +89,7 @@ fn a_hundred_thousand_networks_are_put_in_force_and_kept() {
     let with = |deny| NetworkPolicy { deny, ..plenty() };
     let mut trial = trial(&[]);
     let timed = |trial: &mut Trial, policies: &[NetworkPolicy]| {
-        #[expect(clippy::disallowed_methods, reason = "measures")]
+        #[expect(clippy::disallowed_methods, reason = "tells, and asserts nothing")]
         let start = Instant::now();
         trial.apply(policies).unwrap();
         start.elapsed()
@@ -113,13 +113,6 @@ fn a_hundred_thousand_networks_are_put_in_force_and_kept() {
     );
     println!(
         "100,000 CIDRs: {first:?}, again {second:?}, unchanged {third:?}, half new {shifted:?}"
-    );
-    for (what, took) in [("first", first), ("second", second), ("shifted", shifted)] {
-        assert!(took < Duration::from_secs(5), "{what}: {took:?}");
-    }
-    assert!(
-        third < Duration::from_secs(1),
-        "not written again: {third:?}"
     );
 }
 

@@ -1,8 +1,16 @@
 //! What the tests of policy files share.
 
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each of the test binaries uses a part of it"
+)]
+
 use std::path::{Path, PathBuf};
 
 use limiter_daemon::policy::{self, Plan};
+
+pub(crate) mod render;
 
 #[track_caller]
 pub(crate) fn good(path: &str) -> Plan {

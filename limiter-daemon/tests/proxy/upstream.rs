@@ -115,4 +115,3 @@ pub fn ok(body: &[u8]) -> Vec<u8> {
 pub fn nobody() -> SocketAddr {
     address()
 }
-

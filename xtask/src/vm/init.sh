@@ -12,7 +12,7 @@ mount -t tmpfs tmp /tmp
 mkdir -p /run/netns
 
 failed=0
-# A line for each, which xtask counts.
+# A line for each, which says how it went.
 check() {
     name=$1
     shift
@@ -32,6 +32,15 @@ prepare() {
     /bin/ip link set lo up
 }
 
+# xtask counts the tests behind each VMSUITE.
+suites() {
+    while read -r suite arguments; do
+        echo "VMSUITE $suite"
+        # shellcheck disable=SC2086 # words, by design
+        check "$suite" "/payload/$suite" $arguments </dev/null
+    done </payload/suites
+}
+
 # Ends by itself, with status 1, and says why.
 refused() {
     timeout 30 /payload/limiterd run --config /payload/policy >/tmp/refusal 2>&1
@@ -42,15 +51,25 @@ refused() {
     grep -q "Linux ${running%%.0-*} is too old" /tmp/refusal && grep -q "need 5.15 or later" /tmp/refusal
 }
 
+# `limiterd probe` says the same of the kernel.
+told_before() {
+    /payload/limiterd probe >/tmp/probe 2>&1
+    status=$?
+    cat /tmp/probe
+    [ "$status" = 1 ] || { echo "exit status $status, not 1"; return 1; }
+    grep -q "^MISSING *kernel" /tmp/probe && grep -q "need 5.15 or later" /tmp/probe
+}
+
 uname -r
 check modules prepare
 case $VM_EXPECT in
 works)
     check features /payload/guest features
-    check tests /payload/l4
+    suites
     ;;
 refusal)
     check refusal refused
+    check probe told_before
     ;;
 *)
     check "a word other than '$VM_EXPECT'" false

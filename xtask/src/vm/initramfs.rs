@@ -14,12 +14,16 @@ use xshell::cmd;
 
 use super::kernels::Kernel;
 use super::payload::{POLICY, Payload};
+use super::suites;
 use crate::cmd::{Workspace, search_path};
 
 const INIT: &str = include_str!("init.sh");
 
 /// Modules that the tests need, with what these need.
 const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "8021q", "bonding"];
+
+/// What init and the tests call.
+const PROGRAMS: &[&str] = &["busybox", "ip", "tc", "setpriv"];
 
 /// Busybox under these names only: its shell would run an applet `ip` before iproute2's.
 const APPLETS: &[&str] = &[
@@ -45,7 +49,7 @@ pub(super) fn build(
     fs::write(root.join("init"), INIT)?;
     fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
 
-    for program in ["busybox", "ip", "tc"] {
+    for program in PROGRAMS {
         let file = find(program)?;
         place(workspace, &root, &file, &root.join("bin").join(program))?;
     }
@@ -59,6 +63,7 @@ pub(super) fn build(
             .quiet()
             .run()?;
     }
+    fs::write(root.join("payload/suites"), suites::list())?;
     copy_policy(workspace, &root)?;
     for (number, module) in kernel.modules(workspace, MODULES)?.iter().enumerate() {
         unpack_module(module, number, &root.join("modules"))?;

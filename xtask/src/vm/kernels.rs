@@ -41,6 +41,11 @@ impl Kernels {
         })
     }
 
+    /// Whether the suites have a kernel of this line.
+    pub(super) fn has(&self, line: Line) -> bool {
+        resolve(&self.names, Wanted::Line(line)).is_some()
+    }
+
     /// Downloads and unpacks a kernel, unless it is there.
     pub(super) fn fetch(&self, workspace: &Workspace, wanted: Wanted) -> Result<Kernel> {
         let (name, packages) = resolve(&self.names, wanted)

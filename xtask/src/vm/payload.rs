@@ -1,23 +1,27 @@
 //! What runs in the guests: the test binaries and the daemon, as they were built for this machine.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
+use super::suites::{SUITES, Suite};
 use crate::cmd::Workspace;
 
-/// The kernel half's integration test.
-pub(super) const TESTS: &str = "l4";
 /// Tells the features of a kernel, and ends the machine.
 pub(super) const GUEST: &str = "guest";
 pub(super) const LIMITERD: &str = "limiterd";
 /// A policy directory with an interface.
 pub(super) const POLICY: &str = "examples/quickstart";
 
-/// Executables, by the name that they have in the guest.
-pub(super) struct Payload(BTreeMap<String, PathBuf>);
+/// What was built for the guests.
+pub(super) struct Payload {
+    /// Executables, by the name that they have in the guest.
+    files: BTreeMap<&'static str, PathBuf>,
+    /// How many tests each suite has, in the order of [`SUITES`].
+    tests: Vec<u32>,
+}
 
 impl Payload {
     /// Builds with the packages and features of `cargo xtask test`, so that nothing is built twice.
@@ -28,19 +32,44 @@ impl Payload {
         )
         .read()?;
         let built: Vec<_> = messages.lines().filter_map(executable).collect();
-        let files = [("test", TESTS), ("bin", GUEST), ("bin", LIMITERD)].map(|(kind, name)| {
-            built
+        let mut files = BTreeMap::new();
+        let suites = SUITES.iter().map(|suite| ("test", suite.name));
+        for (kind, name) in suites.chain([("bin", GUEST), ("bin", LIMITERD)]) {
+            let found = built
                 .iter()
                 .find(|built| built.kind == kind && built.name == name)
-                .map(|built| (name.to_owned(), built.file.clone()))
-                .with_context(|| format!("cargo built no {kind} `{name}`"))
-        });
-        Ok(Self(files.into_iter().collect::<Result<_>>()?))
+                .with_context(|| format!("cargo built no {kind} `{name}`"))?;
+            files.insert(name, found.file.clone());
+        }
+        let tests = SUITES
+            .iter()
+            .map(|suite| count(workspace, suite, files.get(suite.name)));
+        let tests = tests.collect::<Result<_>>()?;
+        Ok(Self { files, tests })
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &PathBuf)> {
-        self.0.iter().map(|(name, file)| (name.as_str(), file))
+    pub(super) fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.files
+            .iter()
+            .map(|(name, file)| (*name, file.as_path()))
     }
+
+    /// How many tests each suite has, in the order of [`SUITES`].
+    pub(super) fn tests(&self) -> &[u32] {
+        &self.tests
+    }
+}
+
+/// How many tests a suite has, by its own list.
+fn count(workspace: &Workspace, suite: &Suite, file: Option<&PathBuf>) -> Result<u32> {
+    let file = file.context("every suite is built")?;
+    let arguments = suite.arguments;
+    let list = cmd!(workspace.sh, "{file} --list --format terse {arguments...}")
+        .quiet()
+        .read()?;
+    let tests = list.lines().filter(|line| line.ends_with(": test")).count();
+    ensure!(tests > 0, "{} lists no test", suite.name);
+    Ok(u32::try_from(tests)?)
 }
 
 #[derive(Debug, PartialEq, Eq)]

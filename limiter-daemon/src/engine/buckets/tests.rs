@@ -2,7 +2,10 @@
 
 use std::thread;
 
+use limiter_common::Limit;
+
 use super::*;
+use crate::engine::meter::{Meter, Verdict, Words};
 
 const LIMIT: Limit = Limit {
     interval: 1_000,
@@ -10,15 +13,56 @@ const LIMIT: Limit = Limit {
     capacity: 10,
     shift: 0,
 };
+const METER: Meter = Meter::Bucket {
+    limit: LIMIT,
+    deepest: LIMIT.tolerance,
+};
+
+/// A bucket that was looked up once.
+struct Found<'a>(Bucket<'a>);
+
+impl Words for Found<'_> {
+    fn word(&self, _: usize, _: Now) -> Bucket<'_> {
+        self.0
+    }
+
+    fn existing(&self, _: usize, _: Now) -> Bucket<'_> {
+        self.0
+    }
+}
+
+const fn at(now: u64) -> Now {
+    Now {
+        mono: now,
+        unix: now,
+    }
+}
+
+fn take(bucket: Bucket<'_>, tokens: u64, now: u64) -> Verdict {
+    METER.take(&Found(bucket), tokens, at(now))
+}
+
+fn admits(bucket: Bucket<'_>, tokens: u64, now: u64) -> bool {
+    matches!(take(bucket, tokens, now), Verdict::Admit { .. })
+}
 
 fn keyed(table: &BucketTable, n: u64) -> BucketKey {
     let mut hasher = table.hasher();
     hasher.write_u64(n);
-    table.key(&hasher)
+    table.key(&hasher, Timeline::Mono)
 }
 
-fn aggregates(n: usize) -> Vec<Tat> {
-    (0..n).map(|_| Tat::default()).collect()
+fn find<'a>(
+    table: &'a BucketTable,
+    key: BucketKey,
+    now: u64,
+    aggregates: &'a [Word],
+) -> Bucket<'a> {
+    table.bucket(key, at(now), &aggregates[key.spread(aggregates.len())])
+}
+
+fn aggregates(n: usize) -> Vec<Word> {
+    (0..n).map(|_| Word::default()).collect()
 }
 
 #[test]
@@ -26,14 +70,13 @@ fn keys_keep_apart() {
     let table = BucketTable::new(1 << 12);
     let spare = aggregates(1);
     for n in 0..1_000 {
-        let bucket = table.bucket(keyed(&table, n), 0, &spare);
+        let bucket = find(&table, keyed(&table, n), 0, &spare);
         assert!(matches!(bucket, Bucket::Own { .. }));
-        let taken =
-            (0..20).filter(|_| matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. }));
+        let taken = (0..20).filter(|_| admits(bucket, 1, 0));
         assert_eq!(taken.count(), 10);
     }
-    assert_eq!(table.live(0), 1_000);
-    assert_eq!(table.live(10_000), 0);
+    assert_eq!(table.live(at(0)), 1_000);
+    assert_eq!(table.live(at(10_000)), 0);
 }
 
 #[test]
@@ -41,22 +84,19 @@ fn a_full_table_neither_evicts_nor_hands_out_full_buckets() {
     let table = BucketTable::new(64);
     let spare = aggregates(4);
     let regular = keyed(&table, u64::MAX);
-    let bucket = table.bucket(regular, 0, &spare);
-    while matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. }) {}
+    let bucket = find(&table, regular, 0, &spare);
+    while admits(bucket, 1, 0) {}
     let flood: usize = (0..100_000)
         .filter(|n| {
-            let bucket = table.bucket(keyed(&table, *n), 0, &spare);
-            matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. })
+            let bucket = find(&table, keyed(&table, *n), 0, &spare);
+            admits(bucket, 1, 0)
         })
         .count();
     // A token for each slot, and the aggregates' tokens: no more, whatever the number of keys.
     assert!(flood <= table.capacity() + 4 * 10, "{flood}");
     assert!(table.refused() > 90_000);
-    let again = table.bucket(regular, 0, &spare);
-    assert!(matches!(
-        again.take(LIMIT, 1, 0),
-        Decision::Denied { wait: 1_000 }
-    ));
+    let again = find(&table, regular, 0, &spare);
+    assert!(matches!(take(again, 1, 0), Verdict::Deny { wait: 1_000 }));
 }
 
 #[test]
@@ -65,13 +105,10 @@ fn slots_that_are_due_are_taken_over() {
     let spare = aggregates(1);
     for n in 0..10_000 {
         let now = n * 10_000;
-        let bucket = table.bucket(keyed(&table, n), now, &spare);
+        let bucket = find(&table, keyed(&table, n), now, &spare);
         assert!(matches!(bucket, Bucket::Own { .. }), "{n}");
-        assert_eq!(bucket.tat().max(now), now);
-        assert!(matches!(
-            bucket.take(LIMIT, 10, now),
-            Decision::Admitted { .. }
-        ));
+        assert_eq!(bucket.get().max(now), now);
+        assert!(admits(bucket, 10, now));
     }
     assert_eq!(table.refused(), 0);
 }
@@ -80,24 +117,16 @@ fn slots_that_are_due_are_taken_over() {
 fn a_lost_slot_is_claimed_again() {
     let table = BucketTable::new(8);
     let spare = aggregates(1);
-    let first = table.bucket(keyed(&table, 0), 0, &spare);
+    let first = find(&table, keyed(&table, 0), 0, &spare);
     // Nothing was charged, so the slot is due at once and others may have it.
     for n in 1..=8 {
-        let bucket = table.bucket(keyed(&table, n), 0, &spare);
-        assert!(matches!(
-            bucket.take(LIMIT, 10, 0),
-            Decision::Admitted { .. }
-        ));
+        let bucket = find(&table, keyed(&table, n), 0, &spare);
+        assert!(admits(bucket, 10, 0));
     }
-    assert_eq!(first.take(LIMIT, 1, 0), Decision::Contended);
-    assert!(matches!(
-        first.take(LIMIT, 10, 10_000),
-        Decision::Admitted { .. }
-    ));
-    assert!(matches!(
-        first.take(LIMIT, 1, 10_000),
-        Decision::Denied { .. }
-    ));
+    assert_eq!(take(first, 1, 0), Verdict::Deny { wait: 1_000 });
+    assert_eq!(first.get(), 0);
+    assert!(admits(first, 10, 10_000));
+    assert!(!admits(first, 1, 10_000));
 }
 
 #[test]
@@ -110,8 +139,8 @@ fn the_first_sight_of_a_key_from_many_threads_makes_one_bucket() {
             let run = || {
                 (0..20)
                     .filter(|_| {
-                        let bucket = table.bucket(key, 0, &spare);
-                        matches!(bucket.take(LIMIT, 1, 0), Decision::Admitted { .. })
+                        let bucket = find(&table, key, 0, &spare);
+                        admits(bucket, 1, 0)
                     })
                     .count()
             };
@@ -146,8 +175,8 @@ fn churn_never_admits_more_than_the_limit() {
                         .wrapping_mul(6_364_136_223_846_793_005)
                         .wrapping_add(1);
                     let n = (random >> 33) % KEYS;
-                    if let own @ Bucket::Own { .. } = table.bucket(keyed(table, n), now, spare)
-                        && matches!(own.take(LIMIT, 1, now), Decision::Admitted { .. })
+                    if let own @ Bucket::Own { .. } = find(table, keyed(table, n), now, spare)
+                        && admits(own, 1, now)
                     {
                         admitted[index(n)].fetch_add(1, Ordering::Relaxed);
                     }
@@ -159,4 +188,58 @@ fn churn_never_admits_more_than_the_limit() {
         let count = count.load(Ordering::Relaxed);
         assert!(count <= 10 + END / LIMIT.interval + 1, "{count}");
     }
+}
+
+#[test]
+fn a_slot_passes_from_one_clock_to_the_other_as_if_it_were_new() {
+    let table = BucketTable::new(8);
+    let spare = aggregates(1);
+    let key = |n: u64, timeline| {
+        let mut hasher = table.hasher();
+        hasher.write_u64(n);
+        table.key(&hasher, timeline)
+    };
+    // A wall clock far ahead of the monotonic one.
+    let now = |mono| Now {
+        mono,
+        unix: mono + 1_000_000_000,
+    };
+    for n in 0..1_000 {
+        let timeline = if n % 3 == 0 {
+            Timeline::Wall
+        } else {
+            Timeline::Mono
+        };
+        let now = now(n * 100);
+        let found = table.bucket(key(n, timeline), now, &spare[0]);
+        assert!(matches!(found, Bucket::Own { .. }), "{n}");
+        assert_eq!(found.get(), 0);
+        let due = match timeline {
+            Timeline::Wall => now.unix,
+            Timeline::Mono => now.mono,
+        };
+        found.change(now, |_| Change::Write(due + 200, ()));
+    }
+    assert_eq!(table.refused(), 0);
+    assert_eq!(table.live(now(999 * 100)), 2);
+}
+
+#[test]
+fn sixteen_bytes_a_word() {
+    let table = BucketTable::new(1_000_000);
+    assert_eq!(size_of_val(&*table.sets), table.capacity() * 16);
+    assert!(table.capacity() < 1_100_000);
+}
+
+#[test]
+fn a_table_fills_nearly_as_far_as_it_goes() {
+    let table = BucketTable::new(1 << 14);
+    let spare = aggregates(1);
+    let most = 9 * table.capacity() / 10;
+    for n in 0..u64::try_from(most).unwrap() {
+        let bucket = find(&table, keyed(&table, n), 0, &spare);
+        admits(bucket, 1, 0);
+    }
+    let refused = usize::try_from(table.refused()).unwrap();
+    assert!(refused < most / 50, "{refused}");
 }

@@ -14,6 +14,8 @@ pub use holds::{Subject, Why, holds};
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
 use super::request::RequestView;
+use super::state::Reach;
+use super::time::Now;
 use crate::policy::plan::{
     Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
     UpstreamProtocol,
@@ -34,14 +36,18 @@ pub struct Asked<'a> {
 
 /// Looks at the bucket that a request would draw from, and takes nothing.
 pub trait Look {
-    /// `None`: there are no buckets to look at.
-    fn look(
-        &self,
-        rule: &LimitRule,
-        route: &str,
-        request: &RequestView<'_>,
-        now: u64,
-    ) -> Option<BucketState>;
+    /// `None`: there is no bucket to look at.
+    fn look(&self, at: &Place<'_>, request: &RequestView<'_>, now: Now) -> Option<BucketState>;
+}
+
+/// A limit rule where it is in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub reach: Reach,
+    pub policy: &'a PolicyLimits,
+    pub rule: &'a LimitRule,
+    /// `namespace/name`.
+    pub route: &'a str,
 }
 
 /// For files, which have no buckets.
@@ -49,7 +55,7 @@ pub trait Look {
 pub struct NoBuckets;
 
 impl Look for NoBuckets {
-    fn look(&self, _: &LimitRule, _: &str, _: &RequestView<'_>, _: u64) -> Option<BucketState> {
+    fn look(&self, _: &Place<'_>, _: &RequestView<'_>, _: Now) -> Option<BucketState> {
         None
     }
 }
@@ -159,7 +165,7 @@ pub struct BackendSaid {
 
 /// Explains what becomes of a request at `now`.
 #[must_use]
-pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: u64) -> Explanation {
+pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Explanation {
     let request = &asked.request;
     let (listener, other_listeners) = routing::listener(plan, asked);
     let mut said = Explanation {
@@ -194,7 +200,7 @@ impl Explanation {
         listener: &Listener,
         asked: &Asked<'_>,
         look: &dyn Look,
-        now: u64,
+        now: Now,
     ) {
         let (taken, other_routes) = routing::route(listener, asked);
         self.other_routes = other_routes;
@@ -215,12 +221,24 @@ impl Explanation {
             matched: route_match(by),
         });
         let limits = &rule.limits;
-        for (kind, policies) in [("local", &limits.local), ("global", &limits.global)] {
+        for (reach, policies) in [
+            (Reach::Local, &limits.local),
+            (Reach::Global, &limits.global),
+        ] {
             for policy in policies {
-                let rules = rules(policy, &route.name, &asked.request, look, now);
+                let state = |rule: &LimitRule| {
+                    let at = Place {
+                        reach,
+                        policy,
+                        rule,
+                        route: &route.name,
+                    };
+                    look.look(&at, &asked.request, now)
+                };
+                let rules = rules(policy, &route.name, &asked.request, state);
                 self.policies.push(PolicySaid {
                     name: policy.policy.clone(),
-                    kind: kind.to_owned(),
+                    kind: reach.name().to_owned(),
                     rules,
                 });
             }
@@ -284,12 +302,10 @@ fn rules(
     policy: &PolicyLimits,
     route: &str,
     request: &RequestView<'_>,
-    look: &dyn Look,
-    now: u64,
+    state: impl Fn(&LimitRule) -> Option<BucketState>,
 ) -> Vec<RuleSaid> {
     let say = |rule: &LimitRule, why_not: Option<String>| {
         let matches = why_not.is_none();
-        let state = || look.look(rule, route, request, now);
         RuleSaid {
             name: rule.name.clone(),
             matches,
@@ -301,7 +317,7 @@ fn rules(
             blocked: rule.quota == Quota::Blocked,
             shadow: rule.shadow,
             bucket: matches.then(|| words::bucket(rule, route, request)),
-            state: matches.then(state).flatten(),
+            state: matches.then(|| state(rule)).flatten(),
         }
     };
     let mut said: Vec<RuleSaid> = policy

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::holds::{path_matches, query_values};
+use super::holds::{path_matches, query_value};
 use super::words;
 use super::{Asked, Passed};
 use crate::engine::route::{hostname, is_grpc};
@@ -249,7 +249,7 @@ fn header_matches(wanted: &HeaderMatch, asked: &Asked<'_>) -> Result<(), String>
 /// Of several parameters of one name, the first counts.
 fn query_matches(wanted: &QueryMatch, asked: &Asked<'_>) -> Result<(), String> {
     let name = words::clean(&wanted.name);
-    match query_values(asked.request.query, &wanted.name).next() {
+    match query_value(asked.request.query, &wanted.name) {
         None => Err(format!("query parameter {name} is absent")),
         Some(value) if value_matches(&wanted.value, &value) => Ok(()),
         Some(_other) => Err(format!("query parameter {name} has another value")),

@@ -18,6 +18,7 @@ use crate::policy::plan::{
 };
 
 const MINUTE: u64 = 60_000_000_000;
+const AT: Now = Now { mono: 7, unix: 7 };
 
 fn quota_of(requests: u64) -> Quota {
     Quota::bucket(Limit::new(requests, requests, MINUTE).unwrap(), 60)
@@ -140,7 +141,7 @@ fn a_rule_is_met_or_the_first_condition_that_fails_is_told() {
         Some(limit_rule("d/p/rule/3", Vec::new())),
     ));
     let map = headers(&[("x-user-id", "alice")]);
-    let said = explain(&plan, &asked("h", "/", &map), &NoBuckets, 0);
+    let said = explain(&plan, &asked("h", "/", &map), &NoBuckets, AT);
     assert_eq!(said.answer, "forwarded to d/b, if its buckets have tokens");
     let rules = &said.policies[0].rules;
     assert_eq!(
@@ -162,7 +163,7 @@ fn a_rule_is_met_or_the_first_condition_that_fails_is_told() {
     );
 
     let none = HeaderMap::new();
-    let said = explain(&plan, &asked("h", "/", &none), &NoBuckets, 0);
+    let said = explain(&plan, &asked("h", "/", &none), &NoBuckets, AT);
     let whys: Vec<_> = said.policies[0]
         .rules
         .iter()
@@ -305,7 +306,7 @@ fn the_listener_is_that_of_the_port_and_the_most_specific_hostname() {
             port,
             ..asked(host, "/", &none)
         };
-        let said = explain(&plan, &asked, &NoBuckets, 0);
+        let said = explain(&plan, &asked, &NoBuckets, AT);
         (said.listener.unwrap_or_default(), said.other_listeners)
     };
     assert_eq!(ask("A.example.:8080", Some(8080)).0, "exact");
@@ -336,11 +337,11 @@ fn buckets_are_looked_at_and_not_charged() {
     let alice = headers(&[("x-user-id", "alice")]);
     let request = asked("h", "/", &alice);
     for _ in 0..100 {
-        let said = explain(&plan, &request, &state, 7);
+        let said = explain(&plan, &request, &state, AT);
         assert!(said.policies[0].rules[0].state.unwrap().admits);
         charge(&engine, &request);
     }
-    let said = explain(&plan, &request, &state, 7);
+    let said = explain(&plan, &request, &state, AT);
     let empty = BucketState {
         remaining: 0,
         reset_ms: 60_000,
@@ -351,7 +352,7 @@ fn buckets_are_looked_at_and_not_charged() {
     assert_eq!(said.answer, "429: over the limit of d/p/rule/0, for 1 s");
 
     let bob = headers(&[("x-user-id", "bob")]);
-    let said = explain(&plan, &asked("h", "/", &bob), &state, 7);
+    let said = explain(&plan, &asked("h", "/", &bob), &state, AT);
     assert_eq!(said.policies[0].rules[0].state.unwrap().remaining, 100);
 }
 
@@ -359,7 +360,7 @@ fn buckets_are_looked_at_and_not_charged() {
 fn what_cannot_be_served_is_said() {
     let mut plan = plan(Arc::default());
     let none = HeaderMap::new();
-    let answer = |plan: &Plan| explain(plan, &asked("h", "/", &none), &NoBuckets, 0).answer;
+    let answer = |plan: &Plan| explain(plan, &asked("h", "/", &none), &NoBuckets, AT).answer;
     assert_eq!(answer(&plan), "forwarded to d/b; no limit applies");
     let rule = &mut plan.listeners[0].routes[0].rules[0];
     rule.broken = Some("the policy d/p was never valid".into());
@@ -389,13 +390,9 @@ fn what_cannot_be_served_is_said() {
 fn charge(engine: &Engine, asked: &Asked<'_>) {
     let request = &asked.request;
     let host = hostname(asked.host);
-    let Some(matched) = engine.listeners[0].routes.find(&host, request) else {
-        return;
-    };
-    for limits in &matched.rule.limits {
-        if limits.decide(request, 7).denied.is_some() {
-            return;
-        }
+    let matched = engine.listeners[0].routes.find(&host, request);
+    if let Some(limits) = matched.and_then(|matched| matched.rule.limits.as_ref()) {
+        drop(limits.decide(request, AT));
     }
 }
 
@@ -407,30 +404,59 @@ fn charged(plan: &Plan, asked: &Asked<'_>) -> Vec<String> {
     let mut names: Vec<_> = state
         .scopes()
         .iter()
-        .filter(|scope| scope.admitted.load(Ordering::Relaxed) > 0)
-        .map(|scope| scope.rule.clone())
+        .filter(|scope| scope.counters.admitted.load(Ordering::Relaxed) > 0)
+        .map(|scope| scope.name.rule.clone())
         .collect();
     names.sort();
     names
 }
 
-fn any_condition() -> impl Strategy<Value = Condition> {
-    let name = select(vec!["x-user-id", "x-tier"]);
-    let value = || select(vec!["a", "b", "a,b"]).prop_map(HeaderValue::from_static);
-    let test = prop_oneof![
+fn any_test() -> impl Strategy<Value = ValueTest> {
+    let value = || select(vec!["a", "b", "a,b", ""]).prop_map(HeaderValue::from_static);
+    let regex = || {
+        select(vec!["^(?:a|b)$", "^(?:a,.*)$", "^(?:)$"])
+            .prop_map(|text| regex::bytes::Regex::new(text).unwrap())
+    };
+    prop_oneof![
         value().prop_map(ValueTest::Is),
         value().prop_map(ValueTest::IsNot),
+        regex().prop_map(ValueTest::Matches),
+        regex().prop_map(ValueTest::MatchesNot),
         Just(ValueTest::Each),
         Just(ValueTest::Absent),
-    ];
-    (name, test).prop_map(|(name, test)| header_is(name, test))
+    ]
 }
 
-fn any_route_match() -> impl Strategy<Value = RouteMatch> {
+fn any_path() -> impl Strategy<Value = PathMatch> {
     let prefix = select(vec!["", "/a", "/a/b"]).prop_map(|p| PathMatch::Prefix(p.to_owned()));
     let exact = select(vec!["/a", "/a/b"]).prop_map(|p| PathMatch::Exact(p.to_owned()));
     let regex = Just(PathMatch::Regex(regex::Regex::new("^(?:/a.*)$").unwrap()));
-    let path = prop_oneof![prefix, exact, regex];
+    prop_oneof![prefix, exact, regex]
+}
+
+fn any_condition() -> impl Strategy<Value = Condition> {
+    let header = (select(vec!["x-user-id", "x-tier"]), any_test())
+        .prop_map(|(name, test)| header_is(name, test));
+    let query = (select(vec!["q", "r"]), any_test()).prop_map(|(name, test)| Condition::Query {
+        name: name.to_owned(),
+        test,
+    });
+    let method = (select(vec![Method::GET, Method::POST]), any::<bool>());
+    let methods = prop::collection::vec(method, 1..3).prop_map(Condition::Method);
+    let path =
+        (any_path(), any::<bool>()).prop_map(|(path, invert)| Condition::Path { path, invert });
+    let nets = subsequence(vec!["192.0.2.0/24", "2001:db8::/32"], 0..=2);
+    let each = select(vec![None, Some(SourcePrefixes { v4: 24, v6: 64 })]);
+    let source = (nets, any::<bool>(), each).prop_map(|(nets, invert, each)| Condition::Source {
+        nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        invert,
+        each,
+    });
+    prop_oneof![3 => header, 2 => query, 1 => methods, 1 => path, 1 => source]
+}
+
+fn any_route_match() -> impl Strategy<Value = RouteMatch> {
+    let path = any_path();
     let method = select(vec![None, Some(Method::GET), Some(Method::POST)]);
     let tier = select(vec![None, Some("a")]);
     (path, method, tier).prop_map(|(path, method, tier)| RouteMatch {
@@ -503,9 +529,10 @@ proptest! {
     fn what_is_said_to_match_is_what_is_charged(
         plan in any_plan(),
         host in select(vec!["a.example", "B.example:8080", "other"]),
-        path in select(vec!["/", "/a", "/a/b", "/ab"]),
+        path in select(vec!["/", "/a", "/a/b", "/ab", "/a?q=a", "/a?q=a&q=b", "/?q=%61%2Cb", "/?q"]),
         post in any::<bool>(),
         grpc in any::<bool>(),
+        client in select(vec!["192.0.2.7", "198.51.100.1", "2001:db8::1"]),
         user in prop::collection::vec(select(vec!["a", "b"]), 0..3),
         tier in prop::collection::vec(select(vec!["a", "b"]), 0..2),
     ) {
@@ -519,10 +546,11 @@ proptest! {
             map.insert("content-type", HeaderValue::from_static("application/grpc"));
         }
         let mut asked = asked(host, path, &map);
+        asked.request.client = client.parse().unwrap();
         if post {
             asked.request.method = &Method::POST;
         }
-        let said = explain(&plan, &asked, &NoBuckets, 7);
+        let said = explain(&plan, &asked, &NoBuckets, AT);
         let mut met: Vec<_> = said
             .policies
             .iter()
@@ -532,6 +560,12 @@ proptest! {
             .collect();
         met.sort();
         prop_assert_eq!(met, charged(&plan, &asked));
+        // The reason is found for just what does not hold.
+        let rules = plan.listeners[0].routes.iter().flat_map(|route| &route.rules);
+        for one in rules.flat_map(|rule| &rule.limits.local[0].rules).flat_map(|r| &r.conditions) {
+            let found = holds::look(one, &asked.request).is_ok();
+            prop_assert_eq!(found, holds(one, &asked.request).is_ok(), "{}", condition(one));
+        }
         // Whatever does not take the request says why.
         prop_assert!(said.other_routes.iter().all(|other| !other.why.is_empty()));
     }

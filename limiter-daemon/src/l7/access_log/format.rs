@@ -109,11 +109,11 @@ impl<'a> Line<'a> {
                 .rule
                 .as_ref()
                 .map(|rule| format!("{}/rule/{}", rule.route.name, rule.name)),
-            rate_limit: record.decisive.as_ref().map(|decisive| RateLimit {
-                decision: if decisive.denied { "over_limit" } else { "ok" },
-                rule: &decisive.rule,
-                descriptor: cut(&decisive.descriptor),
-                remaining: decisive.remaining,
+            rate_limit: record.limit.as_ref().map(|limit| RateLimit {
+                decision: if limit.denied { "over_limit" } else { "ok" },
+                rule: limit.decisive.rule.name(),
+                descriptor: cut(&limit.descriptor),
+                remaining: limit.decisive.remaining,
             }),
         }
     }

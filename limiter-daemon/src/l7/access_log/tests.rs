@@ -4,16 +4,64 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use limiter_common::Limit;
 
 use super::format::line;
 use super::*;
-use crate::l7::record::{Completion, Decisive, Outcomes};
-use crate::policy::plan::LogTarget;
+use crate::engine::decide::{Decision, Limits};
+use crate::engine::request::RequestView;
+use crate::engine::state::State;
+use crate::engine::time::Now;
+use crate::l7::record::{Completion, DecidedBy};
+use crate::policy::plan::{
+    Condition, LimitRule, LogTarget, PolicyLimits, Quota, RateLimits, ValueTest,
+};
 
 /// Six fields of escaped characters, and what is between them.
 const MAX_LINE: usize = 128 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is decided about the last of so many requests of one user.
+fn decided(quota: u64, requests: usize) -> DecidedBy {
+    let name = HeaderName::from_static("x-user-id");
+    let condition = Condition::Header {
+        name: name.clone(),
+        test: ValueTest::Each,
+    };
+    let limit = Limit::new(quota, quota, 60_000_000_000).unwrap();
+    let quota = Quota::bucket(limit, 60);
+    let rule = LimitRule::new("d/p/rule/0".into(), vec![condition], quota);
+    let local = vec![PolicyLimits {
+        policy: "d/p".into(),
+        rules: vec![rule],
+        default: None,
+    }];
+    let limits = RateLimits {
+        local,
+        global: Vec::new(),
+    };
+    let limits = Limits::compile(&limits, "d/r", &State::new(16)).unwrap();
+    let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("alice"))]);
+    let view = RequestView {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers: &headers,
+        client: [192, 0, 2, 7].into(),
+    };
+    let outcomes = (0..requests).map(|_| match limits.decide(&view, Now::default()) {
+        Decision::Ready(outcome) => outcome,
+        Decision::Pending(_) => panic!("local limits are decided at once"),
+    });
+    let outcome = outcomes.last().unwrap();
+    let decisive = outcome.decisive.unwrap();
+    DecidedBy {
+        descriptor: decisive.descriptor(&view),
+        decisive,
+        denied: outcome.denied.is_some(),
+    }
+}
 
 fn record() -> Record {
     Record {
@@ -32,13 +80,7 @@ fn record() -> Record {
         request_id: Some(HeaderValue::from_static("id-1")),
         traceparent: None,
         rule: None,
-        limits: Outcomes::new(),
-        decisive: Some(Decisive {
-            denied: false,
-            rule: "d/p/rule/0".into(),
-            descriptor: "x-user-id=alice".into(),
-            remaining: 49,
-        }),
+        limit: Some(decided(50, 1)),
         upstream: None,
         status: StatusCode::OK,
         refused: None,
@@ -63,16 +105,14 @@ fn a_request_is_a_line_of_text() {
     denied.responded = None;
     denied.status = StatusCode::TOO_MANY_REQUESTS;
     denied.refused = Some("rate_limited");
-    denied.decisive = Some(Decisive {
-        denied: true,
-        rule: "d/p/rule/1".into(),
-        descriptor: String::new(),
-        remaining: 0,
-    });
+    denied.limit = Some(decided(1, 2));
     let text = line(LogFormat::Text, &denied, now());
     assert!(text.contains("\" 429 RL 3 5 12 - \""), "{text}");
-    assert!(text.ends_with(" over_limit d/p/rule/1 \"-\" 0\n"), "{text}");
-    denied.decisive = None;
+    assert!(
+        text.ends_with(" over_limit d/p/rule/0 \"x-user-id=alice\" 0\n"),
+        "{text}"
+    );
+    denied.limit = None;
     assert!(line(LogFormat::Text, &denied, now()).ends_with(" - - - -\n"));
 }
 

@@ -1,38 +1,97 @@
 //! From resources to the plan: references, attachment, precedence.
 
-mod listeners;
+mod attach;
+mod backends;
+mod certificates;
+mod clients;
+mod in_force;
 mod network;
 mod routes;
-mod traffic;
-
-use std::collections::BTreeMap;
+mod topology;
 
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
 use super::native::limiter_config::Config;
-use super::plan::{Backend, DaemonConfig, Plan, UpstreamProtocol};
+use super::plan::{DaemonConfig, Plan};
 use super::resource::Name;
-use super::resources::Resources;
+use super::resources::{Rejected, Resources};
+use super::status::{Ancestor, Condition, Statuses};
 use super::suggest;
+use backends::Backends;
+use clients::Settings;
+use in_force::InForce;
+use routes::Context;
 
-/// Compiles all resources. Findings may say that the plan is not to be used.
-pub(crate) fn compile(resources: &Resources, findings: &mut Findings) -> Plan {
-    let daemon = daemon(resources, findings);
-    listeners::check_binds(resources, &daemon, findings);
-    let (backends, index) = backends(resources);
-    let policies = traffic::attach(resources, findings);
-    let listeners = routes::compile(resources, &index, &policies, findings);
-    traffic::warn_unused(&policies, &listeners, findings);
+/// Compiles all resources. What is wrong with one of them takes nothing from the others.
+pub(crate) fn compile(
+    resources: &Resources,
+    statuses: &mut Statuses,
+    findings: &mut Findings,
+) -> Plan {
+    let (daemon, unlimited_if_invalid) = daemon(resources, findings);
+    let mut entries = topology::entries(resources, &daemon, findings);
+    let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
+    let clients = attach::attach(&resources.clients, resources, statuses, findings);
+    let settings = Settings::new(resources, &clients, statuses, findings);
+    let mut in_force = InForce::new(resources, &traffic);
+    let mut backends = Backends::new(resources);
+    let mut context = Context {
+        resources,
+        backends: &mut backends,
+        in_force: &mut in_force,
+        unlimited_if_invalid,
+        statuses,
+        findings,
+    };
+    let listeners = routes::compile(&mut entries, &settings, &mut context);
     let network = network::compile(resources, &daemon, findings);
+    topology::report(&entries, resources, statuses);
+    clients::report(&entries, &clients, resources, statuses);
+    in_force.report(resources, statuses, findings);
+    for rejected in &resources.rejected {
+        report_rejected(rejected, resources, statuses);
+    }
     Plan {
         daemon,
         listeners,
-        backends,
+        backends: backends.into_list(),
         network,
     }
 }
 
-fn daemon(resources: &Resources, findings: &mut Findings) -> DaemonConfig {
+/// Says of a resource with errors that it is not accepted, and what goes on in its place.
+fn report_rejected(rejected: &Rejected, resources: &Resources, statuses: &mut Statuses) {
+    let name = &rejected.name;
+    let status = statuses.of(&rejected.kind, &name.namespace, &name.name);
+    let message = if rejected.kept {
+        format!("{}; its last good version goes on.", rejected.reason)
+    } else {
+        rejected.reason.clone()
+    };
+    let condition = Condition::not_accepted("Invalid", message);
+    let mut ancestors: Vec<Ancestor> = status
+        .ancestors
+        .iter()
+        .map(|status| status.ancestor.clone())
+        .collect();
+    for place in attach::places_of_rejected(rejected, resources) {
+        for ancestor in attach::ancestors(&place, resources) {
+            if !ancestors.contains(&ancestor) {
+                ancestors.push(ancestor);
+            }
+        }
+    }
+    if ancestors.is_empty() {
+        status.add(condition);
+        return;
+    }
+    for ancestor in &ancestors {
+        status.add_for(ancestor, condition.clone());
+    }
+}
+
+/// The daemon's settings, and whether requests under an invalid policy pass.
+fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool) {
     let mut configs: Vec<&Config> = resources.configs.values().collect();
     configs.sort_by_key(|config| (&config.meta.origin.file, config.mark.line));
     let mut configs = configs.into_iter();
@@ -49,28 +108,8 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> DaemonConfig {
         }
     }
     first
-        .map(|config| config.daemon.clone())
+        .map(|config| (config.daemon.clone(), config.unlimited_if_invalid))
         .unwrap_or_default()
-}
-
-fn backends(resources: &Resources) -> (Vec<Backend>, BTreeMap<&Name, usize>) {
-    let index = resources
-        .backends
-        .keys()
-        .enumerate()
-        .map(|(index, name)| (name, index))
-        .collect();
-    let backends = resources
-        .backends
-        .iter()
-        .map(|(name, backend)| Backend {
-            name: name.to_string(),
-            endpoints: backend.endpoints.clone(),
-            protocol: UpstreamProtocol::default(),
-            tls: None,
-        })
-        .collect();
-    (backends, index)
 }
 
 /// Says that a reference leads nowhere, unless it leads to a resource with errors of its own.

@@ -34,7 +34,9 @@ pub(super) fn compile(
                 "name one under `spec.interfaces` of a LimiterConfig",
             );
         }
-        room.take(policy, &mut scope);
+        if !room.take(policy, &mut scope) {
+            continue;
+        }
         let mut reach = Reach {
             resources,
             daemon,
@@ -70,8 +72,8 @@ struct Room {
 }
 
 impl Room {
-    /// An error at the policy with which something becomes too much.
-    fn take(&mut self, policy: &NetworkLimit, scope: &mut Scope<'_>) {
+    /// Whether there is room for the policy too; or else an error at it.
+    fn take(&mut self, policy: &NetworkLimit, scope: &mut Scope<'_>) -> bool {
         let tables = [
             (
                 &mut self.policies,
@@ -92,17 +94,21 @@ impl Room {
                 "CIDRs in all policies",
             ),
         ];
-        for (used, more, most, what) in tables {
-            let before = *used;
-            *used += more;
-            if before <= most && *used > most {
-                scope.error(
-                    &policy.mark,
-                    format!("too many {what}"),
-                    format!("the kernel has room for {most}"),
-                );
-            }
+        let full = tables
+            .iter()
+            .find(|(used, more, most, _)| **used + more > *most);
+        if let Some((_, _, most, what)) = full {
+            scope.error(
+                &policy.mark,
+                format!("too many {what}, so this policy is not enforced"),
+                format!("the kernel has room for {most}"),
+            );
+            return false;
         }
+        for (used, more, _, _) in tables {
+            *used += more;
+        }
+        true
     }
 }
 
@@ -156,6 +162,14 @@ impl Reach<'_> {
             let port = listener.port;
             let what = format!("port {port} of Gateway `{name}`");
             self.port((Protocol::Tcp, port), &what, mark, scope);
+        }
+        let sets = self.resources.listener_sets.values();
+        for set in sets.filter(|set| set.gateway == *name) {
+            for listener in &set.listeners {
+                let port = listener.port;
+                let what = format!("port {port} of Gateway `{name}`");
+                self.port((Protocol::Tcp, port), &what, mark, scope);
+            }
         }
     }
 

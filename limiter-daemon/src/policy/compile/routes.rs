@@ -1,196 +1,354 @@
 //! Routes on their listeners.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::traffic::Policies;
-use super::{listeners, missing};
-use crate::policy::findings::Findings;
-use crate::policy::gateway_api::gateway::{self, Gateway};
+use super::backends::{Backends, Unresolved};
+use super::clients::{Clients, Settings};
+use super::in_force::InForce;
+use super::missing;
+use super::topology::{Entry, ancestor};
+use crate::policy::findings::{Findings, Scope};
+use crate::policy::gateway_api::filters::LoweredFilters;
 use crate::policy::gateway_api::hostname;
-use crate::policy::gateway_api::http_route::{HttpRoute, ParentRef, Rule};
-use crate::policy::kinds::Kind;
-use crate::policy::plan::{Listener, RateLimits, Route, RouteKind, RouteRule, WeightedBackend};
-use crate::policy::resource::Name;
+use crate::policy::gateway_api::parents::ParentRef;
+use crate::policy::gateway_api::route::{self, Rule};
+use crate::policy::plan::{
+    Filters, Hostname, Listener, Mirror, Route, RouteKind, RouteRule, WeightedBackend,
+};
 use crate::policy::resources::Resources;
+use crate::policy::status::{Condition, Statuses};
 use crate::policy::suggest;
 
-/// Every listener with the routes attached to it.
+/// What routes are compiled with.
+pub(super) struct Context<'a, 'b> {
+    pub(super) resources: &'a Resources,
+    pub(super) backends: &'b mut Backends<'a>,
+    pub(super) in_force: &'b mut InForce<'a>,
+    /// What is never valid is passed over, not answered with 500.
+    pub(super) unlimited_if_invalid: bool,
+    pub(super) statuses: &'b mut Statuses,
+    pub(super) findings: &'b mut Findings,
+}
+
+/// Every listener that is served, with the routes attached to it.
 pub(super) fn compile(
-    resources: &Resources,
-    backends: &BTreeMap<&Name, usize>,
-    policies: &Policies<'_>,
-    findings: &mut Findings,
+    entries: &mut [Entry<'_>],
+    settings: &Settings<'_>,
+    context: &mut Context<'_, '_>,
 ) -> Vec<Listener> {
-    let mut plan: Vec<Listener> = Vec::new();
-    let mut places: BTreeMap<(&Name, &str), usize> = BTreeMap::new();
-    for (name, gateway) in &resources.gateways {
-        for listener in &gateway.listeners {
-            places.insert((name, &listener.name), plan.len());
-            plan.push(Listener {
-                name: listeners::name(gateway, listener),
-                binds: listeners::binds(gateway, listener),
-                hostname: listener.hostname.clone(),
-                tls: None,
-                client: Arc::default(),
-                routes: Vec::new(),
-            });
-        }
-    }
-    let mut ordered: Vec<&HttpRoute> = resources.routes.values().collect();
+    let clients: Vec<Clients> = entries.iter().map(|entry| settings.of(entry)).collect();
+    let mut attached: Vec<Vec<Route>> = entries.iter().map(|_| Vec::new()).collect();
+    let mut ordered: Vec<&route::Route> = context.resources.routes().collect();
     ordered.sort_by_key(|route| route.meta.precedence());
     for route in ordered {
-        let rules = rules(route, resources, backends, findings);
+        let (rules, unresolved) = rules(route, context);
         for parent in &route.parents {
-            let Some(gateway) = resources.gateways.get(&parent.gateway) else {
-                let mut scope = findings.at(&route.meta.origin);
-                missing(
-                    resources,
-                    Kind::Gateway,
-                    &parent.gateway,
-                    &parent.mark,
-                    &mut scope,
-                );
-                continue;
-            };
-            for (listener, hostnames) in attach(route, parent, gateway, findings) {
-                let place = places.get(&(&gateway.meta.name, listener.name.as_str()));
-                let Some(entry) = place.and_then(|&place| plan.get_mut(place)) else {
+            let outcome = attach(route, parent, entries, context);
+            report(route, parent, &outcome, unresolved, context.statuses);
+            for (index, hostnames) in outcome.unwrap_or_default() {
+                let (Some(entry), Some(clients), Some(routes)) = (
+                    entries.get_mut(index),
+                    clients.get(index),
+                    attached.get_mut(index),
+                ) else {
                     continue;
                 };
                 let name = route.meta.name.to_string();
                 // Two parent references may lead to the same listener.
-                if entry.routes.iter().all(|other| other.name != name) {
-                    let limits = policies.limits(&route.meta.name, &gateway.meta.name);
-                    let limits = Arc::new(RateLimits {
-                        local: limits.into_iter().cloned().collect(),
-                        global: Vec::new(),
-                    });
-                    let limited = |rule: &RouteRule| RouteRule {
-                        limits: Arc::clone(&limits),
-                        ..rule.clone()
-                    };
-                    entry.routes.push(Route {
-                        name,
-                        kind: RouteKind::Http,
-                        hostnames,
-                        rules: rules.iter().map(limited).collect(),
-                    });
+                let there = |other: &Route| other.name == name && other.kind == route.kind;
+                if routes.iter().any(there) {
+                    continue;
                 }
+                entry.attached += 1;
+                let rules = route
+                    .rules
+                    .iter()
+                    .zip(&rules)
+                    .map(|(rule, base)| limited(route, rule, base, entry, clients, context))
+                    .collect();
+                routes.push(Route {
+                    name,
+                    kind: route.kind,
+                    hostnames,
+                    rules,
+                });
             }
         }
     }
-    plan
+    let served = entries.iter().zip(clients).zip(attached);
+    served
+        .filter(|((entry, _), _)| entry.refused.is_none())
+        .map(|((entry, clients), routes)| Listener {
+            name: entry.name.clone(),
+            binds: entry.binds.clone(),
+            hostname: entry.listener.hostname.clone(),
+            tls: clients.tls,
+            client: clients.settings,
+            routes,
+        })
+        .collect()
 }
 
+/// A rule with what is in force on it at one listener.
+fn limited(
+    route: &route::Route,
+    rule: &Rule,
+    base: &RouteRule,
+    entry: &Entry<'_>,
+    clients: &Clients,
+    context: &mut Context<'_, '_>,
+) -> RouteRule {
+    let (limits, broken) = context.in_force.on(route, rule, entry);
+    let broken = broken.or_else(|| clients.broken.clone());
+    RouteRule {
+        limits,
+        broken: broken.filter(|_| !context.unlimited_if_invalid),
+        ..base.clone()
+    }
+}
+
+/// Why a parent reference attaches a route to nothing, as a reason of Gateway API.
+struct NotAttached {
+    reason: &'static str,
+    message: String,
+}
+
+type Attachment = Result<Vec<(usize, Vec<Hostname>)>, NotAttached>;
+
 /// The listeners that a parent reference attaches the route to, with the hostnames it has there.
-fn attach<'a>(
-    route: &HttpRoute,
+fn attach(
+    route: &route::Route,
     parent: &ParentRef,
-    gateway: &'a Gateway,
-    findings: &mut Findings,
-) -> Vec<(&'a gateway::Listener, Vec<crate::policy::plan::Hostname>)> {
-    let mut scope = findings.at(&route.meta.origin);
-    let listeners = || gateway.listeners.iter();
-    let mut chosen: Vec<&gateway::Listener> = listeners().collect();
-    if let Some(section) = &parent.section {
-        chosen.retain(|listener| listener.name == section.value);
-        if chosen.is_empty() {
-            let message = format!(
-                "the Gateway `{}` has no listener `{}`",
-                parent.gateway, section.value
-            );
-            let names = listeners().map(|listener| listener.name.as_str());
-            scope.error(
-                &section.mark,
-                message,
-                suggest::remedy(section, names, "its listeners are"),
-            );
-            return Vec::new();
-        }
+    entries: &[Entry<'_>],
+    context: &mut Context<'_, '_>,
+) -> Attachment {
+    let resources = context.resources;
+    let mut scope = context.findings.at(&route.meta.origin);
+    let mut chosen: Vec<(usize, &Entry<'_>)> = entries
+        .iter()
+        .enumerate()
+        .filter(|(_, entry)| {
+            let (kind, meta) = entry.owner();
+            kind == parent.kind && meta.name == parent.name
+        })
+        .collect();
+    let what = format!("the {} `{}`", parent.kind.name(), parent.name);
+    if chosen.is_empty() {
+        let kind = parent.kind.kind();
+        missing(resources, kind, &parent.name, &parent.mark, &mut scope);
+        return Err(NotAttached {
+            reason: "NoMatchingParent",
+            message: format!("{what} is not there, or has no valid listener."),
+        });
     }
-    if let Some(port) = &parent.port {
-        chosen.retain(|listener| listener.port == port.value);
-        if chosen.is_empty() {
-            let message = format!(
-                "the Gateway `{}` has no such listener on port {}",
-                parent.gateway, port.value
-            );
-            scope.error(
-                &port.mark,
-                message,
-                "remove `port`, or write that of a listener",
-            );
-            return Vec::new();
-        }
-    }
-    // A Gateway without listeners has an error of its own.
-    let any = !chosen.is_empty();
-    let at_home = route.meta.name.namespace == gateway.meta.name.namespace;
-    chosen.retain(|listener| listener.open || at_home);
-    if any && chosen.is_empty() {
-        let message = format!(
-            "the Gateway `{}` takes no routes of other namespaces",
-            parent.gateway
-        );
-        let remedy = "put both into one namespace, or give the listener `allowedRoutes.namespaces.from: All`";
-        scope.error(&parent.mark, message, remedy);
-        return Vec::new();
-    }
+    narrow(parent, &what, &mut chosen, &mut scope)?;
+    allowed(route, parent, &what, resources, &mut chosen, &mut scope)?;
     let attached: Vec<_> = chosen
         .iter()
-        .map(|listener| {
-            (
-                *listener,
-                hostname::intersect(&listener.hostname, &route.hostnames),
-            )
+        .map(|(index, entry)| {
+            let common = hostname::intersect(&entry.listener.hostname, &route.hostnames);
+            (*index, common)
         })
         .filter(|(_, hostnames)| !hostnames.is_empty())
         .collect();
-    if !chosen.is_empty() && attached.is_empty() {
+    if attached.is_empty() {
         let message = format!(
             "no hostname of the route fits a listener of `{}`",
-            parent.gateway
+            parent.name
         );
         scope.error(
             &parent.mark,
-            message,
+            message.clone(),
             "write hostnames within those of the listener",
         );
+        return Err(NotAttached {
+            reason: "NoMatchingListenerHostname",
+            message,
+        });
     }
-    attached
+    Ok(attached)
 }
 
-fn rules(
-    route: &HttpRoute,
-    resources: &Resources,
-    backends: &BTreeMap<&Name, usize>,
-    findings: &mut Findings,
-) -> Vec<RouteRule> {
-    let mut scope = findings.at(&route.meta.origin);
-    let mut lower = |rule: &Rule| {
-        let mut weighted = Vec::new();
-        for reference in &rule.backends {
-            match backends.get(&reference.backend) {
-                Some(&backend) => weighted.push(WeightedBackend {
-                    backend: Some(backend),
-                    weight: reference.weight,
-                    filters: None,
-                }),
-                None => missing(
-                    resources,
-                    Kind::Backend,
-                    &reference.backend,
-                    &reference.mark,
-                    &mut scope,
-                ),
-            }
-        }
-        RouteRule {
-            matches: rule.matches.clone(),
-            backends: weighted,
-            ..RouteRule::default()
-        }
+/// Leaves the listener that `sectionName` and `port` name.
+fn narrow(
+    parent: &ParentRef,
+    what: &str,
+    chosen: &mut Vec<(usize, &Entry<'_>)>,
+    scope: &mut Scope<'_>,
+) -> Result<(), NotAttached> {
+    let no_parent = |message: String| NotAttached {
+        reason: "NoMatchingParent",
+        message,
     };
-    route.rules.iter().map(&mut lower).collect()
+    if let Some(section) = &parent.section {
+        let names: Vec<&str> = chosen
+            .iter()
+            .map(|(_, entry)| entry.listener.name.as_str())
+            .collect();
+        chosen.retain(|(_, entry)| entry.listener.name == section.value);
+        if chosen.is_empty() {
+            let message = format!("{what} has no listener `{}`", section.value);
+            let remedy = suggest::remedy(section, names, "its listeners are");
+            scope.error(&section.mark, message.clone(), remedy);
+            return Err(no_parent(message));
+        }
+    }
+    if let Some(port) = &parent.port {
+        chosen.retain(|(_, entry)| entry.listener.port == port.value);
+        if chosen.is_empty() {
+            let message = format!("{what} has no such listener on port {}", port.value);
+            scope.error(
+                &port.mark,
+                message.clone(),
+                "remove `port`, or write that of a listener",
+            );
+            return Err(no_parent(message));
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the listeners that take routes of this kind and of this namespace.
+fn allowed(
+    route: &route::Route,
+    parent: &ParentRef,
+    what: &str,
+    resources: &Resources,
+    chosen: &mut Vec<(usize, &Entry<'_>)>,
+    scope: &mut Scope<'_>,
+) -> Result<(), NotAttached> {
+    let not_allowed = |message: String| NotAttached {
+        reason: "NotAllowedByListeners",
+        message,
+    };
+    chosen.retain(|(_, entry)| entry.takes(route.kind));
+    if chosen.is_empty() {
+        let kind = match route.kind {
+            RouteKind::Http => "HTTPRoute",
+            RouteKind::Grpc => "GRPCRoute",
+        };
+        let message = format!("{what} takes no routes of the kind `{kind}`");
+        scope.error(
+            &parent.mark,
+            message.clone(),
+            "give the listener this kind under `allowedRoutes.kinds`",
+        );
+        return Err(not_allowed(message));
+    }
+    let namespace = &route.meta.name.namespace;
+    let labels = resources.namespaces.get(namespace);
+    chosen.retain(|(_, entry)| {
+        let (_, owner) = entry.owner();
+        entry
+            .listener
+            .routes
+            .admits(&owner.name.namespace, namespace, labels)
+    });
+    if chosen.is_empty() {
+        let message = format!("{what} takes no routes of the namespace `{namespace}`");
+        let remedy = "put both into one namespace, or give the listener `allowedRoutes.namespaces.from: All`";
+        scope.error(&parent.mark, message.clone(), remedy);
+        return Err(not_allowed(message));
+    }
+    Ok(())
+}
+
+fn report(
+    route: &route::Route,
+    parent: &ParentRef,
+    outcome: &Attachment,
+    unresolved: Option<Unresolved>,
+    statuses: &mut Statuses,
+) {
+    let kind = match route.kind {
+        RouteKind::Http => "HTTPRoute",
+        RouteKind::Grpc => "GRPCRoute",
+    };
+    let name = &route.meta.name;
+    let section = parent.section.as_ref().map(|at| at.value.as_str());
+    let parent = ancestor(parent.kind, &parent.name, section);
+    let status = statuses.of(kind, &name.namespace, &name.name);
+    let accepted = match outcome {
+        Ok(_) => Condition::accepted("Route is accepted"),
+        Err(why) => Condition::not_accepted(why.reason, why.message.clone()),
+    };
+    status.add_for(&parent, accepted);
+    let resolved = match unresolved {
+        None => Condition::new(
+            "ResolvedRefs",
+            true,
+            "ResolvedRefs",
+            "Resolved all the Object references for the Route",
+        ),
+        Some(why) => Condition::new(
+            "ResolvedRefs",
+            false,
+            why.reason(),
+            "Some backends cannot be used; their share of the requests is answered with 500.",
+        ),
+    };
+    status.add_for(&parent, resolved);
+}
+
+/// The rules of a route before anything is attached to it, and what of its references is wrong.
+fn rules(
+    route: &route::Route,
+    context: &mut Context<'_, '_>,
+) -> (Vec<RouteRule>, Option<Unresolved>) {
+    let mut unresolved = None;
+    let mut scope = context.findings.at(&route.meta.origin);
+    let namespace = &route.meta.name.namespace;
+    let mut rules = Vec::new();
+    for rule in &route.rules {
+        let mut find = |destination: &route::Destination| {
+            let found = context
+                .backends
+                .find(destination, route.kind, namespace, &mut scope);
+            found
+                .map_err(|why| unresolved = unresolved.or(Some(why)))
+                .ok()
+        };
+        let filters = filters(&rule.filters, &mut find);
+        let backends = rule
+            .backends
+            .iter()
+            .map(|reference| WeightedBackend {
+                backend: find(&reference.backend),
+                weight: reference.weight,
+                filters: reference
+                    .filters
+                    .as_ref()
+                    .map(|filters| Arc::new(filters.plan.clone())),
+            })
+            .collect();
+        rules.push(RouteRule {
+            name: rule.name.clone(),
+            matches: rule.matches.clone(),
+            filters,
+            backends,
+            timeouts: rule.timeouts,
+            ..RouteRule::default()
+        });
+    }
+    (rules, unresolved)
+}
+
+fn filters(
+    lowered: &LoweredFilters,
+    find: &mut impl FnMut(&route::Destination) -> Option<usize>,
+) -> Filters {
+    Filters {
+        mirrors: lowered
+            .mirrors
+            .iter()
+            .filter_map(|mirror| {
+                Some(Mirror {
+                    backend: find(&mirror.to)?,
+                    numerator: mirror.numerator,
+                    denominator: mirror.denominator,
+                })
+            })
+            .collect(),
+        ..lowered.plan.clone()
+    }
 }

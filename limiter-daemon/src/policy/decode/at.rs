@@ -14,6 +14,7 @@ use crate::policy::findings::Mark;
 pub(super) const AT: &str = "$limiterd::At";
 pub(super) const UNSUPPORTED: &str = "$limiterd::Unsupported";
 pub(super) const IGNORED: &str = "$limiterd::Ignored";
+pub(super) const UNHEEDED: &str = "$limiterd::Unheeded";
 
 /// A value that remembers its place, for findings that come after decoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ impl<T> Deref for At<T> {
 /// A field that exists in the dialect and is not supported: present, it is an error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unsupported;
+
+/// A field that exists in the dialect and changes nothing here: present, it is a warning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unheeded;
 
 /// A field that may hold anything, and means nothing here.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +93,14 @@ impl<'de> Deserialize<'de> for Unsupported {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer
             .deserialize_unit_struct(UNSUPPORTED, UnitVisitor)
+            .map(|()| Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Unheeded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_unit_struct(UNHEEDED, UnitVisitor)
             .map(|()| Self)
     }
 }

@@ -111,6 +111,17 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// A finding about the field itself, that decoding goes on after.
+    pub(super) fn note_field(&self, key: &Key, message: String, remedy: &str, cause: Cause) {
+        let mark = Mark {
+            line: key.line,
+            column: key.column,
+            field: self.path.clone(),
+        };
+        let fault = Fault::new(mark, message, remedy);
+        self.notes.borrow_mut().push(Fault { cause, ..fault });
+    }
+
     fn note_unknown(&self, key: &Key, mark: Mark, fields: &'static [&'static str]) {
         let remedy = suggest::remedy(&key.name, fields.iter().copied(), "the fields here are");
         let cause = match suggest::nearest(&key.name, fields.iter().copied()) {

@@ -4,11 +4,10 @@ use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 
 use super::access::{Fields, Items, Place};
-use super::at::{AT, IGNORED, UNSUPPORTED};
+use super::at::{AT, IGNORED, UNHEEDED, UNSUPPORTED};
 use super::decoder::Decoder;
 use super::fault::{Cause, Fault};
 use super::scalar::NUMBER_OR_TEXT;
-use crate::policy::findings::Mark;
 use crate::policy::suggest;
 use crate::policy::yaml::Value;
 
@@ -64,17 +63,13 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
     ) -> Result<V::Value, Fault> {
         match (name, self.key) {
             (UNSUPPORTED, Some(key)) => {
-                let mark = Mark {
-                    line: key.line,
-                    column: key.column,
-                    field: self.path,
-                };
                 let message = format!("`{}` is not supported yet", key.name);
-                let fault = Fault::new(mark, message, "remove it: limiterd would not enforce it");
-                self.notes.borrow_mut().push(Fault {
-                    cause: Cause::Unsupported,
-                    ..fault
-                });
+                let remedy = "remove it: limiterd would not enforce it";
+                self.note_field(key, message, remedy, Cause::Unsupported);
+            }
+            (UNHEEDED, Some(key)) => {
+                let message = format!("`{}` has no effect in limiterd", key.name);
+                self.note_field(key, message, "remove it", Cause::Unheeded);
             }
             (IGNORED, _) => {}
             _ => return Err(self.expected("nothing")),

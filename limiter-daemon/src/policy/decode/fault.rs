@@ -25,6 +25,8 @@ pub(crate) enum Cause {
     /// The field at this path was meant.
     Misspelt(String),
     Unsupported,
+    /// A warning.
+    Unheeded,
 }
 
 impl Fault {

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::findings::Scope;
 use super::yaml::Node;
-pub(crate) use at::{At, Ignored, Unsupported};
+pub(crate) use at::{At, Ignored, Unheeded, Unsupported};
 use decoder::{Decoder, field_path};
 use fault::{Cause, Fault};
 pub(crate) use scalar::NumberOrText;
@@ -71,7 +71,8 @@ struct Report {
 
 impl Report {
     fn add(&mut self, fault: Fault, scope: &mut Scope<'_>) {
-        self.spoilt |= fault.cause != Cause::Unsupported;
+        let unheeded = fault.cause == Cause::Unheeded;
+        self.spoilt |= !unheeded && fault.cause != Cause::Unsupported;
         if let Cause::Misspelt(path) = fault.cause {
             self.meant.insert(path);
         }
@@ -79,7 +80,11 @@ impl Report {
             .told
             .insert((fault.mark.field.clone(), fault.message.clone()))
         {
-            scope.error(&fault.mark, fault.message, fault.remedy);
+            if unheeded {
+                scope.warning(&fault.mark, fault.message, fault.remedy);
+            } else {
+                scope.error(&fault.mark, fault.message, fault.remedy);
+            }
         }
     }
 

@@ -1,15 +1,12 @@
-//! `BackendTrafficPolicy`: so far, its local rate limits.
+//! `BackendTrafficPolicy`: so far, its rate limits.
 
 use serde::Deserialize;
 
-use super::local_limit::{self, RawLocal};
+use super::rate_limit::{self, Limits, RawRateLimit};
+use super::targets::{self, RawSelector, RawTarget, RawTargets, TargetKind, Targets};
 use crate::policy::decode::{At, Unsupported};
-use crate::policy::findings::{Mark, Scope};
-use crate::policy::gateway_api;
-use crate::policy::plan::PolicyLimits;
-use crate::policy::resource::{Meta, Name};
-
-const MAX_TARGETS: usize = 16;
+use crate::policy::findings::Scope;
+use crate::policy::resource::{Deprecated, Meta};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +14,8 @@ const MAX_TARGETS: usize = 16;
 pub(crate) struct RawBackendTrafficPolicy {
     target_ref: Option<At<RawTarget>>,
     target_refs: Option<At<Vec<At<RawTarget>>>>,
+    target_selectors: Option<At<Vec<At<RawSelector>>>>,
+    merge_type: Option<At<MergeType>>,
     rate_limit: Option<At<RawRateLimit>>,
     admission_control: Option<Unsupported>,
     bandwidth_limit: Option<Unsupported>,
@@ -30,73 +29,35 @@ pub(crate) struct RawBackendTrafficPolicy {
     http2: Option<Unsupported>,
     http_upgrade: Option<Unsupported>,
     load_balancer: Option<Unsupported>,
-    merge_type: Option<Unsupported>,
     proxy_protocol: Option<Unsupported>,
     request_buffer: Option<Unsupported>,
     response_override: Option<Unsupported>,
     retry: Option<Unsupported>,
     routing_type: Option<Unsupported>,
-    target_selectors: Option<Unsupported>,
     tcp_keepalive: Option<Unsupported>,
     telemetry: Option<Unsupported>,
     timeout: Option<Unsupported>,
     use_client_protocol: Option<Unsupported>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
-struct RawTarget {
-    group: At<String>,
-    kind: At<String>,
-    name: At<String>,
-    section_name: Option<Unsupported>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RawRateLimit {
-    #[serde(rename = "type")]
-    kind: Option<At<RateLimitType>>,
-    local: Option<At<RawLocal>>,
-    global: Option<Unsupported>,
-}
-
+/// How a route's policy and its parent's become one. Either way the rules of `rateLimit` are joined,
+/// which is all that a policy has so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-enum RateLimitType {
-    Local,
-    Global,
-}
-
-/// What a policy may be attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TargetKind {
-    Gateway,
-    HttpRoute,
-}
-
-impl TargetKind {
-    pub(crate) const fn kind(self) -> &'static str {
-        match self {
-            Self::Gateway => "Gateway",
-            Self::HttpRoute => "HTTPRoute",
-        }
-    }
-}
-
-/// What a policy is attached to.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    pub(crate) kind: TargetKind,
-    pub(crate) name: Name,
-    pub(crate) mark: Mark,
+pub(crate) enum MergeType {
+    StrategicMerge,
+    #[serde(rename = "JSONMerge")]
+    JsonMerge,
 }
 
 /// A BackendTrafficPolicy, checked by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct TrafficPolicy {
     pub(crate) meta: Meta,
-    pub(crate) targets: Vec<Target>,
-    pub(crate) limits: Option<PolicyLimits>,
+    pub(crate) targets: Targets,
+    /// Joined with the policy of the closest parent, which it would replace otherwise.
+    pub(crate) merge: Option<MergeType>,
+    pub(crate) limits: Limits,
+    pub(crate) deprecated: Vec<Deprecated>,
 }
 
 /// Checks a BackendTrafficPolicy.
@@ -106,109 +67,48 @@ pub(crate) fn lower(
     scope: &mut Scope<'_>,
 ) -> TrafficPolicy {
     let At { value: raw, mark } = raw;
-    let targets = targets(raw.target_ref, raw.target_refs, &meta, &mark, scope);
+    let mut deprecated = Vec::new();
+    let targets = RawTargets {
+        target_ref: raw.target_ref,
+        target_refs: raw.target_refs,
+        target_selectors: raw.target_selectors,
+    };
+    let namespace = meta.name.namespace.clone();
+    let targets = targets::lower(
+        targets,
+        &namespace,
+        TargetKind::ALL,
+        &mark,
+        &mut deprecated,
+        scope,
+    );
+    if let Some(merge) = &raw.merge_type {
+        let of_routes = targets.refs.iter().all(|target| target.kind.is_route())
+            && targets.selectors.iter().all(|by| by.kind.is_route());
+        if !of_routes {
+            scope.error(
+                &merge.mark,
+                "`mergeType` joins a route's policy with its Gateway's, and a target is no route",
+                "remove it, or give the routes a policy of their own",
+            );
+        }
+    }
     let limits = match raw.rate_limit {
-        Some(rate_limit) => limits(rate_limit, &meta, scope),
+        Some(rate_limit) => rate_limit::lower(rate_limit, &meta, &mut deprecated, scope),
         None => {
             scope.warning(
                 &mark,
                 "no `rateLimit`, so the policy limits nothing",
                 "give it one, or remove the policy",
             );
-            None
+            Limits::default()
         }
     };
     TrafficPolicy {
         meta,
         targets,
+        merge: raw.merge_type.map(|merge| merge.value),
         limits,
-    }
-}
-
-fn targets(
-    one: Option<At<RawTarget>>,
-    many: Option<At<Vec<At<RawTarget>>>>,
-    meta: &Meta,
-    spec: &Mark,
-    scope: &mut Scope<'_>,
-) -> Vec<Target> {
-    let list = match (one, many) {
-        (Some(one), None) => vec![one],
-        (None, Some(many)) => {
-            scope.at_most(&many.mark, many.len(), MAX_TARGETS);
-            many.value
-        }
-        (Some(one), Some(_)) => {
-            scope.error(
-                &one.mark,
-                "both `targetRef` and `targetRefs` are given",
-                "keep `targetRefs`",
-            );
-            return Vec::new();
-        }
-        (None, None) => Vec::new(),
-    };
-    if list.is_empty() {
-        scope.error(
-            spec,
-            "no `targetRefs`, so the policy applies to nothing",
-            "name a Gateway or an HTTPRoute",
-        );
-    }
-    list.into_iter()
-        .filter_map(|target| lower_target(target.value, meta, scope))
-        .collect()
-}
-
-fn lower_target(raw: RawTarget, meta: &Meta, scope: &mut Scope<'_>) -> Option<Target> {
-    let kind = match (raw.group.as_str(), raw.kind.as_str()) {
-        (gateway_api::GROUP, "Gateway") => TargetKind::Gateway,
-        (gateway_api::GROUP, "HTTPRoute") => TargetKind::HttpRoute,
-        (gateway_api::GROUP, other) => {
-            let message = format!("`{other}` cannot be a target here");
-            scope.error(
-                &raw.kind.mark,
-                message,
-                "name a `Gateway` or an `HTTPRoute`",
-            );
-            return None;
-        }
-        (other, _) => {
-            let message = format!("nothing of the group `{other}` can be a target");
-            scope.error(
-                &raw.group.mark,
-                message,
-                format!("write `{}`", gateway_api::GROUP),
-            );
-            return None;
-        }
-    };
-    Some(Target {
-        kind,
-        name: Name::new(&meta.name.namespace, &raw.name),
-        mark: raw.name.mark,
-    })
-}
-
-fn limits(raw: At<RawRateLimit>, meta: &Meta, scope: &mut Scope<'_>) -> Option<PolicyLimits> {
-    let At { value: raw, mark } = raw;
-    if let Some(kind) = raw.kind.filter(|kind| kind.value == RateLimitType::Global) {
-        scope.error(
-            &kind.mark,
-            "`Global` limits are not supported yet",
-            "write `Local` and give `local` rules",
-        );
-    }
-    match raw.local {
-        Some(local) => local_limit::lower(local, meta, scope),
-        None if raw.global.is_some() => None,
-        None => {
-            scope.error(
-                &mark,
-                "`local` is missing, so nothing would be limited",
-                "give it `local` with `rules`",
-            );
-            None
-        }
+        deprecated,
     }
 }

@@ -4,39 +4,40 @@ use http::{HeaderName, HeaderValue, Method};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use crate::policy::decode::{At, Unsupported};
+use crate::policy::decode::At;
 use crate::policy::findings::Scope;
-use crate::policy::plan::{HeaderMatch, PathMatch, RouteMatch, ValueMatch};
+use crate::policy::plan::{HeaderMatch, PathMatch, QueryMatch, RouteMatch, ValueMatch};
 
 const MAX_HEADERS: usize = 16;
+const MAX_QUERY: usize = 16;
 const MAX_PATH: usize = 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
 pub(crate) struct RawMatch {
     path: Option<At<RawPath>>,
     method: Option<RawMethod>,
     headers: Option<At<Vec<RawHeader>>>,
-    query_params: Option<Unsupported>,
+    query_params: Option<At<Vec<RawHeader>>>,
 }
 
 #[derive(Debug, Deserialize)]
-struct RawPath {
+pub(crate) struct RawPath {
     #[serde(rename = "type")]
-    kind: Option<PathKind>,
-    value: Option<At<String>>,
+    pub(crate) kind: Option<PathKind>,
+    pub(crate) value: Option<At<String>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
-enum PathKind {
+pub(crate) enum PathKind {
     Exact,
     PathPrefix,
     RegularExpression,
 }
 
+/// A header, or a parameter of the query.
 #[derive(Debug, Deserialize)]
-struct RawHeader {
+pub(super) struct RawHeader {
     #[serde(rename = "type")]
     kind: Option<HeaderKind>,
     name: At<String>,
@@ -95,32 +96,63 @@ pub(crate) fn lower(raw: RawMatch, scope: &mut Scope<'_>) -> Option<RouteMatch> 
         Some(path) => lower_path(path.value, scope),
         None => Some(every_request().path),
     };
-    let mut headers: Vec<HeaderMatch> = Vec::new();
-    if let Some(list) = raw.headers {
-        scope.at_most(&list.mark, list.len(), MAX_HEADERS);
-        for header in list.value {
-            let (Some(name), Some(value)) = (
-                header_name(&header.name, scope),
-                header_value(&header, scope),
-            ) else {
-                continue;
-            };
-            if headers.iter().any(|other| other.name == name) {
-                let message = format!("the header `{name}` is given twice in one match");
-                scope.error(&header.name.mark, message, "keep one of them");
-            }
-            headers.push(HeaderMatch { name, value });
-        }
-    }
+    let headers = lower_headers(raw.headers, scope);
+    let query = lower_query(raw.query_params, scope);
     Some(RouteMatch {
         path: path?,
         method: raw.method.map(RawMethod::method),
         headers,
-        query: Vec::new(),
+        query,
     })
 }
 
-fn lower_path(raw: RawPath, scope: &mut Scope<'_>) -> Option<PathMatch> {
+/// Headers that must match, each name once.
+pub(super) fn lower_headers(
+    raw: Option<At<Vec<RawHeader>>>,
+    scope: &mut Scope<'_>,
+) -> Vec<HeaderMatch> {
+    let mut headers: Vec<HeaderMatch> = Vec::new();
+    let Some(list) = raw else {
+        return headers;
+    };
+    scope.at_most(&list.mark, list.len(), MAX_HEADERS);
+    for header in list.value {
+        let (Some(name), Some(value)) = (
+            header_name(&header.name, scope),
+            header_value(&header, scope),
+        ) else {
+            continue;
+        };
+        if headers.iter().any(|other| other.name == name) {
+            let message = format!("the header `{name}` is given twice in one match");
+            scope.error(&header.name.mark, message, "keep one of them");
+        }
+        headers.push(HeaderMatch { name, value });
+    }
+    headers
+}
+
+fn lower_query(raw: Option<At<Vec<RawHeader>>>, scope: &mut Scope<'_>) -> Vec<QueryMatch> {
+    let mut query: Vec<QueryMatch> = Vec::new();
+    let Some(list) = raw else {
+        return query;
+    };
+    scope.at_most(&list.mark, list.len(), MAX_QUERY);
+    for parameter in list.value {
+        let name = parameter.name.value.clone();
+        if name.is_empty() || query.iter().any(|other| other.name == name) {
+            let message = format!("the parameter `{name}` is empty, or given twice in one match");
+            scope.error(&parameter.name.mark, message, "keep one of them");
+        }
+        if let Some(value) = header_value(&parameter, scope) {
+            query.push(QueryMatch { name, value });
+        }
+    }
+    query
+}
+
+/// Checks a path; `None` after an error.
+pub(crate) fn lower_path(raw: RawPath, scope: &mut Scope<'_>) -> Option<PathMatch> {
     let kind = raw.kind.unwrap_or(PathKind::PathPrefix);
     let Some(value) = raw.value else {
         return Some(match kind {
@@ -216,15 +248,24 @@ pub(crate) fn exact_value(value: &At<String>, scope: &mut Scope<'_>) -> Option<H
 }
 
 /// Bytes that an expression may take when compiled.
-const MAX_REGEX: usize = 1 << 20;
+pub(crate) const MAX_REGEX: usize = 1 << 20;
 
 /// The expression as a match of the whole text; an absent one matches everything.
 fn regex_of(pattern: Option<&At<String>>, scope: &mut Scope<'_>) -> Option<Regex> {
-    let Some(pattern) = pattern else {
-        return Regex::new(".*").ok();
-    };
-    // Alone first: `a)(b` is wrong, but not between brackets.
     let compile = |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX).build();
+    match pattern {
+        Some(pattern) => whole(pattern, scope, compile),
+        None => compile(".*").ok(),
+    }
+}
+
+/// An expression that must match the whole text, compiled by `compile`; or an error at it.
+pub(crate) fn whole<R>(
+    pattern: &At<String>,
+    scope: &mut Scope<'_>,
+    compile: impl Fn(&str) -> Result<R, regex::Error>,
+) -> Option<R> {
+    // Alone first: `a)(b` is wrong, but not between brackets.
     match compile(pattern).and_then(|_| compile(&format!("^(?:{})$", pattern.value))) {
         Ok(regex) => Some(regex),
         Err(error) => {

@@ -87,6 +87,16 @@ struct RawHttp {
     workers: Option<At<u64>>,
     max_buckets: Option<At<u64>>,
     drain_timeout: Option<At<String>>,
+    on_invalid_policy: Option<OnInvalidPolicy>,
+}
+
+/// What is done with requests under a policy that was never valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum OnInvalidPolicy {
+    /// They are answered with 500.
+    Reject,
+    /// They pass, as if there were no policy.
+    Unlimited,
 }
 
 /// A LimiterConfig, checked.
@@ -94,6 +104,8 @@ struct RawHttp {
 pub(crate) struct Config {
     pub(crate) meta: Meta,
     pub(crate) daemon: DaemonConfig,
+    /// Requests under a policy that was never valid pass.
+    pub(crate) unlimited_if_invalid: bool,
     pub(crate) mark: Mark,
 }
 
@@ -114,10 +126,16 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(address) = raw.admin.and_then(|admin| admin.address) {
         lower_admin(&address, &mut daemon, scope);
     }
+    let on_invalid = raw.http.as_ref().and_then(|http| http.on_invalid_policy);
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
-    Config { meta, daemon, mark }
+    Config {
+        meta,
+        daemon,
+        unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
+        mark,
+    }
 }
 
 fn lower_interface(raw: RawInterface, interfaces: &mut Vec<Interface>, scope: &mut Scope<'_>) {

@@ -209,8 +209,8 @@ pub struct SourcePrefixes {
     pub v6: u8,
 }
 
-/// A test of a header or a query parameter. Several values of one name are one, joined by commas
-/// (RFC 9110 section 5.3).
+/// A test of a header or a query parameter. Several lines of one header are one value, joined by
+/// commas (RFC 9110 section 5.3); of several parameters of one name the first counts.
 #[derive(Clone, Debug)]
 pub enum ValueTest {
     /// It has this value.

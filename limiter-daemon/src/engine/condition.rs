@@ -1,0 +1,287 @@
+//! Whether a request is one that a rule is for, and which of the rule's buckets it draws from.
+//!
+//! All conditions of a rule must hold. Nothing is allocated here, but for a regular expression on a
+//! header of several lines.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::Hasher;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::percent_decode;
+use smallvec::SmallVec;
+
+use super::nets::{self, Nets};
+use super::request::RequestView;
+use crate::policy::plan::{Condition, PathMatch, SourcePrefixes, ValueTest};
+
+/// Bytes of a value that are shown at most.
+const SHOWN: usize = 128;
+
+/// A condition, ready to ask.
+#[derive(Debug)]
+pub(super) enum Matcher {
+    Header {
+        name: HeaderName,
+        test: ValueTest,
+    },
+    Query {
+        name: String,
+        test: ValueTest,
+    },
+    Method(Vec<(Method, bool)>),
+    Path {
+        path: PathMatch,
+        invert: bool,
+    },
+    Source {
+        /// `None`: every address.
+        nets: Option<Nets>,
+        invert: bool,
+        each: Option<SourcePrefixes>,
+    },
+}
+
+impl Matcher {
+    pub(super) fn compile(condition: &Condition) -> Self {
+        match condition {
+            Condition::Header { name, test } => Self::Header {
+                name: name.clone(),
+                test: test.clone(),
+            },
+            Condition::Query { name, test } => Self::Query {
+                name: name.clone(),
+                test: test.clone(),
+            },
+            Condition::Method(methods) => Self::Method(methods.clone()),
+            Condition::Path { path, invert } => Self::Path {
+                path: path.clone(),
+                invert: *invert,
+            },
+            Condition::Source { nets, invert, each } => Self::Source {
+                nets: (!nets.is_empty()).then(|| Nets::new(nets)),
+                invert: *invert,
+                each: *each,
+            },
+        }
+    }
+
+    /// The header and its one value that a request must have for this to hold.
+    pub(super) const fn pivot(&self) -> Option<(&HeaderName, &HeaderValue)> {
+        match self {
+            Self::Header {
+                name,
+                test: ValueTest::Is(value),
+            } => Some((name, value)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn holds(&self, request: &RequestView<'_>) -> bool {
+        match self {
+            Self::Header { name, test } => header_passes(request.headers, name, test),
+            Self::Query { name, test } => query_passes(request.query, name, test),
+            Self::Method(methods) => methods
+                .iter()
+                .any(|(method, invert)| (method == request.method) != *invert),
+            Self::Path { path, invert } => path.matches(request.path) != *invert,
+            Self::Source { nets, invert, .. } => {
+                nets.as_ref().is_none_or(|n| n.contains(request.client)) != *invert
+            }
+        }
+    }
+
+    /// Writes the value that has a bucket of its own, if there is such, with its end marked.
+    pub(super) fn feed(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        match self {
+            Self::Header {
+                name,
+                test: ValueTest::Each,
+            } => {
+                // As the joined value, whatever lines it came in.
+                let mut separator: &[u8] = b"";
+                for line in request.headers.get_all(name) {
+                    hasher.write(separator);
+                    hasher.write(line.as_bytes());
+                    separator = b",";
+                }
+                hasher.write_u8(0);
+            }
+            Self::Query {
+                name,
+                test: ValueTest::Each,
+            } => {
+                if let Some(value) = parameter(request.query, name) {
+                    percent_decode(value).for_each(|byte| hasher.write_u8(byte));
+                }
+                hasher.write_u8(0);
+            }
+            Self::Source {
+                each: Some(prefixes),
+                ..
+            } => {
+                std::hash::Hash::hash(&nets::network(request.client, *prefixes).network(), hasher);
+            }
+            _ => {}
+        }
+    }
+
+    /// `name=value` of what has a bucket of its own; `None` for other conditions.
+    pub(super) fn entry(&self, request: &RequestView<'_>) -> Option<String> {
+        match self {
+            Self::Header {
+                name,
+                test: ValueTest::Each,
+            } => {
+                let value = joined(request.headers, name)?;
+                Some(format!("{name}={}", shown(&value)))
+            }
+            Self::Query {
+                name,
+                test: ValueTest::Each,
+            } => {
+                let value = Cow::from(percent_decode(parameter(request.query, name)?));
+                Some(format!("{name}={}", shown(&value)))
+            }
+            Self::Source {
+                each: Some(prefixes),
+                ..
+            } => Some(format!(
+                "source={}",
+                nets::network(request.client, *prefixes)
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = |invert: &bool| if *invert { "not " } else { "" };
+        match self {
+            Self::Header { name, test } => write!(f, "header {name} {}", Shown(test)),
+            Self::Query { name, test } => write!(f, "query parameter {name} {}", Shown(test)),
+            Self::Method(methods) => {
+                let names = methods
+                    .iter()
+                    .map(|(m, invert)| format!("{}{m}", not(invert)));
+                write!(f, "method {}", names.collect::<Vec<_>>().join(" or "))
+            }
+            Self::Path { path, invert } => {
+                let (kind, text) = match path {
+                    PathMatch::Exact(text) => ("is", text.as_str()),
+                    PathMatch::Prefix(text) => ("begins with", text.as_str()),
+                    PathMatch::Regex(regex) => ("matches", regex.as_str()),
+                };
+                write!(f, "path {}{kind} `{text}`", not(invert))
+            }
+            Self::Source { nets: None, .. } => f.write_str("any source"),
+            Self::Source { invert, .. } => write!(f, "source {}in the listed CIDRs", not(invert)),
+        }
+    }
+}
+
+struct Shown<'a>(&'a ValueTest);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ValueTest::Is(value) => write!(f, "is `{}`", shown(value.as_bytes())),
+            ValueTest::IsNot(value) => write!(f, "is not `{}`", shown(value.as_bytes())),
+            ValueTest::Matches(regex) => write!(f, "matches `{regex}`"),
+            ValueTest::MatchesNot(regex) => write!(f, "does not match `{regex}`"),
+            ValueTest::Each => f.write_str("is present"),
+            ValueTest::Absent => f.write_str("is absent"),
+        }
+    }
+}
+
+fn shown(value: &[u8]) -> impl fmt::Display {
+    value[..value.len().min(SHOWN)].escape_ascii()
+}
+
+fn header_passes(headers: &HeaderMap, name: &HeaderName, test: &ValueTest) -> bool {
+    match test {
+        ValueTest::Is(wanted) => has_value(headers, name, wanted),
+        ValueTest::IsNot(wanted) => !has_value(headers, name, wanted),
+        ValueTest::Matches(regex) => joined(headers, name).is_some_and(|v| regex.is_match(&v)),
+        ValueTest::MatchesNot(regex) => !joined(headers, name).is_some_and(|v| regex.is_match(&v)),
+        ValueTest::Each => headers.contains_key(name),
+        ValueTest::Absent => !headers.contains_key(name),
+    }
+}
+
+/// Whether the header has this value. Several lines of one header are one value, joined by commas
+/// (RFC 9110 section 5.3): repeating a header does not get around a rule on it.
+fn has_value(headers: &HeaderMap, name: &HeaderName, wanted: &HeaderValue) -> bool {
+    let mut lines = headers.get_all(name).iter();
+    let Some(first) = lines.next() else {
+        return false;
+    };
+    let Some(mut rest) = wanted.as_bytes().strip_prefix(first.as_bytes()) else {
+        return false;
+    };
+    for line in lines {
+        let Some(after) = rest
+            .strip_prefix(b",")
+            .and_then(|r| r.strip_prefix(line.as_bytes()))
+        else {
+            return false;
+        };
+        rest = after;
+    }
+    rest.is_empty()
+}
+
+/// A header's one value; `None` where there is none.
+pub(super) fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next()?.as_bytes();
+    let Some(second) = lines.next() else {
+        return Some(Cow::Borrowed(first));
+    };
+    let mut value = [first, second.as_bytes()].join(&b',');
+    for line in lines {
+        value.push(b',');
+        value.extend_from_slice(line.as_bytes());
+    }
+    Some(Cow::Owned(value))
+}
+
+fn query_passes(query: Option<&str>, name: &str, test: &ValueTest) -> bool {
+    let value = parameter(query, name);
+    match test {
+        ValueTest::Is(wanted) => value.is_some_and(|value| decodes_to(value, wanted.as_bytes())),
+        ValueTest::IsNot(wanted) => !value.is_some_and(|v| decodes_to(v, wanted.as_bytes())),
+        ValueTest::Matches(regex) => value.is_some_and(|value| regex.is_match(&decoded(value))),
+        ValueTest::MatchesNot(regex) => !value.is_some_and(|v| regex.is_match(&decoded(v))),
+        ValueTest::Each => value.is_some(),
+        ValueTest::Absent => value.is_none(),
+    }
+}
+
+/// The value, as it was sent, of the first parameter that is called `name` when it is decoded. A
+/// parameter without `=` has an empty value. `+` is a plus sign (RFC 3986), not a blank.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a [u8]> {
+    query?
+        .as_bytes()
+        .split(|byte| *byte == b'&')
+        .find_map(|pair| {
+            let at = pair.iter().position(|byte| *byte == b'=');
+            let (key, value) =
+                at.map_or((pair, b"".as_slice()), |at| (&pair[..at], &pair[at + 1..]));
+            (!pair.is_empty() && decodes_to(key, name.as_bytes())).then_some(value)
+        })
+}
+
+fn decodes_to(sent: &[u8], wanted: &[u8]) -> bool {
+    percent_decode(sent).eq(wanted.iter().copied())
+}
+
+/// The decoded value; on the stack, as long as it is short.
+fn decoded(sent: &[u8]) -> SmallVec<[u8; 128]> {
+    percent_decode(sent).collect()
+}
+
+#[cfg(test)]
+mod tests;

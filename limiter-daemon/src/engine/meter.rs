@@ -1,0 +1,273 @@
+//! How a limit counts: token bucket, fixed window or sliding window, each in one or two words that
+//! cores share without a lock.
+//!
+//! | | state | a refusal lasts |
+//! |---|---|---|
+//! | token bucket | the TAT, by the monotonic clock | until enough tokens are back |
+//! | fixed window | one word: end of the window, and count | until the window is over |
+//! | sliding window | two such words, of even and of odd windows | until the last window weighs little enough |
+//!
+//! **Debt.** What a response costs is known when it is over, and is taken then whether or not it is
+//! there; later requests pay. A token bucket's debt reaches at most [`DEBT_BUCKETS`] times what the
+//! bucket holds, so that one absurd number denies a client for a bounded time; a window's count goes
+//! on to count, and the window's end forgives it (of a sliding one, the next one's).
+
+mod window;
+
+use limiter_common::Limit;
+use limiter_common::bucket::{self, Step};
+
+use super::buckets::{Bucket, Change, Timeline};
+use super::time::Now;
+use crate::policy::plan::Algorithm;
+pub use window::Window;
+
+/// How far a token bucket may be in debt, in buckets.
+pub const DEBT_BUCKETS: u64 = 16;
+
+/// The wait of a request that never conforms.
+pub const NEVER: u64 = u64::MAX;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A limit, ready to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meter {
+    Bucket {
+        limit: Limit,
+        /// Nanoseconds that the TAT may be ahead at most.
+        deepest: u64,
+    },
+    Fixed(Window),
+    Sliding(Window),
+}
+
+/// Where a meter's words are.
+pub trait Words {
+    /// The word with this index, below [`Meter::words`]; a place is made for it if need be.
+    fn word(&self, index: usize, now: Now) -> Bucket<'_>;
+    /// The same, as it is.
+    fn existing(&self, index: usize, now: Now) -> Bucket<'_>;
+}
+
+/// What a meter says of a request for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Conforms. If tokens were taken, `mark` is what [`Meter::give_back`] needs to know.
+    Admit { mark: u64 },
+    /// Does not; after `wait` nanoseconds it would ([`NEVER`]: never). Nothing was taken.
+    Deny { wait: u64 },
+}
+
+/// What is left of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whole tokens left.
+    pub remaining: u64,
+    /// Nanoseconds until all of them are.
+    pub reset: u64,
+}
+
+impl Meter {
+    /// A meter for `limit`; of windows, which are `seconds` long, only its capacity counts. `debts`:
+    /// it will be charged for more than there is.
+    #[must_use]
+    pub fn new(limit: Limit, algorithm: Algorithm, seconds: u64, debts: bool) -> Self {
+        let length = seconds.max(1).saturating_mul(SECOND);
+        match algorithm {
+            Algorithm::TokenBucket => Self::Bucket {
+                limit,
+                deepest: if debts {
+                    limit.tolerance.saturating_mul(DEBT_BUCKETS)
+                } else {
+                    limit.tolerance
+                },
+            },
+            Algorithm::FixedWindow => Self::Fixed(Window::new(limit.capacity, length, 0)),
+            Algorithm::SlidingWindow => Self::Sliding(Window::new(limit.capacity, length, length)),
+        }
+    }
+
+    /// How many words it needs.
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        match self {
+            Self::Bucket { .. } | Self::Fixed(_) => 1,
+            Self::Sliding(_) => 2,
+        }
+    }
+
+    /// The clock that its words are instants of.
+    #[must_use]
+    pub const fn timeline(&self) -> Timeline {
+        match self {
+            Self::Bucket { .. } => Timeline::Mono,
+            Self::Fixed(_) | Self::Sliding(_) => Timeline::Wall,
+        }
+    }
+
+    /// Tokens that it admits at once at most.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
+        match self {
+            Self::Bucket { limit, .. } => limit.capacity,
+            Self::Fixed(window) | Self::Sliding(window) => window.capacity(),
+        }
+    }
+
+    /// What a state must agree in to be taken over from another meter: limits may change under it,
+    /// the length of windows may not.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Bucket { .. } => "bucket".to_owned(),
+            Self::Fixed(window) => format!("fixed/{}", window.length()),
+            Self::Sliding(window) => format!("sliding/{}", window.length()),
+        }
+    }
+
+    /// Whether `tokens` could be taken; takes none. For none it is asked whether there is one.
+    pub fn peek(&self, words: &impl Words, tokens: u64, now: Now) -> Verdict {
+        self.ask(words, tokens, 0, now)
+    }
+
+    /// Takes `tokens` if they conform. None are taken where there is one.
+    pub fn take(&self, words: &impl Words, tokens: u64, now: Now) -> Verdict {
+        self.ask(words, tokens, tokens, now)
+    }
+
+    fn ask(&self, words: &impl Words, tokens: u64, taken: u64, now: Now) -> Verdict {
+        let tokens = tokens.max(1);
+        match self {
+            Self::Bucket { limit, deepest } => {
+                let step = |tat| take_from_bucket(limit, *deepest, tat, tokens, taken, now.mono);
+                let verdict = words.word(0, now).change(now, step);
+                // There is no room for the bucket any more: nothing passes uncounted.
+                verdict.unwrap_or(Verdict::Deny {
+                    wait: limit.cost(1),
+                })
+            }
+            Self::Fixed(window) => {
+                let step = |word| window.take_fixed(word, tokens, taken, now.unix);
+                let verdict = words.word(0, now).change(now, step);
+                verdict.unwrap_or(Verdict::Deny { wait: SECOND })
+            }
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                let last = window.last(words, now_in, now);
+                let step = |word| window.take_sliding(word, last, tokens, taken, now_in);
+                let verdict = words.word(window.index(now_in), now).change(now, step);
+                verdict.unwrap_or(Verdict::Deny { wait: SECOND })
+            }
+        }
+    }
+
+    /// Takes `tokens` whether or not they are there, into debt.
+    pub fn charge(&self, words: &impl Words, tokens: u64, now: Now) {
+        // `None`: no room for the bucket any more. It was full, so what is forgotten is this one
+        // response, in a table that is full of buckets that are not.
+        let _no_room = match self {
+            Self::Bucket { limit, deepest } => {
+                let cost = worth(limit, tokens).min(*deepest);
+                let most = now.mono.saturating_add(*deepest);
+                words.word(0, now).change(now, |tat| {
+                    let next = tat.max(now.mono).saturating_add(cost).min(most);
+                    if next > tat {
+                        Change::Write(next, ())
+                    } else {
+                        Change::Leave(())
+                    }
+                })
+            }
+            Self::Fixed(window) => words.word(0, now).change(now, |word| {
+                Change::Write(window.charged_fixed(word, tokens, now.unix), ())
+            }),
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                let word = words.word(window.index(now_in), now);
+                word.change(now, |word| {
+                    Change::Write(window.charged_sliding(word, tokens, now_in), ())
+                })
+            }
+        };
+    }
+
+    /// Gives `tokens` back that were taken with this `mark`.
+    ///
+    /// What time has given back already is not given back again: of a token bucket at most what is
+    /// still owed of that charge, of windows nothing once the window is over.
+    pub fn give_back(&self, words: &impl Words, tokens: u64, mark: u64, now: Now) {
+        match self {
+            Self::Bucket { limit, .. } => {
+                let owed = mark.saturating_sub(now.mono);
+                let cost = worth(limit, tokens).min(owed);
+                words.existing(0, now).amend(|tat| tat.saturating_sub(cost));
+            }
+            Self::Fixed(window) => words
+                .existing(0, now)
+                .amend(|word| window.given_back(word, tokens, mark)),
+            Self::Sliding(window) => words
+                .existing(window.index_of(mark), now)
+                .amend(|word| window.given_back(word, tokens, mark)),
+        }
+    }
+
+    /// What is left.
+    #[must_use]
+    pub fn standing(&self, words: &impl Words, now: Now) -> Standing {
+        match self {
+            Self::Bucket { limit, deepest } => {
+                let tat = words.existing(0, now).get();
+                Standing {
+                    remaining: limit.remaining(tat, now.mono),
+                    reset: tat.saturating_sub(now.mono).min(*deepest),
+                }
+            }
+            Self::Fixed(window) => window.standing_fixed(words.existing(0, now).get(), now.unix),
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                let last = window.last(words, now_in, now);
+                let word = words.existing(window.index(now_in), now).get();
+                window.standing_sliding(word, last, now_in)
+            }
+        }
+    }
+}
+
+/// A step of GCRA, in a bucket that may be in debt.
+fn take_from_bucket(
+    limit: &Limit,
+    deepest: u64,
+    tat: u64,
+    tokens: u64,
+    taken: u64,
+    now: u64,
+) -> Change<Verdict> {
+    let cost = limit.cost(tokens);
+    let ahead = tat.saturating_sub(now);
+    if ahead > limit.tolerance && cost <= limit.tolerance {
+        let owed = ahead.min(deepest);
+        let wait = owed - limit.tolerance + cost;
+        let verdict = Verdict::Deny { wait };
+        return if ahead > deepest {
+            // The limit was lowered: nobody waits longer than the limit in force says.
+            Change::Write(now.saturating_add(deepest), verdict)
+        } else {
+            Change::Leave(verdict)
+        };
+    }
+    match bucket::step(tat, now, cost, limit.tolerance) {
+        Step::Deny { wait } => Change::Leave(Verdict::Deny { wait }),
+        Step::Admit { .. } if taken == 0 => Change::Leave(Verdict::Admit { mark: tat }),
+        Step::Admit { tat: next } => Change::Write(next, Verdict::Admit { mark: next }),
+    }
+}
+
+/// Nanoseconds that any number of tokens are worth.
+fn worth(limit: &Limit, tokens: u64) -> u64 {
+    let fine = u128::from(tokens) * u128::from(limit.interval);
+    u64::try_from((fine + ((1 << limit.shift) - 1)) >> limit.shift).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

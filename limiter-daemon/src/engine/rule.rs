@@ -1,0 +1,202 @@
+//! A rule of a policy on one route, ready to decide.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::condition::Matcher;
+use super::meter::{Meter, Standing};
+use super::request::RequestView;
+use super::state::{Account, Place, Reach, Scope, ScopeName, State};
+use super::time::Now;
+use crate::policy::plan::{
+    Candidate, Condition, LimitRule, PolicyLimits, Quota, RefundOn, ResponseCost,
+};
+
+/// A rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// `namespace/name` of the policy.
+    pub policy: String,
+    pub scope: Arc<Scope>,
+    conditions: Vec<Matcher>,
+    distinct: bool,
+    pub measure: Measure,
+    /// Seconds of the limit's unit, or of its window; 0: unknown.
+    pub window: u64,
+    /// Would deny, and does not.
+    pub shadow: bool,
+    /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
+    pub headers: Option<bool>,
+    /// Tokens that a request takes; 0: it is only checked that there is one.
+    pub request_cost: u64,
+    pub response_cost: Option<ResponseCost>,
+    pub refund_on: RefundOn,
+    pub candidates: Vec<Tried>,
+}
+
+/// How much a rule admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    Nothing,
+    Everything,
+    Metered(Meter),
+}
+
+/// A limit that is tried beside the one in force.
+#[derive(Debug)]
+pub struct Tried {
+    pub scope: Arc<Scope>,
+    pub meter: Meter,
+}
+
+impl Rule {
+    /// The rule on `route`, with the state that it has under its name.
+    pub(super) fn compile(
+        rule: &LimitRule,
+        reach: Reach,
+        limits: &PolicyLimits,
+        route: &str,
+        state: &State,
+    ) -> Self {
+        let debts = rule.response_cost.is_some();
+        let distinct = rule.conditions.iter().any(Condition::is_distinct);
+        let (measure, window, candidates) = match rule.quota {
+            Quota::Blocked => (Measure::Nothing, 0, [].as_slice()),
+            Quota::Unlimited => (Measure::Everything, 0, [].as_slice()),
+            Quota::Limited {
+                limit,
+                algorithm,
+                window,
+            } => {
+                let meter = Meter::new(limit, algorithm, window, debts);
+                (Measure::Metered(meter), window, rule.candidates.as_slice())
+            }
+        };
+        let scope = |candidate: &str, meter: Option<&Meter>| {
+            let name = ScopeName {
+                reach,
+                rule: rule.name.clone(),
+                route: if rule.shared { "" } else { route }.to_owned(),
+                candidate: candidate.to_owned(),
+            };
+            state.scope(name, meter, distinct)
+        };
+        let tried = |candidate: &Candidate| {
+            let algorithm = match rule.quota {
+                Quota::Limited { algorithm, .. } => algorithm,
+                Quota::Blocked | Quota::Unlimited => return None,
+            };
+            let meter = Meter::new(candidate.limit, algorithm, window, debts);
+            let scope = scope(&candidate.name, Some(&meter));
+            Some(Tried { scope, meter })
+        };
+        Self {
+            policy: limits.policy.clone(),
+            scope: match &measure {
+                Measure::Metered(meter) => scope("", Some(meter)),
+                Measure::Nothing | Measure::Everything => scope("", None),
+            },
+            conditions: rule.conditions.iter().map(Matcher::compile).collect(),
+            distinct,
+            measure,
+            window,
+            shadow: rule.shadow,
+            headers: rule.headers,
+            request_cost: rule.request_cost,
+            response_cost: rule.response_cost.clone(),
+            refund_on: rule.refund_on,
+            candidates: candidates.iter().filter_map(tried).collect(),
+        }
+    }
+
+    /// `namespace/name/rule/index`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.scope.name.rule
+    }
+
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.scope.name.reach
+    }
+
+    /// Tokens of a full bucket; `None`: without number.
+    #[must_use]
+    pub const fn quota(&self) -> Option<u64> {
+        match &self.measure {
+            Measure::Nothing => Some(0),
+            Measure::Everything => None,
+            Measure::Metered(meter) => Some(meter.capacity()),
+        }
+    }
+
+    /// Whether the rule is for this request.
+    #[must_use]
+    pub fn holds(&self, request: &RequestView<'_>) -> bool {
+        self.conditions.iter().all(|one| one.holds(request))
+    }
+
+    /// The first condition that does not hold, as text; `None`: the rule is for this request.
+    #[must_use]
+    pub fn unmet(&self, request: &RequestView<'_>) -> Option<String> {
+        let unmet = self.conditions.iter().find(|one| !one.holds(request));
+        unmet.map(ToString::to_string)
+    }
+
+    /// What identifies the request's bucket among the rule's: `name=value`, joined by commas; empty
+    /// for a rule with one bucket. Values are escaped, and cut after 128 bytes.
+    #[must_use]
+    pub fn descriptor(&self, request: &RequestView<'_>) -> String {
+        let mut text = String::new();
+        for entry in self.conditions.iter().filter_map(|one| one.entry(request)) {
+            let comma = if text.is_empty() { "" } else { "," };
+            // Writing to a String does not fail.
+            let _infallible = write!(text, "{comma}{entry}");
+        }
+        text
+    }
+
+    /// What is left of the limit for a request that the rule is for; `None`: there is none to count.
+    #[must_use]
+    pub fn standing(&self, request: &RequestView<'_>, now: Now) -> Option<Standing> {
+        match &self.measure {
+            Measure::Nothing => Some(Standing::default()),
+            Measure::Everything => None,
+            Measure::Metered(meter) => {
+                let place = self.place(&self.scope, meter, request);
+                let account = Account {
+                    scope: &self.scope,
+                    place,
+                };
+                Some(meter.standing(&account, now))
+            }
+        }
+    }
+
+    /// Which of the buckets of `scope`, the rule's or a candidate's, a request draws from.
+    pub(super) fn place(&self, scope: &Scope, meter: &Meter, request: &RequestView<'_>) -> Place {
+        if !self.distinct {
+            return Place::Single;
+        }
+        scope.keyed(meter, |mut hasher| {
+            for condition in &self.conditions {
+                condition.feed(request, &mut hasher);
+            }
+        })
+    }
+
+    /// Whether anything can be left to do about a request after it was decided.
+    pub(super) const fn settles(&self) -> bool {
+        let RefundOn {
+            upstream_failure,
+            server_error,
+            overload,
+        } = self.refund_on;
+        matches!(self.measure, Measure::Metered(_))
+            && (upstream_failure || server_error || overload || self.response_cost.is_some())
+    }
+
+    pub(super) fn conditions(&self) -> &[Matcher] {
+        &self.conditions
+    }
+}

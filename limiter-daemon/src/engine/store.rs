@@ -1,0 +1,114 @@
+//! What counts global limits: a store that nodes share, or this node's memory.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::charge::{self, Draw, Handle, Receipt, Verdicts};
+use super::meter::Meter;
+use super::request::RequestView;
+use super::rule::{Measure, Rule};
+use super::state::Account;
+use super::time::Now;
+
+/// Counts global limits.
+///
+/// A request is asked about once, with all the limits that it meets: they admit it together, and are
+/// charged together or not at all. The answer may come at once, or later; who asks need not know
+/// which.
+pub trait Store: Debug + Send + Sync {
+    /// Takes what the request costs from the buckets of all draws that are enforced, if they all have
+    /// it; and then asks those that are not, and the candidates (see [`Verdicts`]).
+    fn charge(&self, request: &ChargeRequest<'_>) -> Answer;
+
+    /// Changes a bucket that [`Store::charge`] drew from, by the receipt it gave. Does not wait: what
+    /// cannot be done at once is done later, or lost with the store.
+    fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now);
+}
+
+/// All global limits that a request meets.
+#[derive(Clone, Copy, Debug)]
+pub struct ChargeRequest<'a> {
+    /// Never empty.
+    pub draws: &'a [Draw<&'a Arc<Rule>>],
+    /// The request, whose values the names of buckets are made of ([`Rule::descriptor`]).
+    pub request: &'a RequestView<'a>,
+    pub now: Now,
+}
+
+/// When a store answers.
+pub enum Answer {
+    Ready(Verdicts),
+    Pending(Pin<Box<dyn Future<Output = Verdicts> + Send>>),
+}
+
+/// A change of a bucket after the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjustment {
+    /// The tokens of the request come back.
+    GiveBack,
+    /// So many tokens more are taken, into debt if need be.
+    Charge(u64),
+}
+
+impl Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ready(verdicts) => f.debug_tuple("Ready").field(verdicts).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
+}
+
+/// Counts in the memory of this node, where local limits are counted as well: each node admits what
+/// the limit says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryStore;
+
+impl Store for MemoryStore {
+    fn charge(&self, request: &ChargeRequest<'_>) -> Answer {
+        let &ChargeRequest { draws, now, .. } = request;
+        let mut verdicts = charge::charge(draws, now);
+        charge::observe(draws, &mut verdicts.drawn, verdicts.denied, now);
+        Answer::Ready(verdicts)
+    }
+
+    fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now) {
+        adjust_here(rule, receipt, adjustment, now);
+    }
+}
+
+/// Changes a bucket in this node's memory, and those of the candidates that drew with it.
+pub(super) fn adjust_here(rule: &Rule, receipt: &Receipt, adjustment: Adjustment, now: Now) {
+    if let (Measure::Metered(meter), Handle::Here(place)) = (&rule.measure, receipt.account.clone())
+    {
+        let account = Account {
+            scope: &rule.scope,
+            place,
+        };
+        adjust_one(meter, account, rule, receipt.mark, adjustment, now);
+    }
+    for (index, place, mark) in &receipt.tried {
+        if let Some(tried) = rule.candidates.get(usize::from(*index)) {
+            let account = Account {
+                scope: &tried.scope,
+                place: *place,
+            };
+            adjust_one(&tried.meter, account, rule, *mark, adjustment, now);
+        }
+    }
+}
+
+fn adjust_one(
+    meter: &Meter,
+    account: Account<'_>,
+    rule: &Rule,
+    mark: u64,
+    adjustment: Adjustment,
+    now: Now,
+) {
+    match adjustment {
+        Adjustment::GiveBack => meter.give_back(&account, rule.request_cost, mark, now),
+        Adjustment::Charge(tokens) => meter.charge(&account, tokens, now),
+    }
+}

@@ -1,0 +1,198 @@
+//! Certificates that resources refer to.
+
+use super::missing;
+use super::topology::Entry;
+use crate::policy::core::pem;
+use crate::policy::core::{self};
+use crate::policy::findings::{Findings, Scope};
+use crate::policy::gateway_api;
+use crate::policy::gateway_api::references::ObjectRef;
+use crate::policy::kinds::Kind;
+use crate::policy::plan::{Certificate, Pem};
+use crate::policy::resources::Resources;
+use crate::policy::status::Condition;
+
+/// Who refers: group, kind and namespace.
+pub(super) type From<'a> = (&'a str, &'a str, &'a str);
+
+/// Why a reference does not lead to what is needed, as a reason of Gateway API.
+pub(super) enum Unresolved {
+    NotPermitted,
+    Invalid,
+}
+
+/// Finds the certificates of a listener. Without any it is not served; without some it is.
+pub(super) fn of_listener(entry: &mut Entry<'_>, resources: &Resources, findings: &mut Findings) {
+    let Some(tls) = &entry.listener.tls else {
+        return;
+    };
+    let (kind, meta) = entry.owner();
+    let from = (
+        gateway_api::GROUP,
+        kind.name(),
+        meta.name.namespace.as_str(),
+    );
+    let mut scope = findings.at(&meta.origin);
+    let mut found = tls.files.clone();
+    let mut problem = None;
+    for reference in &tls.refs {
+        match certificate(resources, from, reference, &mut scope) {
+            Ok(certificate) => found.push(certificate.clone()),
+            Err(why) => problem = Some(why),
+        }
+    }
+    if let Some(why) = problem {
+        let condition = match why {
+            Unresolved::NotPermitted => Condition::new(
+                "ResolvedRefs",
+                false,
+                "RefNotPermitted",
+                "A certificate is in another namespace, and no ReferenceGrant there allows it.",
+            ),
+            Unresolved::Invalid => Condition::new(
+                "ResolvedRefs",
+                false,
+                "InvalidCertificateRef",
+                "A certificate cannot be used.",
+            ),
+        };
+        if found.is_empty() {
+            entry.refused = Some(condition);
+        } else {
+            entry.note(condition);
+        }
+    }
+    entry.certificates = found;
+}
+
+fn certificate<'a>(
+    resources: &'a Resources,
+    from: From<'_>,
+    reference: &ObjectRef,
+    scope: &mut Scope<'_>,
+) -> Result<&'a Certificate, Unresolved> {
+    let ObjectRef {
+        group,
+        kind,
+        name,
+        mark,
+    } = reference;
+    if (group.as_str(), kind.as_str()) != (core::GROUP, "Secret") {
+        scope.error(
+            mark,
+            format!("a certificate is in no `{kind}`"),
+            "name a `Secret`",
+        );
+        return Err(Unresolved::Invalid);
+    }
+    permitted(resources, from, reference, scope)?;
+    let Some(secret) = resources.secrets.get(name) else {
+        missing(resources, Kind::Secret, name, mark, scope);
+        return Err(Unresolved::Invalid);
+    };
+    secret.certificate.as_ref().ok_or_else(|| {
+        scope.error(
+            mark,
+            format!("the Secret `{name}` is not of the type `kubernetes.io/tls`"),
+            "name one that is",
+        );
+        Unresolved::Invalid
+    })
+}
+
+/// Whether the reference may cross namespaces, if it does; or an error at it.
+fn permitted(
+    resources: &Resources,
+    from: From<'_>,
+    reference: &ObjectRef,
+    scope: &mut Scope<'_>,
+) -> Result<(), Unresolved> {
+    let to = (
+        reference.group.as_str(),
+        reference.kind.as_str(),
+        &reference.name,
+    );
+    if resources.granted(from, to) {
+        return Ok(());
+    }
+    scope.error(
+        &reference.mark,
+        format!(
+            "the {} `{}` is in another namespace, and no ReferenceGrant there allows it",
+            reference.kind, reference.name
+        ),
+        format!(
+            "put both into one namespace, or grant it to the kind `{}` of `{}`",
+            from.1, from.2
+        ),
+    );
+    Err(Unresolved::NotPermitted)
+}
+
+/// The authorities (`ca.crt`) that ConfigMaps and Secrets hold; `None` after an error in any.
+pub(super) fn authorities(
+    resources: &Resources,
+    from: From<'_>,
+    references: &[ObjectRef],
+    scope: &mut Scope<'_>,
+) -> Option<Vec<Pem>> {
+    let found: Vec<Option<Pem>> = references
+        .iter()
+        .map(|reference| authority(resources, from, reference, scope))
+        .collect();
+    found.into_iter().collect()
+}
+
+fn authority(
+    resources: &Resources,
+    from: From<'_>,
+    reference: &ObjectRef,
+    scope: &mut Scope<'_>,
+) -> Option<Pem> {
+    let ObjectRef {
+        group,
+        kind,
+        name,
+        mark,
+    } = reference;
+    permitted(resources, from, reference, scope).ok()?;
+    let (kind, there, bytes) = match (group.as_str(), kind.as_str()) {
+        (core::GROUP, "Secret") => {
+            let secret = resources.secrets.get(name);
+            let bytes = secret.and_then(|secret| secret.authorities.as_ref());
+            (Kind::Secret, secret.is_some(), bytes.map(|ca| &ca.0[..]))
+        }
+        (core::GROUP, "ConfigMap") => {
+            let map = resources.config_maps.get(name);
+            let bytes = map.and_then(|map| map.authorities.as_ref());
+            (
+                Kind::ConfigMap,
+                map.is_some(),
+                bytes.map(|text| text.as_bytes()),
+            )
+        }
+        (_, other) => {
+            scope.error(
+                mark,
+                format!("certificates of authorities are in no `{other}`"),
+                "name a `ConfigMap` or a `Secret`",
+            );
+            return None;
+        }
+    };
+    if !there {
+        missing(resources, kind, name, mark, scope);
+        return None;
+    }
+    let problem = match bytes.map(pem::authorities) {
+        Some(Ok(pem)) => return Some(pem),
+        Some(Err(problem)) => problem,
+        None => "it has no `ca.crt`".to_owned(),
+    };
+    scope.error(
+        mark,
+        format!("the {} `{name}` cannot be used: {problem}", kind.name()),
+        "give it certificates in PEM under `ca.crt`",
+    );
+    None
+}

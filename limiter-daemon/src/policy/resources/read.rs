@@ -1,0 +1,288 @@
+//! Documents to resources.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use super::header::Header;
+use super::{KEPT, KEPT_REMEDY, Rejected, Resources, Seen, Table};
+use crate::policy::core::{config_map, endpoint_slice, namespace, secret, service};
+use crate::policy::decode::{At, Ignored, decode};
+use crate::policy::envoy_gateway::targets::{self, Targets};
+use crate::policy::envoy_gateway::{backend, backend_traffic_policy, client_traffic_policy};
+use crate::policy::findings::{Findings, Mark, Origin, Scope};
+use crate::policy::gateway_api::{gateway, listener_set, references, route};
+use crate::policy::kinds::{self, Kind, Refusal};
+use crate::policy::native::{limiter_config, network_rate_limit_policy};
+use crate::policy::resource::{self, Document, HasMetadata, Meta, Name};
+use crate::policy::source;
+use crate::policy::yaml::{self, Node, Value};
+
+/// A document on its way to a resource.
+struct Reading<'a> {
+    node: &'a Node,
+    name: Name,
+    origin: &'a Origin,
+}
+
+impl Resources {
+    /// Reads one document. What has errors is taken from `good` instead, if it is there.
+    pub(crate) fn read(
+        &mut self,
+        file: &Path,
+        document: source::Document<'_>,
+        good: Option<&Self>,
+        findings: &mut Findings,
+    ) {
+        let origin = Origin::file(file);
+        let before = findings.errors();
+        match yaml::parse(document, &mut findings.at(&origin)) {
+            Some(node) => self.read_node(&node, origin, good, findings),
+            None if findings.errors() > before => self.lose(file),
+            None => {}
+        }
+    }
+
+    fn read_node(
+        &mut self,
+        node: &Node,
+        mut origin: Origin,
+        good: Option<&Self>,
+        findings: &mut Findings,
+    ) {
+        let Some(header) = Header::of(node, &mut findings.at(&origin)) else {
+            self.lose(&origin.file);
+            return;
+        };
+        if (header.api_version.1, header.kind.1) == ("v1", "List") {
+            self.read_list(node, &origin, good, findings);
+            return;
+        }
+        origin.resource = Some(header.label());
+        let reading = Reading {
+            node,
+            name: Name::new(header.namespace, header.name),
+            origin: &origin,
+        };
+        match kinds::find(header.api_version.1, header.kind.1) {
+            Ok(kind) => self.read_kind(kind, &reading, good, findings),
+            Err(refusal) => self.refuse(&header, refusal, &reading, findings),
+        }
+    }
+
+    /// The resources of a `List`, as `kubectl get -o yaml` writes them.
+    fn read_list(
+        &mut self,
+        node: &Node,
+        origin: &Origin,
+        good: Option<&Self>,
+        findings: &mut Findings,
+    ) {
+        let Some(Value::List(items)) = node.get("items").map(|items| &items.value) else {
+            findings.at(origin).error(
+                &mark_of(node),
+                "a List has `items`",
+                "give it a list of resources",
+            );
+            self.lose(&origin.file);
+            return;
+        };
+        for item in items {
+            self.read_node(item, origin.clone(), good, findings);
+        }
+    }
+
+    /// A document of no kind that is read. If it is a policy all the same, nobody knows what it would
+    /// have done to the requests that it is about.
+    fn refuse(
+        &mut self,
+        header: &Header<'_>,
+        refusal: Refusal,
+        reading: &Reading<'_>,
+        findings: &mut Findings,
+    ) {
+        let (place, _, field) = if refusal.in_version {
+            header.api_version
+        } else {
+            header.kind
+        };
+        let mark = Mark {
+            line: place.line,
+            column: place.column,
+            field: field.to_owned(),
+        };
+        let mut scope = findings.at(reading.origin);
+        if refusal.harmless {
+            scope.warning(&mark, refusal.message, refusal.remedy);
+            return;
+        }
+        scope.error(&mark, refusal.message.clone(), refusal.remedy);
+        let targets = targets::salvage(reading.node, &reading.name.namespace, reading.origin);
+        self.rejected.push(Rejected {
+            kind: header.kind.1.to_owned(),
+            name: reading.name.clone(),
+            reason: refusal.message,
+            kept: false,
+            is_policy: !targets.is_empty(),
+            targets,
+        });
+    }
+
+    fn read_kind(
+        &mut self,
+        kind: Kind,
+        reading: &Reading<'_>,
+        good: Option<&Self>,
+        findings: &mut Findings,
+    ) {
+        *self.counts.entry(kind.name()).or_default() += 1;
+        let key = (kind, reading.name.clone());
+        if let Some(first) = self.seen.get(&key) {
+            let place = format!("{}:{}", first.file.display(), first.line);
+            findings.at(reading.origin).error(
+                &mark_of(reading.node),
+                format!("the same resource is in {place}"),
+                "keep one of them, or rename it",
+            );
+            return;
+        }
+        if !reading.name.name.is_empty() {
+            let seen = Seen {
+                file: reading.origin.file.clone(),
+                line: reading.node.line,
+            };
+            self.seen.insert(key, seen);
+        }
+        let before = findings.errors();
+        self.lower(kind, reading, &mut findings.at(reading.origin));
+        if findings.errors() > before {
+            let reason = findings.error_after(before);
+            self.reject(kind, reading, reason, good, findings);
+        }
+    }
+
+    /// Puts the last good version of a resource in its place, or nothing.
+    fn reject(
+        &mut self,
+        kind: Kind,
+        reading: &Reading<'_>,
+        reason: String,
+        good: Option<&Self>,
+        findings: &mut Findings,
+    ) {
+        let name = &reading.name;
+        let is_policy = matches!(kind, Kind::BackendTrafficPolicy | Kind::ClientTrafficPolicy);
+        let targets = if is_policy {
+            targets::salvage(reading.node, &name.namespace, reading.origin)
+        } else {
+            Targets::default()
+        };
+        let nothing = Self::default();
+        let kept = self.carry(kind, name, good.unwrap_or(&nothing));
+        if kept {
+            findings
+                .at(reading.origin)
+                .warning(&mark_of(reading.node), KEPT, KEPT_REMEDY);
+        }
+        self.rejected.push(Rejected {
+            kind: kind.name().to_owned(),
+            name: name.clone(),
+            reason,
+            kept,
+            is_policy,
+            targets,
+        });
+    }
+
+    fn lower(&mut self, kind: Kind, reading: &Reading<'_>, scope: &mut Scope<'_>) {
+        match kind {
+            Kind::GatewayClass => drop(read::<Document<Ignored>>(reading, scope)),
+            Kind::Gateway => spec_into(&mut self.gateways, reading, scope, gateway::lower),
+            Kind::ListenerSet => {
+                spec_into(&mut self.listener_sets, reading, scope, listener_set::lower);
+            }
+            Kind::HttpRoute => spec_into(&mut self.http_routes, reading, scope, route::lower_http),
+            Kind::GrpcRoute => spec_into(&mut self.grpc_routes, reading, scope, route::lower_grpc),
+            Kind::ReferenceGrant => spec_into(&mut self.grants, reading, scope, references::lower),
+            Kind::Backend => spec_into(&mut self.backends, reading, scope, backend::lower),
+            Kind::BackendTrafficPolicy => spec_into(
+                &mut self.traffic,
+                reading,
+                scope,
+                backend_traffic_policy::lower,
+            ),
+            Kind::ClientTrafficPolicy => spec_into(
+                &mut self.clients,
+                reading,
+                scope,
+                client_traffic_policy::lower,
+            ),
+            Kind::NetworkRateLimitPolicy => spec_into(
+                &mut self.network,
+                reading,
+                scope,
+                network_rate_limit_policy::lower,
+            ),
+            Kind::LimiterConfig => {
+                spec_into(&mut self.configs, reading, scope, limiter_config::lower);
+            }
+            Kind::Namespace => {
+                if let Some((_, meta)) = read::<namespace::RawNamespace>(reading, scope) {
+                    self.namespaces.insert(meta.name.name, meta.labels);
+                }
+            }
+            Kind::Service => spec_into(&mut self.services, reading, scope, service::lower),
+            Kind::EndpointSlice => {
+                into(&mut self.slices, reading, scope, endpoint_slice::lower);
+            }
+            Kind::Secret => into(&mut self.secrets, reading, scope, |raw, meta, scope| {
+                secret::lower(raw, &meta, scope)
+            }),
+            Kind::ConfigMap => into(
+                &mut self.config_maps,
+                reading,
+                scope,
+                |raw, _meta, _scope: &mut Scope<'_>| config_map::lower(raw),
+            ),
+        }
+    }
+}
+
+fn mark_of(node: &Node) -> Mark {
+    Mark {
+        line: node.line,
+        column: node.column,
+        field: String::new(),
+    }
+}
+
+fn spec_into<S: DeserializeOwned, R>(
+    all: &mut Table<R>,
+    reading: &Reading<'_>,
+    scope: &mut Scope<'_>,
+    lower: impl FnOnce(At<S>, Meta, &mut Scope<'_>) -> R,
+) {
+    into(all, reading, scope, |document: Document<S>, meta, scope| {
+        lower(document.spec, meta, scope)
+    });
+}
+
+fn into<D: DeserializeOwned + HasMetadata, R>(
+    all: &mut Table<R>,
+    reading: &Reading<'_>,
+    scope: &mut Scope<'_>,
+    lower: impl FnOnce(D, Meta, &mut Scope<'_>) -> R,
+) {
+    if let Some((document, meta)) = read::<D>(reading, scope) {
+        all.insert(reading.name.clone(), lower(document, meta, scope));
+    }
+}
+
+fn read<D: DeserializeOwned + HasMetadata>(
+    reading: &Reading<'_>,
+    scope: &mut Scope<'_>,
+) -> Option<(D, Meta)> {
+    let document: D = decode(reading.node, scope)?;
+    let meta = resource::meta(document.metadata(), reading.origin, scope);
+    Some((document, meta))
+}

@@ -1,0 +1,327 @@
+//! Statuses and plans as compact text, to be recorded and compared.
+
+use std::fmt::Write as _;
+
+use limiter_daemon::policy::plan::{
+    Backend, ClientSettings, Condition, Endpoint, Filters, HeaderChanges, Hostname, LimitRule,
+    Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, ValueMatch,
+};
+use limiter_daemon::policy::status::{self, ResourceStatus};
+
+pub(crate) fn statuses(all: &[ResourceStatus], out: &mut String) {
+    for one in all {
+        let name = format!("{} {}/{}", one.kind, one.namespace, one.name);
+        conditions(&name, &one.conditions, out);
+        for listener in &one.listeners {
+            let label = format!(
+                "{name} listener {} ({} routes)",
+                listener.name, listener.attached_routes
+            );
+            conditions(&label, &listener.conditions, out);
+        }
+        for ancestor in &one.ancestors {
+            let of = &ancestor.ancestor;
+            let section = match &of.section_name {
+                Some(section) => format!("#{section}"),
+                None => String::new(),
+            };
+            let label = format!(
+                "{name} at {} {}/{}{section}",
+                of.kind, of.namespace, of.name
+            );
+            conditions(&label, &ancestor.conditions, out);
+        }
+    }
+}
+
+fn conditions(label: &str, all: &[status::Condition], out: &mut String) {
+    // What is as it should be is said once, without its message.
+    for one in all {
+        let plain = ["Accepted", "Programmed", "ResolvedRefs"].contains(&one.kind) && one.status;
+        let message = if plain { "" } else { &one.message };
+        writeln!(
+            out,
+            "status: {label}: {}={} {} {message}",
+            one.kind, one.status, one.reason
+        )
+        .unwrap();
+    }
+}
+
+pub(crate) fn plan(plan: &Plan, out: &mut String) {
+    for backend in &plan.backends {
+        self::backend(backend, out);
+    }
+    for listener in &plan.listeners {
+        self::listener(listener, plan, out);
+    }
+    for policy in &plan.network {
+        writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
+    }
+}
+
+fn backend(backend: &Backend, out: &mut String) {
+    let endpoints: Vec<String> = backend
+        .endpoints
+        .iter()
+        .map(|endpoint| match endpoint {
+            Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
+            Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
+            Endpoint::Unix(path) => format!("unix:{}", path.display()),
+        })
+        .collect();
+    write!(
+        out,
+        "backend {} {:?} {}",
+        backend.name,
+        backend.protocol,
+        endpoints.join(" ")
+    )
+    .unwrap();
+    if let Some(tls) = &backend.tls {
+        write!(
+            out,
+            " tls sni={:?} authorities={} insecure={}",
+            tls.server_name,
+            tls.authorities.len(),
+            tls.insecure
+        )
+        .unwrap();
+    }
+    out.push('\n');
+}
+
+fn host(hostname: &Hostname) -> String {
+    match hostname {
+        Hostname::Any => "*".to_owned(),
+        Hostname::Exact(name) => name.clone(),
+        Hostname::Wildcard(suffix) => format!("*{suffix}"),
+    }
+}
+
+fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
+    let binds: Vec<String> = listener.binds.iter().map(ToString::to_string).collect();
+    writeln!(
+        out,
+        "listener {} {} {}",
+        listener.name,
+        binds.join(","),
+        host(&listener.hostname)
+    )
+    .unwrap();
+    if let Some(tls) = &listener.tls {
+        let names: Vec<&str> = tls
+            .certificates
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        let clients = tls
+            .client_certificates
+            .as_ref()
+            .map(|clients| (clients.authorities.len(), clients.optional));
+        writeln!(
+            out,
+            "  tls {} {:?}..{:?} alpn={:?} clients={clients:?}",
+            names.join(","),
+            tls.min_version,
+            tls.max_version,
+            tls.alpn
+        )
+        .unwrap();
+    }
+    if *listener.client != ClientSettings::default() {
+        let given = format!("{:#?}", listener.client);
+        let default = format!("{:#?}", ClientSettings::default());
+        let differs = |line: &&str| !default.lines().any(|other| other == *line);
+        let lines: Vec<&str> = given.lines().filter(differs).map(str::trim).collect();
+        writeln!(out, "  client {}", lines.join(" ")).unwrap();
+    }
+    for route in &listener.routes {
+        let hosts: Vec<String> = route.hostnames.iter().map(host).collect();
+        writeln!(out, "  {:?} {} {}", route.kind, route.name, hosts.join(",")).unwrap();
+        for rule in &route.rules {
+            self::rule(rule, plan, out);
+        }
+    }
+}
+
+fn rule(rule: &RouteRule, plan: &Plan, out: &mut String) {
+    let matches: Vec<String> = rule.matches.iter().map(route_match).collect();
+    let name = rule.name.as_deref().unwrap_or("-");
+    writeln!(out, "    rule {name}: {}", matches.join(" | ")).unwrap();
+    if let Some(why) = &rule.broken {
+        writeln!(out, "      broken: {why}").unwrap();
+    }
+    filters("      ", &rule.filters, plan, out);
+    for weighted in &rule.backends {
+        let name = weighted
+            .backend
+            .map_or("500", |index| plan.backends[index].name.as_str());
+        writeln!(out, "      to {name} x{}", weighted.weight).unwrap();
+        if let Some(own) = &weighted.filters {
+            filters("        ", own, plan, out);
+        }
+    }
+    if rule.timeouts.request.is_some() || rule.timeouts.backend_request.is_some() {
+        writeln!(
+            out,
+            "      timeouts {:?} {:?}",
+            rule.timeouts.request, rule.timeouts.backend_request
+        )
+        .unwrap();
+    }
+    for limits in &rule.limits.local {
+        policy_limits("local", limits, out);
+    }
+    for limits in &rule.limits.global {
+        policy_limits("global", limits, out);
+    }
+}
+
+fn path(path: &PathMatch) -> String {
+    match path {
+        PathMatch::Exact(path) => format!("={path}"),
+        PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::Regex(regex) => format!("~{regex}"),
+    }
+}
+
+fn value(value: &ValueMatch) -> String {
+    match value {
+        ValueMatch::Exact(value) => format!("={}", value.to_str().unwrap()),
+        ValueMatch::Regex(regex) => format!("~{regex}"),
+    }
+}
+
+fn route_match(one: &RouteMatch) -> String {
+    let mut text = match &one.method {
+        Some(method) => format!("{method} "),
+        None => String::new(),
+    };
+    text.push_str(&path(&one.path));
+    for header in &one.headers {
+        write!(text, " {}{}", header.name, value(&header.value)).unwrap();
+    }
+    for query in &one.query {
+        write!(text, " ?{}{}", query.name, value(&query.value)).unwrap();
+    }
+    text
+}
+
+fn filters(indent: &str, filters: &Filters, plan: &Plan, out: &mut String) {
+    for (of, changes) in [
+        ("request", &filters.request_headers),
+        ("response", &filters.response_headers),
+    ] {
+        if *changes != HeaderChanges::default() {
+            writeln!(
+                out,
+                "{indent}{of} headers set={:?} add={:?} remove={:?}",
+                changes.set, changes.add, changes.remove
+            )
+            .unwrap();
+        }
+    }
+    if let Some(redirect) = &filters.redirect {
+        writeln!(out, "{indent}{redirect:?}").unwrap();
+    }
+    if let Some(rewrite) = &filters.rewrite {
+        writeln!(out, "{indent}{rewrite:?}").unwrap();
+    }
+    for mirror in &filters.mirrors {
+        let name = &plan.backends[mirror.backend].name;
+        let share = format!("{}/{}", mirror.numerator, mirror.denominator);
+        writeln!(out, "{indent}mirror {name} {share}").unwrap();
+    }
+}
+
+fn policy_limits(store: &str, limits: &PolicyLimits, out: &mut String) {
+    writeln!(out, "      {store} {}", limits.policy).unwrap();
+    for rule in &limits.rules {
+        limit_rule("", rule, out);
+    }
+    if let Some(rule) = &limits.default {
+        limit_rule("default ", rule, out);
+    }
+}
+
+fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
+    let quota = match rule.quota {
+        Quota::Limited {
+            limit,
+            algorithm,
+            window,
+        } => format!(
+            "{} in {:?} {algorithm:?} w={window}",
+            limit.capacity,
+            std::time::Duration::from_nanos(limit.tolerance)
+        ),
+        other => format!("{other:?}"),
+    };
+    write!(out, "        {what}{}: {quota}", rule.name).unwrap();
+    let plain = LimitRule::new(String::new(), Vec::new(), rule.quota);
+    let mut more = |name: &str, text: String, default: String| {
+        if text != default {
+            write!(out, " {name}={text}").unwrap();
+        }
+    };
+    let debug = |value: &dyn std::fmt::Debug| format!("{value:?}");
+    more("shared", debug(&rule.shared), debug(&plain.shared));
+    more("shadow", debug(&rule.shadow), debug(&plain.shadow));
+    more("headers", debug(&rule.headers), debug(&plain.headers));
+    more(
+        "cost",
+        debug(&rule.request_cost),
+        debug(&plain.request_cost),
+    );
+    more(
+        "response",
+        debug(&rule.response_cost),
+        debug(&plain.response_cost),
+    );
+    more("refund", debug(&rule.refund_on), debug(&plain.refund_on));
+    out.push('\n');
+    for one in &rule.candidates {
+        writeln!(
+            out,
+            "          candidate {}: {} in {:?}",
+            one.name,
+            one.limit.capacity,
+            std::time::Duration::from_nanos(one.limit.tolerance)
+        )
+        .unwrap();
+    }
+    for condition in &rule.conditions {
+        writeln!(out, "          if {}", self::condition(condition)).unwrap();
+    }
+}
+
+fn condition(one: &Condition) -> String {
+    match one {
+        Condition::Header { name, test } => format!("header {name} {test:?}"),
+        Condition::Query { name, test } => format!("query {name} {test:?}"),
+        Condition::Method(methods) => {
+            let methods: Vec<String> = methods
+                .iter()
+                .map(|(method, invert)| format!("{}{method}", if *invert { "!" } else { "" }))
+                .collect();
+            format!("method {}", methods.join("|"))
+        }
+        Condition::Path { path, invert } => {
+            format!(
+                "path {}{}",
+                if *invert { "!" } else { "" },
+                self::path(path)
+            )
+        }
+        Condition::Source { nets, invert, each } => {
+            let nets: Vec<String> = nets.iter().map(ToString::to_string).collect();
+            format!(
+                "source {}{} each={:?}",
+                if *invert { "!" } else { "" },
+                nets.join(","),
+                each.map(|each| (each.v4, each.v6))
+            )
+        }
+    }
+}
