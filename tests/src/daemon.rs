@@ -75,10 +75,14 @@ impl Policies {
         Ok(policies)
     }
 
+    /// Puts a file in place as a whole: the daemon, which may look at any time, sees no half of it.
+    ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<()> {
-        Ok(std::fs::write(self.0.path().join(name), text)?)
+        let next = self.0.path().join(format!(".{name}.next"));
+        std::fs::write(&next, text)?;
+        Ok(std::fs::rename(next, self.0.path().join(name))?)
     }
 
     #[must_use]
@@ -188,7 +192,14 @@ impl Daemon {
     /// As there.
     pub fn start_by(netns: &Netns, dir: &Path, mut limiterd: Command) -> Result<Self> {
         limiterd.args(["run", "--config"]).arg(dir);
-        let mut process = Process::spawn(netns, limiterd)?;
+        Self::ready(netns, Process::spawn(netns, limiterd)?)
+    }
+
+    /// Waits until `limiterd run`, just started in `netns`, is ready.
+    ///
+    /// # Errors
+    /// With its output, when it does not become ready.
+    pub fn ready(netns: &Netns, mut process: Process) -> Result<Self> {
         netns.enter(|| {
             eventually("the daemon to be ready", || {
                 if let Some(status) = process.child.try_wait()? {
@@ -217,6 +228,32 @@ impl Daemon {
             })?;
             Ok(ready()?.context("the daemon does not answer")?.1)
         })
+    }
+
+    /// What `/config` says.
+    ///
+    /// # Errors
+    /// When the admin listener does not answer, or not with JSON.
+    pub fn config(&self, netns: &Netns) -> Result<serde_json::Value> {
+        let answer = netns.enter(|| get(&format!("http://{ADMIN}/config")))?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// Waits until the files were read because they changed, and what was read satisfies `wanted`.
+    ///
+    /// # Errors
+    /// When that is not seen.
+    pub fn file_change(
+        &self,
+        netns: &Netns,
+        wanted: impl Fn(&serde_json::Value) -> bool,
+    ) -> Result<()> {
+        eventually("the files to be read again", || {
+            let config = self.config(netns)?;
+            let seen = config["last_load"]["trigger"] == "file change" && wanted(&config);
+            Ok(seen.then_some(()))
+        })
+        .with_context(|| self.process.output())
     }
 
     /// Sends SIGTERM and waits for the end.

@@ -4,18 +4,24 @@
 //! in docs/benchmarks.md.
 
 mod http;
+mod latency;
+mod matching;
+mod memory;
 mod servers;
 mod stats;
 mod wrk;
 
 use std::path::PathBuf;
+use std::thread::available_parallelism;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use xshell::cmd;
 
+use crate::child::Interrupt;
 use crate::cmd::{Workspace, need_root};
-use crate::{build_cmd, setup};
+use crate::{build_cmd, probe, setup};
+use servers::{Kind, Listener, Ports, Programs, Rivals};
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, clap::Args)]
@@ -29,12 +35,22 @@ pub(crate) struct Args {
     /// How long each measurement over HTTP takes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// The CPU that servers, upstream and client share; the last one if left out
+    /// Requests a second where latency is measured
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Distinct values where memory is measured
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    values: u32,
+    /// The CPU that servers and upstream share, and the client of `http` and `matching`; the last
+    /// one if left out
     #[arg(long)]
     cpu: Option<usize>,
     /// Measure this limiterd over HTTP instead of building one
     #[arg(long, value_name = "FILE")]
     limiterd: Option<PathBuf>,
+    /// Measure with this bench_http instead of building one
+    #[arg(long, value_name = "FILE")]
+    client: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -43,36 +59,116 @@ enum What {
     L4,
     /// Nanoseconds a decision over a request, by the number of rules
     Limits,
-    /// Requests a second, beside nginx
+    /// Requests a second, beside nginx, HAProxy and Envoy
     Http,
+    /// Latency that is added at a fixed rate, beside the same
+    Latency,
+    /// Memory for a million buckets, beside the same
+    Memory,
+    /// Requests a second with 1,000 routes and 10,000 rules, beside Envoy
+    Matching,
+}
+
+/// A run of the HTTP benchmarks.
+struct Run<'a> {
+    workspace: &'a Workspace,
+    rounds: u32,
+    seconds: u32,
+    rate: u32,
+    values: u32,
+    /// Of servers and upstream.
+    cpu: usize,
+    /// Of a client that has one of its own, where there are two.
+    client_cpu: usize,
+    programs: Programs,
+    ports: Ports,
+    rivals: Rivals,
+    interrupt: Interrupt,
+}
+
+impl Run<'_> {
+    /// Waits until `server` answers on `listener` with `status`.
+    fn wait_for(&mut self, server: Kind, listener: Listener, status: u16) -> Result<()> {
+        let address = self.ports.of(server, listener);
+        let servers = &mut self.rivals.all();
+        let deadline = http::READY_DEADLINE;
+        probe::wait_for(status, address, "/", deadline, &self.interrupt, servers)
+    }
 }
 
 pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     need_root("`cargo xtask bench`")?;
     setup::setup_bench(workspace)?;
-    if matches!(args.what, None | Some(What::Limits)) {
+    let wanted = |what| args.what.is_none_or(|only| only == what);
+    if wanted(What::Limits) {
         cmd!(
             workspace.sh,
             "cargo run --release -p tests --bin bench_limits"
         )
         .run()?;
     }
-    if matches!(args.what, None | Some(What::L4)) {
+    if wanted(What::L4) {
         build_cmd::build(workspace)?;
         cmd!(workspace.sh, "cargo run --release -p tests --bin bench_l4")
             .env("LIMITERD_BIN", workspace.limiterd())
             .run()?;
     }
-    if matches!(args.what, None | Some(What::Http)) {
-        let limiterd = match &args.limiterd {
+    if matches!(args.what, Some(What::L4 | What::Limits)) {
+        return Ok(());
+    }
+    let programs = Programs {
+        limiterd: match &args.limiterd {
             Some(file) => std::path::absolute(file)?,
             None => {
                 build_cmd::build(workspace)?;
                 workspace.limiterd()
             }
-        };
-        ensure!(limiterd.is_file(), "there is no {}", limiterd.display());
-        http::bench(workspace, args, &limiterd)?;
+        },
+        envoy: setup::envoy(workspace)?,
+        client: match &args.client {
+            Some(file) => std::path::absolute(file)?,
+            None => client(workspace)?,
+        },
+    };
+    for file in [&programs.limiterd, &programs.client] {
+        ensure!(file.is_file(), "there is no {}", file.display());
     }
-    Ok(())
+    let cpus = available_parallelism()?.get();
+    let cpu = args.cpu.unwrap_or(cpus - 1);
+    let ports = Ports::free()?;
+    let mut run = Run {
+        workspace,
+        rounds: args.rounds,
+        seconds: args.seconds,
+        rate: args.rate,
+        values: args.values,
+        cpu,
+        client_cpu: (cpu + 1) % cpus,
+        interrupt: Interrupt::listen()?,
+        rivals: Rivals::start(workspace, &programs, &ports, cpu)?,
+        programs,
+        ports,
+    };
+    if wanted(What::Http) {
+        http::bench(&mut run)?;
+    }
+    if wanted(What::Latency) {
+        latency::bench(&mut run)?;
+    }
+    if wanted(What::Memory) {
+        memory::bench(&mut run)?;
+    }
+    if wanted(What::Matching) {
+        matching::bench(&mut run)?;
+    }
+    run.rivals.stop()
+}
+
+fn client(workspace: &Workspace) -> Result<PathBuf> {
+    cmd!(
+        workspace.sh,
+        "cargo build --release -p tests --bin bench_http"
+    )
+    .run()?;
+    Ok(workspace.target_dir().join("release/bench_http"))
 }

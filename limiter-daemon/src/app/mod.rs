@@ -23,8 +23,10 @@ use crate::engine::Engine;
 use crate::engine::state::State;
 use crate::l4::offenders::Offenders;
 use crate::l4::{self, Events, Kernel};
+use crate::l7::access_log::{self, AccessLog};
 use crate::l7::clock::{Clock, wall};
 use crate::l7::metrics::Counters;
+use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers, listener};
 use crate::policy::Outcome;
@@ -85,6 +87,7 @@ struct Daemon {
     kernel: Option<Arc<Mutex<Kernel>>>,
     offenders: Arc<Mutex<Offenders>>,
     status: Arc<Status>,
+    log: Option<access_log::Owner>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -92,6 +95,9 @@ struct Daemon {
 const TICK: Duration = Duration::from_secs(1);
 /// How often the samples of dropped packets are looked at.
 const SAMPLING: Duration = Duration::from_millis(50);
+
+/// How long the writer of the access log may take for the last lines.
+const LOG_PATIENCE: Duration = Duration::from_secs(2);
 
 async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
@@ -107,7 +113,7 @@ async fn control(first: First) -> anyhow::Result<()> {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => daemon.reload(Trigger::Signal).await,
+            _ = hangup.recv() => daemon.hung_up().await,
             () = changed.notified() => daemon.files_changed().await,
             () = daemon.workers.died() => break Err(anyhow::anyhow!("a worker died")),
             Some(ended) = daemon.tasks.join_next() => {
@@ -144,6 +150,8 @@ impl Daemon {
         let served = binds(&plan);
         let sockets = listen(served.iter(), worker_count)?;
 
+        let (sink, log) = access_log(&config)?;
+
         let state = Arc::new(State::new(config.max_buckets));
         let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
         let active = Arc::new(ArcSwap::from_pointee(active));
@@ -151,7 +159,7 @@ impl Daemon {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
-            sink: None,
+            sink,
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
@@ -169,6 +177,7 @@ impl Daemon {
             counters,
             clock,
             kernel: kernel.clone(),
+            log: log.as_ref().map(access_log::Owner::shared),
         };
         let mut tasks = JoinSet::new();
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
@@ -214,6 +223,7 @@ impl Daemon {
             kernel,
             offenders,
             status,
+            log,
             tasks,
         })
     }
@@ -245,6 +255,14 @@ impl Daemon {
         if now != notes {
             self.status.note(now);
         }
+    }
+
+    /// SIGHUP: reads the policy files, and opens the access log again.
+    async fn hung_up(&mut self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+        self.reload(Trigger::Signal).await;
     }
 
     /// Watches the policy files; tells of changes. Where that cannot be, SIGHUP still works.
@@ -282,6 +300,11 @@ impl Daemon {
         }
         tracing::info!(timeout = ?self.config.drain_timeout, "draining");
         let drained = self.workers.drain(self.config.drain_timeout).await;
+        if let Some(log) = self.log
+            && !log.finish(LOG_PATIENCE)
+        {
+            tracing::warn!("the last lines of the access log were not written");
+        }
         if let Some(kernel) = self.kernel {
             let mut kernel = lock(&kernel);
             kernel
@@ -340,6 +363,23 @@ fn listen<'a>(
         })
         .collect()
 }
+
+/// Starts the access log, if there is to be one.
+fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {
+    let Some(log) = &config.access_log else {
+        return Ok((None, None));
+    };
+    let (sink, owner) = AccessLog::start(log).with_context(|| {
+        format!(
+            "cannot open the access log ({:?}); set spec.accessLog.path of the LimiterConfig",
+            log.target
+        )
+    })?;
+    Ok((Some(sink), Some(owner)))
+}
+
+/// Takes the records of requests, and whom that belongs to.
+type Log = (Option<Arc<dyn Sink>>, Option<access_log::Owner>);
 
 fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
     match Kernel::start(config, &plan.network) {

@@ -13,6 +13,7 @@ mod paths;
 use std::sync::Arc;
 
 pub use hosts::{Hosts, hostname};
+pub(super) use paths::is_grpc;
 use paths::{Entry, Paths};
 
 use super::balance::WeightedChoice;

@@ -1,5 +1,6 @@
 //! The request's way: listeners, one worker a core, the pipeline, upstreams.
 
+pub mod access_log;
 mod active;
 mod admission;
 mod body;

@@ -1,105 +1,74 @@
-//! Requests a second of limiterd beside nginx.
+//! Requests a second of limiterd beside nginx, HAProxy and Envoy.
 //!
 //! Rounds are interleaved: in each, every server is measured once in every case, and only figures
 //! of one round are compared. Client, server and upstream share one core, so that every
 //! microsecond of the three counts against the same second.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Args;
-use super::servers::{LIMITERD, NGINX, Ports, Rivals};
+use super::Run;
+use super::servers::{Kind, Listener, SERVERS};
 use super::stats::{median, summary};
 use super::wrk;
-use crate::child::Interrupt;
-use crate::cmd::Workspace;
 use crate::probe;
 
-const READY_DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const READY_DEADLINE: Duration = Duration::from_secs(30);
 const WARM_UP_SECONDS: u32 = 1;
 
 /// What is asked of a server, on a listener of its own.
-pub(super) struct Case {
-    pub(super) name: &'static str,
+struct Case {
+    name: &'static str,
+    listener: Listener,
     /// What every request is answered with.
-    pub(super) status: u16,
+    status: u16,
 }
 
-/// In the order of [`Ports::nginx`] and [`Ports::limiterd`].
-pub(super) const CASES: [Case; 3] = [
+const CASES: [Case; 3] = [
     Case {
         name: "proxied, no limit",
+        listener: Listener::Proxied,
         status: 200,
     },
     Case {
         name: "proxied, under its limit",
+        listener: Listener::Under,
         status: 200,
     },
     Case {
         name: "answering 429",
+        listener: Listener::Over,
         status: 429,
     },
 ];
 
-/// Requests a second of each round.
-#[derive(Default)]
-struct Figures {
-    nginx: Vec<f64>,
-    limiterd: Vec<f64>,
-}
+/// Requests a second of each round, server by server.
+type Figures = [Vec<f64>; SERVERS.len()];
 
-pub(super) fn bench(workspace: &Workspace, args: &Args, limiterd: &Path) -> Result<()> {
-    let last = available_parallelism()?.get() - 1;
-    let cpu = args.cpu.unwrap_or(last);
-    let interrupt = Interrupt::listen()?;
-    let ports = Ports::free()?;
-    let mut rivals = Rivals::start(workspace, limiterd, &ports, cpu)?;
-    for (case, (nginx, limiterd)) in CASES.iter().zip(ports.pairs()) {
-        for port in [nginx, limiterd] {
-            let servers = &mut rivals.all();
-            probe::wait_for(
-                case.status,
-                local(port),
-                "/",
-                READY_DEADLINE,
-                &interrupt,
-                servers,
-            )?;
-            measure(case, port, cpu, WARM_UP_SECONDS)?;
+pub(super) fn bench(run: &mut Run<'_>) -> Result<()> {
+    for case in &CASES {
+        for server in SERVERS {
+            run.wait_for(server, case.listener, case.status)?;
+            measure(run, case, server, WARM_UP_SECONDS)?;
         }
     }
-
     let mut figures: [Figures; CASES.len()] = Default::default();
-    for round in 0..args.rounds {
-        for ((case, (nginx, limiterd)), figures) in
-            CASES.iter().zip(ports.pairs()).zip(&mut figures)
-        {
-            ensure!(!interrupt.seen(), "interrupted");
+    for round in 0..run.rounds {
+        for (case, figures) in CASES.iter().zip(&mut figures) {
             // Nobody is always first.
-            if round % 2 == 0 {
-                figures.nginx.push(measure(case, nginx, cpu, args.seconds)?);
-                figures
-                    .limiterd
-                    .push(measure(case, limiterd, cpu, args.seconds)?);
-            } else {
-                figures
-                    .limiterd
-                    .push(measure(case, limiterd, cpu, args.seconds)?);
-                figures.nginx.push(measure(case, nginx, cpu, args.seconds)?);
+            for turn in 0..SERVERS.len() {
+                let at = (turn + round as usize) % SERVERS.len();
+                ensure!(!run.interrupt.seen(), "interrupted");
+                figures[at].push(measure(run, case, SERVERS[at], run.seconds)?);
             }
         }
-        println!("round {}/{} done", round + 1, args.rounds);
+        eprintln!("round {}/{} done", round + 1, run.rounds);
     }
-    rivals.stop()?;
-
     println!(
         "\n{} rounds of {} s, {} keep-alive connections; client, server and upstream on one core\n",
-        args.rounds,
-        args.seconds,
+        run.rounds,
+        run.seconds,
         wrk::CONNECTIONS
     );
     print!("{}", table(&figures));
@@ -107,16 +76,18 @@ pub(super) fn bench(workspace: &Workspace, args: &Args, limiterd: &Path) -> Resu
 }
 
 /// Requests a second, all of them answered as the case has it.
-fn measure(case: &Case, port: u16, cpu: usize, seconds: u32) -> Result<f64> {
-    let what = || format!("case `{}` on port {port}", case.name);
-    let run = wrk::run(&format!("http://{}/", local(port)), cpu, seconds).with_context(what)?;
-    let passed = run.requests - run.failed;
+fn measure(run: &Run<'_>, case: &Case, server: Kind, seconds: u32) -> Result<f64> {
+    let address = run.ports.of(server, case.listener);
+    let what = || format!("{}: case `{}` at {address}", server.name(), case.name);
+    let seen =
+        wrk::run(&format!("http://{address}/"), run.cpu, seconds, None).with_context(what)?;
+    let passed = seen.requests - seen.failed;
     if case.status == 200 {
         ensure!(
-            run.failed == 0,
+            seen.failed == 0,
             "{}: {} answers were errors",
             what(),
-            run.failed
+            seen.failed
         );
     } else {
         // Limits here are of one request a minute or an hour.
@@ -126,34 +97,35 @@ fn measure(case: &Case, port: u16, cpu: usize, seconds: u32) -> Result<f64> {
             "{}: {passed} requests were not limited",
             what()
         );
-        let status = probe::status(local(port), "/")?;
+        let status = probe::status(address, "/")?;
         ensure!(status == case.status, "{}: answered with {status}", what());
     }
-    Ok(run.per_second)
-}
-
-fn local(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    Ok(seen.per_second)
 }
 
 fn table(figures: &[Figures]) -> String {
-    let mut lines = format!(
-        "| | {NGINX}, requests/s | {LIMITERD}, requests/s | {LIMITERD} / {NGINX}, median [min..max] |\n|---|---|---|---|\n"
-    );
+    let mut head = "|".to_owned();
+    let mut line = "|---|".to_owned();
+    for server in SERVERS {
+        head += &format!(" | {}, requests/s", server.name());
+        line += "---|";
+    }
+    for server in SERVERS.iter().filter(|server| **server != Kind::Limiterd) {
+        head += &format!(" | limiterd / {}", server.name());
+        line += "---|";
+    }
+    let mut lines = format!("{head} |\n{line}\n");
     for (case, figures) in CASES.iter().zip(figures) {
-        let ratios: Vec<f64> = figures
-            .limiterd
-            .iter()
-            .zip(&figures.nginx)
-            .map(|(ours, theirs)| ours / theirs)
-            .collect();
-        lines += &format!(
-            "| {} | {:.0} | {:.0} | {} |\n",
-            case.name,
-            median(&figures.nginx),
-            median(&figures.limiterd),
-            summary(&ratios)
-        );
+        lines += &format!("| {}", case.name);
+        for rounds in figures {
+            lines += &format!(" | {:.0}", median(rounds));
+        }
+        let [rivals @ .., ours] = figures;
+        for theirs in rivals {
+            let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a / b).collect();
+            lines += &format!(" | {}", summary(&ratios));
+        }
+        lines += " |\n";
     }
     lines
 }

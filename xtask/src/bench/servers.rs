@@ -1,29 +1,72 @@
-//! The servers that are compared, and the upstream that both ask.
+//! The servers that are compared, and the upstream that all of them ask.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
-use super::http::CASES;
 use crate::child::Server;
 use crate::cmd::Workspace;
 
-pub(super) const NGINX: &str = "nginx";
-pub(super) const LIMITERD: &str = "limiterd";
-
 const UPSTREAM_CONF: &str = include_str!("upstream.conf");
-const NGINX_CONF: &str = include_str!("nginx.conf");
-const POLICY: &str = include_str!("policy.yaml");
+
+/// A server that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Nginx,
+    Haproxy,
+    Envoy,
+    Limiterd,
+}
+
+/// Those of a run. limiterd is the last.
+pub(super) const SERVERS: [Kind; 4] = [Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::Limiterd];
+
+/// What each server listens for, on a port of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listener {
+    Proxied,
+    Under,
+    Over,
+    Distinct,
+}
+
+pub(super) const LISTENERS: [(Listener, &str); 4] = [
+    (Listener::Proxied, "@PROXIED@"),
+    (Listener::Under, "@UNDER@"),
+    (Listener::Over, "@OVER@"),
+    (Listener::Distinct, "@DISTINCT@"),
+];
+
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Haproxy => "HAProxy",
+            Self::Envoy => "Envoy",
+            Self::Limiterd => "limiterd",
+        }
+    }
+
+    /// Its configuration, and the name of the file that it goes into.
+    const fn template(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Nginx => (include_str!("nginx.conf"), "nginx.conf"),
+            Self::Haproxy => (include_str!("haproxy.cfg"), "haproxy.cfg"),
+            Self::Envoy => (include_str!("envoy.yaml"), "envoy.yaml"),
+            Self::Limiterd => (include_str!("policy.yaml"), "policy.yaml"),
+        }
+    }
+}
 
 /// Loopback ports of one run.
 pub(super) struct Ports {
-    upstream: u16,
-    admin: u16,
-    nginx: [u16; CASES.len()],
-    limiterd: [u16; CASES.len()],
+    pub(super) upstream: u16,
+    pub(super) admin: u16,
+    /// In the order of [`SERVERS`] and [`LISTENERS`].
+    servers: [[u16; LISTENERS.len()]; SERVERS.len()],
 }
 
 impl Ports {
@@ -37,94 +80,161 @@ impl Ports {
             held.push(listener);
             Ok(port)
         };
+        let mut servers = [[0; LISTENERS.len()]; SERVERS.len()];
+        for port in servers.iter_mut().flatten() {
+            *port = next()?;
+        }
         Ok(Self {
             upstream: next()?,
             admin: next()?,
-            nginx: [next()?, next()?, next()?],
-            limiterd: [next()?, next()?, next()?],
+            servers,
         })
     }
 
-    /// Ports of both servers, case by case.
-    pub(super) fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
-        self.nginx.into_iter().zip(self.limiterd)
+    /// Every one of them.
+    pub(super) fn all(&self) -> Vec<u16> {
+        let servers = self.servers.iter().flatten().copied();
+        [self.upstream, self.admin]
+            .into_iter()
+            .chain(servers)
+            .collect()
     }
 
-    /// Puts the ports into a template.
-    fn fill(&self, template: &str) -> String {
-        let [nginx_proxied, nginx_under, nginx_over] = self.nginx;
-        let [limiterd_proxied, limiterd_under, limiterd_over] = self.limiterd;
-        [
-            ("@UPSTREAM@", self.upstream),
-            ("@ADMIN@", self.admin),
-            ("@NGINX_PROXIED@", nginx_proxied),
-            ("@NGINX_UNDER@", nginx_under),
-            ("@NGINX_OVER@", nginx_over),
-            ("@LIMITERD_PROXIED@", limiterd_proxied),
-            ("@LIMITERD_UNDER@", limiterd_under),
-            ("@LIMITERD_OVER@", limiterd_over),
-        ]
-        .iter()
-        .fold(template.to_owned(), |text, (name, port)| {
-            text.replace(name, &port.to_string())
-        })
+    /// Where `server` listens for `listener`.
+    pub(super) fn of(&self, server: Kind, listener: Listener) -> SocketAddr {
+        let server = SERVERS.iter().position(|one| *one == server);
+        let listener = LISTENERS.iter().position(|(one, _)| *one == listener);
+        let port = server
+            .zip(listener)
+            .map_or(0, |(server, listener)| self.servers[server][listener]);
+        local(port)
     }
+
+    /// Puts the ports of `server` into a template.
+    fn fill(&self, server: Kind, template: &str) -> String {
+        let mut text = template
+            .replace("@UPSTREAM@", &self.upstream.to_string())
+            .replace("@ADMIN@", &self.admin.to_string());
+        for (listener, place) in LISTENERS {
+            text = text.replace(place, &self.of(server, listener).port().to_string());
+        }
+        text
+    }
+}
+
+pub(super) fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// Where the programs are that are not in the search path.
+#[derive(Clone, Debug)]
+pub(super) struct Programs {
+    pub(super) limiterd: PathBuf,
+    pub(super) envoy: PathBuf,
+    /// `bench_http` of the tests crate.
+    pub(super) client: PathBuf,
 }
 
 /// All servers of a run, on one CPU.
 pub(super) struct Rivals {
-    limiterd: Server,
-    nginx: Server,
+    /// In the order of [`SERVERS`].
+    servers: Vec<Server>,
     upstream: Server,
 }
 
 impl Rivals {
     pub(super) fn start(
         workspace: &Workspace,
-        limiterd: &Path,
+        programs: &Programs,
         ports: &Ports,
         cpu: usize,
     ) -> Result<Self> {
         let dir = workspace.target_dir().join("bench-http");
-        // The upstream is a process of its own, as it is to limiterd.
-        let upstream = nginx(
-            "the upstream",
-            &dir.join("upstream"),
-            &ports.fill(UPSTREAM_CONF),
-            cpu,
-        )?;
-        let nginx = nginx(NGINX, &dir.join("nginx"), &ports.fill(NGINX_CONF), cpu)?;
-        let policies = folder(dir.join("policies"))?;
-        fs::write(policies.join("policy.yaml"), ports.fill(POLICY))?;
-        let limiterd = Server::start(
-            LIMITERD,
-            pinned(cpu)
-                .arg(limiterd)
-                .args(["run", "--config"])
-                .arg(policies)
-                .env("RUST_LOG", "warn"),
-        )?;
+        let upstream = upstream(&dir, ports.upstream, cpu)?;
+        let start = |kind: Kind| {
+            let (template, file) = kind.template();
+            let folder = folder(dir.join(kind.name()))?;
+            fs::write(folder.join(file), ports.fill(kind, template))?;
+            start(kind, programs, &folder, cpu)
+        };
         Ok(Self {
-            limiterd,
-            nginx,
+            servers: SERVERS.into_iter().map(start).collect::<Result<_>>()?,
             upstream,
         })
     }
 
-    pub(super) fn all(&mut self) -> [&mut Server; 3] {
-        [&mut self.limiterd, &mut self.nginx, &mut self.upstream]
+    pub(super) fn all(&mut self) -> Vec<&mut Server> {
+        self.servers
+            .iter_mut()
+            .chain([&mut self.upstream])
+            .collect()
     }
 
-    pub(super) fn stop(self) -> Result<()> {
-        self.limiterd.stop()?;
-        self.nginx.stop()?;
-        self.upstream.stop()
+    /// The process of `kind`.
+    pub(super) fn server(&self, kind: Kind) -> Result<&Server> {
+        let at = SERVERS.iter().position(|one| *one == kind);
+        at.and_then(|at| self.servers.get(at))
+            .context("no such server")
+    }
+
+    /// Ends all; that limiterd does so cleanly is asked for.
+    pub(super) fn stop(mut self) -> Result<()> {
+        let limiterd = self.servers.pop().context("no servers")?;
+        limiterd.stop()
     }
 }
 
-fn nginx(name: &str, prefix: &Path, conf: &str, cpu: usize) -> Result<Server> {
-    let prefix = folder(prefix.to_owned())?;
-    fs::write(prefix.join("nginx.conf"), conf)?;
+/// The upstream: a process of its own, as it is to every server.
+pub(super) fn upstream(dir: &Path, port: u16, cpu: usize) -> Result<Server> {
+    let conf = UPSTREAM_CONF.replace("@UPSTREAM@", &port.to_string());
+    let folder = folder(dir.join("upstream"))?;
+    fs::write(folder.join("nginx.conf"), conf)?;
+    nginx("the upstream", &folder, cpu)
+}
+
+/// Starts `kind` on the configuration in `folder`.
+pub(super) fn start(kind: Kind, programs: &Programs, folder: &Path, cpu: usize) -> Result<Server> {
+    let (_, file) = kind.template();
+    let mut command = pinned(cpu);
+    match kind {
+        Kind::Nginx => return nginx(kind.name(), folder, cpu),
+        Kind::Haproxy => command
+            .args(["haproxy", "-db", "-f"])
+            .arg(folder.join(file)),
+        Kind::Envoy => command
+            .arg(&programs.envoy)
+            .args(["--concurrency", "1", "--disable-hot-restart"])
+            .args(["--log-level", "error", "-c"])
+            .arg(folder.join(file)),
+        Kind::Limiterd => command
+            .arg(&programs.limiterd)
+            .args(["run", "--config"])
+            .arg(folder)
+            .env("LIMITERD_LOG", "warn"),
+    };
+    Server::start(kind.name(), &mut command)
+}
+
+/// A limiterd as in the run, but for its table of buckets.
+pub(super) fn start_small(
+    workspace: &Workspace,
+    programs: &Programs,
+    ports: &Ports,
+    cpu: usize,
+) -> Result<Server> {
+    let (template, file) = Kind::Limiterd.template();
+    let text = ports.fill(Kind::Limiterd, template);
+    let folder = folder(workspace.target_dir().join("bench-http/limiterd-small"))?;
+    let small = text.replace("maxBuckets: 2000000", "maxBuckets: 1");
+    ensure!(
+        small != text,
+        "policy.yaml does not say how many buckets there are"
+    );
+    fs::write(folder.join(file), small)?;
+    start(Kind::Limiterd, programs, &folder, cpu)
+}
+
+fn nginx(name: &str, prefix: &Path, cpu: usize) -> Result<Server> {
     Server::start(
         name,
         pinned(cpu)
@@ -133,13 +243,14 @@ fn nginx(name: &str, prefix: &Path, conf: &str, cpu: usize) -> Result<Server> {
     )
 }
 
-fn pinned(cpu: usize) -> Command {
+/// A command that runs on `cpu` only.
+pub(super) fn pinned(cpu: usize) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &cpu.to_string()]);
     command
 }
 
-fn folder(path: PathBuf) -> Result<PathBuf> {
+pub(super) fn folder(path: PathBuf) -> Result<PathBuf> {
     fs::create_dir_all(&path)?;
     Ok(path)
 }

@@ -1,5 +1,6 @@
 //! wrk: called, and its answer read.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -17,12 +18,17 @@ pub(super) struct Run {
     pub(super) per_second: f64,
 }
 
-/// Asks for `url` over and over for `seconds`, on `cpu`.
-pub(super) fn run(url: &str, cpu: usize, seconds: u32) -> Result<Run> {
-    let output = Command::new("taskset")
+/// Asks for `url` over and over for `seconds`, on `cpu`; what it asks for may come from a script.
+pub(super) fn run(url: &str, cpu: usize, seconds: u32, script: Option<&Path>) -> Result<Run> {
+    let mut command = Command::new("taskset");
+    command
         .args(["-c", &cpu.to_string(), "wrk", "-t1"])
         .arg(format!("-c{CONNECTIONS}"))
-        .arg(format!("-d{seconds}s"))
+        .arg(format!("-d{seconds}s"));
+    if let Some(script) = script {
+        command.arg("-s").arg(script);
+    }
+    let output = command
         .arg(url)
         .env("PATH", search_path())
         .output()

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::words;
+use crate::engine::condition::Matcher;
 use crate::engine::request::RequestView;
 use crate::policy::plan::{Condition, PathMatch, ValueTest};
 
@@ -24,6 +25,8 @@ pub enum Why<'a> {
     Method(&'a Condition),
     Path(&'a Condition),
     Source(&'a Condition),
+    /// It does not hold as a whole.
+    Whole(&'a Condition),
 }
 
 /// What a test looks at.
@@ -33,11 +36,21 @@ pub enum Subject<'a> {
     Query(&'a str),
 }
 
-/// Whether `condition` holds for `request`.
+/// Whether `condition` holds for `request`, as it is decided.
 ///
 /// # Errors
 /// Why not.
 pub fn holds<'a>(condition: &'a Condition, request: &RequestView<'_>) -> Result<(), Why<'a>> {
+    if Matcher::compile(condition).holds(request) {
+        return Ok(());
+    }
+    Err(look(condition, request)
+        .err()
+        .unwrap_or(Why::Whole(condition)))
+}
+
+/// Looks for the reason.
+pub(super) fn look<'a>(condition: &'a Condition, request: &RequestView<'_>) -> Result<(), Why<'a>> {
     match condition {
         Condition::Header { name, test } => {
             let value = header_value(request.headers, name);
@@ -167,6 +180,7 @@ impl fmt::Display for Why<'_> {
                 };
                 write!(f, "{subject} {verb} {}", value(subject, test))
             }
+            Self::Whole(condition) => write!(f, "not so: {}", words::condition(condition)),
             Self::Method(condition) | Self::Path(condition) | Self::Source(condition) => {
                 f.write_str(&words::denial(condition))
             }

@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 
-use super::holds::{path_matches, query_values};
+use super::holds::{path_matches, query_value};
 use super::words;
 use super::{Asked, Passed};
+use crate::engine::route::{hostname, is_grpc};
 use crate::policy::plan::{
-    HeaderMatch, Hostname, Listener, PathMatch, Plan, QueryMatch, Route, RouteMatch, RouteRule,
-    ValueMatch,
+    HeaderMatch, Hostname, Listener, PathMatch, Plan, QueryMatch, Route, RouteKind, RouteMatch,
+    RouteRule, ValueMatch,
 };
 
 /// The listener that takes a request (its index in the plan), and why the others do not.
@@ -108,6 +109,7 @@ pub(super) fn route<'a>(
         .flat_map(|route| &route.hostnames)
         .filter_map(|name| specificity(name, &host))
         .max();
+    let grpc = is_grpc(&asked.request);
     let under = |route: &Route| {
         best.is_some()
             && route
@@ -116,7 +118,9 @@ pub(super) fn route<'a>(
                 .any(|name| specificity(name, &host) == best)
     };
     let mut candidates: Vec<Taken<'_>> = Vec::new();
-    for route in listener.routes.iter().filter(|route| under(route)) {
+    let speaks = |route: &Route| route.kind == RouteKind::Http || grpc;
+    let open = |route: &&Route| under(route) && speaks(route);
+    for route in listener.routes.iter().filter(open) {
         for (index, rule) in route.rules.iter().enumerate() {
             candidates.extend(rule.matches.iter().map(|by| Taken {
                 route,
@@ -137,7 +141,9 @@ pub(super) fn route<'a>(
             if taken.is_some_and(|taken| std::ptr::eq(taken.rule, rule)) {
                 continue;
             }
-            let why = if under(route) {
+            let why = if !speaks(route) {
+                "it is for gRPC (content-type application/grpc)".to_owned()
+            } else if under(route) {
                 why_not(rule, asked, taken)
             } else {
                 let names: Vec<_> = route.hostnames.iter().map(words::hostname).collect();
@@ -176,15 +182,6 @@ fn why_not(rule: &RouteRule, asked: &Asked<'_>, taken: Option<Taken<'_>>) -> Str
         }
     }
     whys.join("; or else ")
-}
-
-/// The host of a `Host` header or an authority, as hostnames are compared.
-fn hostname(authority: &str) -> String {
-    let host = match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-        _ => authority,
-    };
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 /// How specific a hostname is that `host` matches; `None`: it does not.
@@ -252,7 +249,7 @@ fn header_matches(wanted: &HeaderMatch, asked: &Asked<'_>) -> Result<(), String>
 /// Of several parameters of one name, the first counts.
 fn query_matches(wanted: &QueryMatch, asked: &Asked<'_>) -> Result<(), String> {
     let name = words::clean(&wanted.name);
-    match query_values(asked.request.query, &wanted.name).next() {
+    match query_value(asked.request.query, &wanted.name) {
         None => Err(format!("query parameter {name} is absent")),
         Some(value) if value_matches(&wanted.value, &value) => Ok(()),
         Some(_other) => Err(format!("query parameter {name} has another value")),

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::engine::route::hostname;
 use crate::engine::state::State;
 use crate::policy::plan::{
-    Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteMatch,
+    Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteKind, RouteMatch,
     SourcePrefixes, ValueMatch, ValueTest, WeightedBackend,
 };
 
@@ -411,23 +411,52 @@ fn charged(plan: &Plan, asked: &Asked<'_>) -> Vec<String> {
     names
 }
 
-fn any_condition() -> impl Strategy<Value = Condition> {
-    let name = select(vec!["x-user-id", "x-tier"]);
-    let value = || select(vec!["a", "b", "a,b"]).prop_map(HeaderValue::from_static);
-    let test = prop_oneof![
+fn any_test() -> impl Strategy<Value = ValueTest> {
+    let value = || select(vec!["a", "b", "a,b", ""]).prop_map(HeaderValue::from_static);
+    let regex = || {
+        select(vec!["^(?:a|b)$", "^(?:a,.*)$", "^(?:)$"])
+            .prop_map(|text| regex::bytes::Regex::new(text).unwrap())
+    };
+    prop_oneof![
         value().prop_map(ValueTest::Is),
         value().prop_map(ValueTest::IsNot),
+        regex().prop_map(ValueTest::Matches),
+        regex().prop_map(ValueTest::MatchesNot),
         Just(ValueTest::Each),
         Just(ValueTest::Absent),
-    ];
-    (name, test).prop_map(|(name, test)| header_is(name, test))
+    ]
 }
 
-fn any_route_match() -> impl Strategy<Value = RouteMatch> {
+fn any_path() -> impl Strategy<Value = PathMatch> {
     let prefix = select(vec!["", "/a", "/a/b"]).prop_map(|p| PathMatch::Prefix(p.to_owned()));
     let exact = select(vec!["/a", "/a/b"]).prop_map(|p| PathMatch::Exact(p.to_owned()));
     let regex = Just(PathMatch::Regex(regex::Regex::new("^(?:/a.*)$").unwrap()));
-    let path = prop_oneof![prefix, exact, regex];
+    prop_oneof![prefix, exact, regex]
+}
+
+fn any_condition() -> impl Strategy<Value = Condition> {
+    let header = (select(vec!["x-user-id", "x-tier"]), any_test())
+        .prop_map(|(name, test)| header_is(name, test));
+    let query = (select(vec!["q", "r"]), any_test()).prop_map(|(name, test)| Condition::Query {
+        name: name.to_owned(),
+        test,
+    });
+    let method = (select(vec![Method::GET, Method::POST]), any::<bool>());
+    let methods = prop::collection::vec(method, 1..3).prop_map(Condition::Method);
+    let path =
+        (any_path(), any::<bool>()).prop_map(|(path, invert)| Condition::Path { path, invert });
+    let nets = subsequence(vec!["192.0.2.0/24", "2001:db8::/32"], 0..=2);
+    let each = select(vec![None, Some(SourcePrefixes { v4: 24, v6: 64 })]);
+    let source = (nets, any::<bool>(), each).prop_map(|(nets, invert, each)| Condition::Source {
+        nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        invert,
+        each,
+    });
+    prop_oneof![3 => header, 2 => query, 1 => methods, 1 => path, 1 => source]
+}
+
+fn any_route_match() -> impl Strategy<Value = RouteMatch> {
+    let path = any_path();
     let method = select(vec![None, Some(Method::GET), Some(Method::POST)]);
     let tier = select(vec![None, Some("a")]);
     (path, method, tier).prop_map(|(path, method, tier)| RouteMatch {
@@ -455,12 +484,17 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     let limits = prop::collection::vec(conditions, 0..3);
     let matches = prop::collection::vec(any_route_match(), 1..3);
     let rules = prop::collection::vec((matches, limits), 1..3);
-    prop::collection::vec((hostnames, rules), 1..4).prop_map(|routes| {
+    prop::collection::vec((hostnames, rules, any::<bool>()), 1..4).prop_map(|routes| {
         let routes = routes
             .into_iter()
             .enumerate()
-            .map(|(r, (hostnames, rules))| Route {
+            .map(|(r, (hostnames, rules, grpc))| Route {
                 hostnames,
+                kind: if grpc {
+                    RouteKind::Grpc
+                } else {
+                    RouteKind::Http
+                },
                 ..route(&format!("d/r{r}"), numbered(r, rules))
             })
             .collect();
@@ -495,8 +529,10 @@ proptest! {
     fn what_is_said_to_match_is_what_is_charged(
         plan in any_plan(),
         host in select(vec!["a.example", "B.example:8080", "other"]),
-        path in select(vec!["/", "/a", "/a/b", "/ab"]),
+        path in select(vec!["/", "/a", "/a/b", "/ab", "/a?q=a", "/a?q=a&q=b", "/?q=%61%2Cb", "/?q"]),
         post in any::<bool>(),
+        grpc in any::<bool>(),
+        client in select(vec!["192.0.2.7", "198.51.100.1", "2001:db8::1"]),
         user in prop::collection::vec(select(vec!["a", "b"]), 0..3),
         tier in prop::collection::vec(select(vec!["a", "b"]), 0..2),
     ) {
@@ -506,7 +542,11 @@ proptest! {
                 map.append(name, HeaderValue::from_static(value));
             }
         }
+        if grpc {
+            map.insert("content-type", HeaderValue::from_static("application/grpc"));
+        }
         let mut asked = asked(host, path, &map);
+        asked.request.client = client.parse().unwrap();
         if post {
             asked.request.method = &Method::POST;
         }
@@ -520,6 +560,12 @@ proptest! {
             .collect();
         met.sort();
         prop_assert_eq!(met, charged(&plan, &asked));
+        // The reason is found for just what does not hold.
+        let rules = plan.listeners[0].routes.iter().flat_map(|route| &route.rules);
+        for one in rules.flat_map(|rule| &rule.limits.local[0].rules).flat_map(|r| &r.conditions) {
+            let found = holds::look(one, &asked.request).is_ok();
+            prop_assert_eq!(found, holds(one, &asked.request).is_ok(), "{}", condition(one));
+        }
         // Whatever does not take the request says why.
         prop_assert!(said.other_routes.iter().all(|other| !other.why.is_empty()));
     }

@@ -106,7 +106,7 @@ impl Paths {
     }
 }
 
-fn is_grpc(request: &RequestView<'_>) -> bool {
+pub(in crate::engine) fn is_grpc(request: &RequestView<'_>) -> bool {
     request
         .headers
         .get(http::header::CONTENT_TYPE)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::access_log::{self, RawAccessLog};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
@@ -27,7 +28,9 @@ const LOST: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_s
 const LOST_DEFAULT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct RawLimiterConfig {
+    access_log: Option<At<RawAccessLog>>,
     interfaces: Option<At<Vec<RawInterface>>>,
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
@@ -116,6 +119,7 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
             lower_interface(interface, &mut daemon.interfaces, scope);
         }
     }
+    daemon.access_log = raw.access_log.and_then(|raw| access_log::lower(raw, scope));
     if let Some(kernel) = raw.kernel {
         lower_kernel(kernel, &mut daemon, scope);
     }

@@ -27,6 +27,8 @@ pub struct DaemonConfig {
     pub max_buckets: usize,
     /// How long in-flight requests may take to finish after SIGTERM.
     pub drain_timeout: Duration,
+    /// Where a line for each request goes; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Default for DaemonConfig {
@@ -43,6 +45,7 @@ impl Default for DaemonConfig {
             workers: None,
             max_buckets: 1 << 20,
             drain_timeout: Duration::from_secs(10),
+            access_log: None,
         }
     }
 }
@@ -92,4 +95,31 @@ pub enum OnDaemonLost {
         /// After this long, at least 2 s.
         after: Duration,
     },
+}
+
+/// A line for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    pub format: LogFormat,
+    pub target: LogTarget,
+    /// Percent of the requests, 1 to 100.
+    pub sample: u8,
+}
+
+/// How a request is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// An object a line, with Envoy Gateway's names.
+    Json,
+    /// In the order of Envoy's default format.
+    Text,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    Stdout,
+    Stderr,
+    /// Opened again on SIGHUP.
+    File(PathBuf),
 }

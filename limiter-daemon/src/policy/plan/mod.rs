@@ -18,7 +18,9 @@ pub use client::{
     ClientAddress, ClientSettings, ClientTimeouts, ConnectionLimits, Http1Settings, Http2Settings,
     InvalidMessage, ProxyProtocol, RequestIdPolicy,
 };
-pub use daemon::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
+pub use daemon::{
+    AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
+};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use limit::{
     Algorithm, Candidate, Condition, LimitRule, PolicyLimits, Quota, RateLimits, RefundOn,

@@ -1,0 +1,241 @@
+//! A request as a line.
+//!
+//! What a client sends is escaped: no request can forge a line, or steer the terminal that the log is
+//! read on. What is long is cut.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Version};
+use serde::Serialize;
+
+use crate::l7::record::{Completion, Record};
+use crate::policy::plan::LogFormat;
+
+/// Characters of a field.
+const MAX_FIELD: usize = 2048;
+
+/// Names are those of Envoy Gateway's default, where it has one.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    start_time: String,
+    method: &'a str,
+    #[serde(rename = "x-envoy-origin-path")]
+    path: Cow<'a, str>,
+    protocol: &'static str,
+    response_code: u16,
+    response_flags: &'static str,
+    response_code_details: &'a str,
+    bytes_received: u64,
+    bytes_sent: u64,
+    /// Milliseconds.
+    duration: u64,
+    /// Milliseconds until the upstream's response head.
+    #[serde(rename = "x-envoy-upstream-service-time")]
+    upstream_time: Option<u64>,
+    client: String,
+    #[serde(rename = "user-agent")]
+    user_agent: Option<Cow<'a, str>>,
+    #[serde(rename = "x-request-id")]
+    request_id: Option<Cow<'a, str>>,
+    traceparent: Option<Cow<'a, str>>,
+    #[serde(rename = ":authority")]
+    authority: Cow<'a, str>,
+    tls: bool,
+    upstream_host: Option<String>,
+    upstream_cluster: Option<&'a str>,
+    downstream_local_address: String,
+    downstream_remote_address: String,
+    route_name: Option<String>,
+    rate_limit: Option<RateLimit<'a>>,
+}
+
+/// The decision on the limits.
+#[derive(Debug, Serialize)]
+struct RateLimit<'a> {
+    /// `ok` or `over_limit`.
+    decision: &'static str,
+    /// The rule that denied it, or the one with the fewest tokens left.
+    rule: &'a str,
+    /// The values that the rule has a bucket of its own for, as `name=value`.
+    descriptor: Cow<'a, str>,
+    /// Whole tokens left.
+    remaining: u64,
+}
+
+/// The line for `record`, whose response was over at `now`, with its end.
+pub(super) fn line(format: LogFormat, record: &Record, now: SystemTime) -> String {
+    let line = Line::new(record, now);
+    match format {
+        // The view has no map with other keys than text and no number that JSON has not.
+        LogFormat::Json => serde_json::to_string(&line).unwrap_or_default() + "\n",
+        LogFormat::Text => line.text(),
+    }
+}
+
+impl<'a> Line<'a> {
+    fn new(record: &'a Record, now: SystemTime) -> Self {
+        let took = Duration::from_nanos(record.ended.saturating_sub(record.began));
+        let start = now.checked_sub(took).unwrap_or(now);
+        let milliseconds = |ns: u64| ns / 1_000_000;
+        let header =
+            |value: &'a Option<HeaderValue>| value.as_ref().map(|v| cut_bytes(v.as_bytes()));
+        Self {
+            start_time: humantime::format_rfc3339_millis(start).to_string(),
+            method: record.method.as_str(),
+            path: cut(&record.target),
+            protocol: protocol(record.version),
+            response_code: record.status.as_u16(),
+            response_flags: flags(record),
+            response_code_details: record.refused.unwrap_or("via_upstream"),
+            bytes_received: record.received,
+            bytes_sent: record.sent,
+            duration: milliseconds(record.ended.saturating_sub(record.began)),
+            upstream_time: record
+                .responded
+                .map(|at| milliseconds(at.saturating_sub(record.began))),
+            client: record.client.to_string(),
+            user_agent: header(&record.user_agent),
+            request_id: header(&record.request_id),
+            traceparent: header(&record.traceparent),
+            authority: cut(&record.host),
+            tls: record.tls,
+            upstream_host: record.upstream.as_ref().map(ToString::to_string),
+            upstream_cluster: record.upstream.as_ref().map(|upstream| upstream.backend()),
+            downstream_local_address: record.bind.to_string(),
+            downstream_remote_address: record.peer.to_string(),
+            route_name: record
+                .rule
+                .as_ref()
+                .map(|rule| format!("{}/rule/{}", rule.route.name, rule.name)),
+            rate_limit: record.limit.as_ref().map(|limit| RateLimit {
+                decision: if limit.denied { "over_limit" } else { "ok" },
+                rule: limit.decisive.rule.name(),
+                descriptor: cut(&limit.descriptor),
+                remaining: limit.decisive.remaining,
+            }),
+        }
+    }
+
+    /// In the order of Envoy's default format, then the decision on the limits.
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(256);
+        let Self {
+            start_time,
+            method,
+            protocol,
+            response_code,
+            response_flags,
+            bytes_received,
+            bytes_sent,
+            duration,
+            client,
+            ..
+        } = self;
+        // Writing to a String does not fail.
+        let _infallible = write!(text, "[{start_time}] \"{method} ");
+        escape(&self.path, &mut text);
+        let _infallible = write!(
+            text,
+            " {protocol}\" {response_code} {response_flags} {bytes_received} {bytes_sent} {duration} "
+        );
+        match self.upstream_time {
+            Some(time) => {
+                let _infallible = write!(text, "{time}");
+            }
+            None => text.push('-'),
+        }
+        let _infallible = write!(text, " \"{client}\"");
+        quoted(self.user_agent.as_deref(), &mut text);
+        quoted(self.request_id.as_deref(), &mut text);
+        quoted(Some(&self.authority), &mut text);
+        quoted(self.upstream_host.as_deref(), &mut text);
+        match &self.rate_limit {
+            Some(limit) => {
+                let RateLimit {
+                    decision,
+                    rule,
+                    remaining,
+                    ..
+                } = limit;
+                let _infallible = write!(text, " {decision} {rule}");
+                quoted(Some(&limit.descriptor), &mut text);
+                let _infallible = write!(text, " {remaining}");
+            }
+            None => text.push_str(" - - - -"),
+        }
+        text.push('\n');
+        text
+    }
+}
+
+fn quoted(field: Option<&str>, text: &mut String) {
+    text.push_str(" \"");
+    match field {
+        Some(field) if !field.is_empty() => escape(field, text),
+        _ => text.push('-'),
+    }
+    text.push('"');
+}
+
+/// Quotes, backslashes, what is not printed and what turns the direction of writing.
+fn escape(field: &str, text: &mut String) {
+    for c in field.chars() {
+        let turns = matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+        match c {
+            '"' | '\\' => {
+                text.push('\\');
+                text.push(c);
+            }
+            c if c.is_control() || turns => {
+                // Writing to a String does not fail.
+                let _infallible = write!(text, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+}
+
+/// At most [`MAX_FIELD`] characters of a field.
+fn cut(field: &str) -> Cow<'_, str> {
+    match field.char_indices().nth(MAX_FIELD) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &field[..end])),
+        None => Cow::Borrowed(field),
+    }
+}
+
+fn cut_bytes(field: &[u8]) -> Cow<'_, str> {
+    match String::from_utf8_lossy(field) {
+        Cow::Borrowed(field) => cut(field),
+        Cow::Owned(field) => Cow::Owned(cut(&field).into_owned()),
+    }
+}
+
+const fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Envoy's response flags.
+fn flags(record: &Record) -> &'static str {
+    match record.refused {
+        Some("rate_limited") => "RL",
+        Some("no_route") => "NR",
+        Some("no_endpoint") => "UH",
+        Some("no_backend") => "NC",
+        Some("upstream_unreachable") => "UF",
+        Some("upstream_broke") => "UC",
+        Some("upstream_timeout") => "UT",
+        Some("bad_request" | "broken_body" | "head_too_large" | "connect") => "DPE",
+        Some(_) => "-",
+        None => match record.completion {
+            Completion::Complete => "-",
+            Completion::UpstreamBroke => "UC",
+            Completion::Cancelled => "DC",
+        },
+    }
+}

@@ -1,0 +1,202 @@
+//! What the daemon tells of itself: `/config`, `limiterd explain` of a running daemon; and that it
+//! notices when its policy files change, in each of the ways in which files change.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use tests::daemon::{ADMIN, Daemon, Policies, Process, binary, demo_backend, limiterd};
+use tests::http_client::{count, get, gets};
+use tests::netns::Netns;
+use tests::policies::{GATEWAY, route, traffic};
+
+const URL: &str = "http://127.0.0.1:8080/";
+
+/// A limit for all requests, an hour.
+fn hourly(requests: u32) -> String {
+    let rule = format!("      - limit: {{requests: {requests}, unit: Hour}}\n");
+    traffic("p", ("Gateway", "eg"), &rule)
+}
+
+fn policies(requests: u32) -> Result<Policies> {
+    Policies::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("route.yaml", &route("api", "/")),
+        ("limits.yaml", &hourly(requests)),
+    ])
+}
+
+/// The burst of the first limit of the first route.
+fn burst(config: &serde_json::Value) -> Option<u64> {
+    let rule = &config["plan"]["listeners"][0]["routes"][0]["rules"][0];
+    rule["local_limits"][0]["default"]["burst"].as_u64()
+}
+
+#[test]
+fn a_file_renamed_over_is_noticed_and_buckets_are_kept() -> Result<()> {
+    let netns = Netns::new("watch")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = policies(10)?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let passed = |requests| netns.enter(|| Ok(count(&gets(URL, &[], requests)?, 200)));
+    assert_eq!(passed(4)?, 4);
+    let config = daemon.config(&netns)?;
+    assert_eq!(burst(&config), Some(10));
+    assert_eq!(config["last_load"]["trigger"], "start");
+    assert_eq!(config["watching"], true);
+
+    // 4 of 10 tokens are gone, 6 minutes each. Of a bucket of 6 tokens of 10 minutes that is 2.4.
+    policies.write("limits.yaml", &hourly(6))?;
+    daemon.file_change(&netns, |config| burst(config) == Some(6))?;
+    assert_eq!(passed(10)?, 3);
+
+    // What is wrong is told, and changes nothing.
+    policies.write("limits.yaml", &hourly(7).replace("requests", "requets"))?;
+    daemon.file_change(&netns, |config| config["last_load"]["applied"] == false)?;
+    let config = daemon.config(&netns)?;
+    assert_eq!(burst(&config), Some(6));
+    let finding = &config["last_load"]["findings"][0];
+    assert_eq!(finding["line"], 9);
+    assert_eq!(finding["remedy"], "did you mean `requests`?");
+    assert_eq!(passed(2)?, 0);
+
+    policies.write("limits.yaml", &hourly(100))?;
+    daemon.file_change(&netns, |config| burst(config) == Some(100))?;
+    assert!(passed(10)? > 0);
+    Ok(())
+}
+
+#[test]
+fn the_swap_of_a_config_map_is_noticed() -> Result<()> {
+    let netns = Netns::new("configmap")?;
+    let _backend = demo_backend(&netns)?;
+    let volume = Policies::new(&[])?;
+    let dir = volume.path();
+    // As the kubelet writes a volume: a directory a version, and links by way of `..data`.
+    let version = |name: &str, requests: u32| -> Result<()> {
+        let path = dir.join(name);
+        fs::create_dir(&path)?;
+        fs::write(path.join("gateway.yaml"), GATEWAY)?;
+        fs::write(path.join("route.yaml"), route("api", "/"))?;
+        Ok(fs::write(path.join("limits.yaml"), hourly(requests))?)
+    };
+    version("..2026_01", 10)?;
+    symlink("..2026_01", dir.join("..data"))?;
+    for file in ["gateway.yaml", "route.yaml", "limits.yaml"] {
+        symlink(Path::new("..data").join(file), dir.join(file))?;
+    }
+    let daemon = Daemon::start(&netns, dir)?;
+    for (name, requests) in [("..2026_02", 20), ("..2026_03", 30)] {
+        version(name, requests)?;
+        symlink(name, dir.join("..data_tmp"))?;
+        fs::rename(dir.join("..data_tmp"), dir.join("..data"))?;
+        daemon.file_change(&netns, |config| burst(config) == Some(requests.into()))?;
+    }
+    assert_eq!(netns.enter(|| get(URL))?.status, 200);
+    Ok(())
+}
+
+#[test]
+fn a_directory_that_vanishes_keeps_its_policy_and_is_read_when_it_returns() -> Result<()> {
+    let netns = Netns::new("vanish")?;
+    let _backend = demo_backend(&netns)?;
+    let place = Policies::new(&[])?;
+    let dir = place.path().join("policy");
+    let write = |requests: u32| -> Result<()> {
+        let next = place.path().join("next");
+        fs::create_dir(&next)?;
+        fs::write(next.join("gateway.yaml"), GATEWAY)?;
+        fs::write(next.join("route.yaml"), route("api", "/"))?;
+        fs::write(next.join("limits.yaml"), hourly(requests))?;
+        Ok(fs::rename(next, &dir)?)
+    };
+    write(10)?;
+    let daemon = Daemon::start(&netns, &dir)?;
+    fs::remove_dir_all(&dir)?;
+    daemon.file_change(&netns, |config| config["last_load"]["applied"] == false)?;
+    assert_eq!(netns.enter(|| get(URL))?.status, 200);
+    write(20)?;
+    daemon.file_change(&netns, |config| burst(config) == Some(20))?;
+    // It is watched as before.
+    fs::write(dir.join("limits.yaml"), hourly(30))?;
+    daemon.file_change(&netns, |config| burst(config) == Some(30))
+}
+
+#[test]
+fn without_inotify_there_is_a_warning_and_sighup_works() -> Result<()> {
+    let netns = Netns::new("nowatch")?;
+    let policies = policies(10)?;
+    // A user namespace has limits of its own.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "sh", "-c"])
+        .arg("echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" run --config \"$1\"")
+        .arg(binary())
+        .arg(policies.path());
+    let daemon = Daemon::ready(&netns, Process::spawn(&netns, command)?)?;
+    let output = daemon.process.output();
+    assert!(output.contains("send SIGHUP after each"), "{output}");
+    assert_eq!(daemon.config(&netns)?["watching"], false);
+    let page = daemon.metrics(&netns)?;
+    assert_eq!(page.sum("limiterd_policy_watching", &[]), 0.0);
+    policies.write("limits.yaml", &hourly(20))?;
+    daemon.reload(&netns)?;
+    let config = daemon.config(&netns)?;
+    assert_eq!(burst(&config), Some(20));
+    assert_eq!(config["last_load"]["trigger"], "signal");
+    Ok(())
+}
+
+#[test]
+fn a_running_daemon_explains_its_buckets_and_charges_nothing() -> Result<()> {
+    let netns = Netns::new("explain")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = Policies::new(&[
+        ("gateway.yaml", GATEWAY),
+        ("route.yaml", &route("api", "/")),
+        (
+            "limits.yaml",
+            &traffic(
+                "p",
+                ("HTTPRoute", "api"),
+                "      - clientSelectors: [{headers: [{name: x-user-id, type: Distinct}]}]
+        limit: {requests: 3, unit: Hour}\n",
+            ),
+        ),
+    ])?;
+    let _daemon = Daemon::start(&netns, policies.path())?;
+    let explain = |user: &str| -> Result<serde_json::Value> {
+        let header = format!("x-user-id: {user}");
+        let args = ["explain", "--admin", ADMIN, "GET", URL, "-H", &header];
+        let output = netns.enter(|| limiterd(&[&args[..], &["--format", "json"]].concat()))?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        serde_json::from_slice(&output.stdout).context(errors)
+    };
+    let ask = || netns.enter(|| gets(URL, &[("x-user-id", "alice")], 1));
+    for left in (0..3).rev() {
+        ask()?;
+        for _ in 0..2 {
+            let said = explain("alice")?;
+            let state = &said["policies"][0]["rules"][0]["state"];
+            assert_eq!(state["remaining"], left, "{said}");
+            assert_eq!(state["admits"], left > 0, "{said}");
+        }
+    }
+    assert_eq!(ask()?[0].status, 429);
+    let said = explain("alice")?;
+    let answer = said["answer"].as_str().context("no answer")?;
+    assert!(
+        answer.starts_with("429: over the limit of default/p/rule/0"),
+        "{answer}"
+    );
+    let said = explain("bob")?;
+    assert_eq!(said["policies"][0]["rules"][0]["state"]["remaining"], 3);
+
+    let text = netns.enter(|| limiterd(&["explain", "--admin", ADMIN, "GET", "nowhere"]))?;
+    assert!(!text.status.success());
+    let error = String::from_utf8_lossy(&text.stderr).into_owned();
+    assert!(error.contains("`nowhere` is not a URL"), "{error}");
+    Ok(())
+}
