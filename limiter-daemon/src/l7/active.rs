@@ -47,11 +47,7 @@ impl Active {
     ///
     /// # Errors
     /// [`ActiveError`].
-    pub fn new(
-        plan: &Plan,
-        engine: Engine,
-        previous: Option<&Self>,
-    ) -> Result<Self, ActiveError> {
+    pub fn new(plan: &Plan, engine: Engine, previous: Option<&Self>) -> Result<Self, ActiveError> {
         let binds = plan.listeners.iter().flat_map(|l| &l.binds);
         let doors = binds
             .map(|bind| {
@@ -107,7 +103,10 @@ fn listener_tls(
     plan: &Plan,
     previous: Option<&Active>,
 ) -> Result<Vec<Option<ListenerTls>>, ActiveError> {
-    let known: Vec<_> = previous.iter().flat_map(|p| p.tls.iter().flatten()).collect();
+    let known: Vec<_> = previous
+        .iter()
+        .flat_map(|p| p.tls.iter().flatten())
+        .collect();
     let make = |name: &str, tls: &Arc<Tls>| {
         if let Some(same) = known.iter().find(|known| known.plan == *tls) {
             return Ok((*same).clone());
@@ -125,13 +124,13 @@ fn listener_tls(
         .collect()
 }
 
-fn targets(
-    plan: &Plan,
-    previous: Option<&Active>,
-) -> Result<Vec<Vec<Arc<Target>>>, ActiveError> {
+fn targets(plan: &Plan, previous: Option<&Active>) -> Result<Vec<Vec<Arc<Target>>>, ActiveError> {
     let mut known: HashMap<_, Vec<_>> = HashMap::new();
     for target in previous.iter().flat_map(|p| p.targets.iter().flatten()) {
-        known.entry(target.endpoint.clone()).or_default().push(target);
+        known
+            .entry(target.endpoint.clone())
+            .or_default()
+            .push(target);
     }
     plan.backends
         .iter()

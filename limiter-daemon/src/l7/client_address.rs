@@ -132,7 +132,11 @@ mod tests {
             (4, "1.1.1.1"),
             (5, "10.0.0.9"),
         ] {
-            assert_eq!(found(&ClientAddress::TrustedHops(hops), &sent), wanted, "{hops}");
+            assert_eq!(
+                found(&ClientAddress::TrustedHops(hops), &sent),
+                wanted,
+                "{hops}"
+            );
         }
         assert_eq!(found(&ClientAddress::Peer, &sent), "10.0.0.9");
     }
@@ -150,10 +154,17 @@ mod tests {
             ("6.6.6.6, x, 10.2.2.2", "10.0.0.9"),
             ("", "10.0.0.9"),
         ] {
-            assert_eq!(found(&ours, &[("x-forwarded-for", chain)]), wanted, "{chain}");
+            assert_eq!(
+                found(&ours, &[("x-forwarded-for", chain)]),
+                wanted,
+                "{chain}"
+            );
         }
         let others = nets(&["192.0.2.0/24"]);
-        assert_eq!(found(&others, &[("x-forwarded-for", "1.1.1.1")]), "10.0.0.9");
+        assert_eq!(
+            found(&others, &[("x-forwarded-for", "1.1.1.1")]),
+            "10.0.0.9"
+        );
     }
 
     #[test]
@@ -162,12 +173,19 @@ mod tests {
         for (sent, optional, required) in [
             (vec![("x-real", "1.1.1.1")], "1.1.1.1", "1.1.1.1"),
             (vec![("x-real", "me")], "10.0.0.9", "NoAddress"),
-            (vec![("x-real", "1.1.1.1"), ("x-real", "2.2.2.2")], "10.0.0.9", "NoAddress"),
+            (
+                vec![("x-real", "1.1.1.1"), ("x-real", "2.2.2.2")],
+                "10.0.0.9",
+                "NoAddress",
+            ),
             (vec![], "10.0.0.9", "NoAddress"),
         ] {
             for (required, wanted) in [(false, optional), (true, required)] {
                 let name = name.clone();
-                assert_eq!(found(&ClientAddress::Header { name, required }, &sent), wanted);
+                assert_eq!(
+                    found(&ClientAddress::Header { name, required }, &sent),
+                    wanted
+                );
             }
         }
     }

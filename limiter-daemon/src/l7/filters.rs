@@ -162,12 +162,18 @@ mod tests {
         for (redirects, wanted) in [
             (plain.clone(), "http://h:8080/a/b?q=1"),
             (to(Some("https"), None, None, None), "https://h/a/b?q=1"),
-            (to(Some("https"), None, Some(8443), None), "https://h:8443/a/b?q=1"),
+            (
+                to(Some("https"), None, Some(8443), None),
+                "https://h:8443/a/b?q=1",
+            ),
             (to(None, Some("x.y"), Some(80), None), "http://x.y/a/b?q=1"),
             (to(None, None, None, Some(full)), "http://h:8080/new?q=1"),
             (to(None, None, None, Some(prefix)), "http://h:8080/p/b?q=1"),
         ] {
-            let request = Request::builder().uri("/a/b?q=1").header(HOST, "h:1").body(());
+            let request = Request::builder()
+                .uri("/a/b?q=1")
+                .header(HOST, "h:1")
+                .body(());
             let bind = "127.0.0.1:8080".parse().unwrap();
             let response = redirect(&request.unwrap(), &redirects, Some(2), false, bind);
             assert_eq!(response.headers()[LOCATION], wanted);
@@ -193,7 +199,10 @@ mod tests {
                 remove: vec!["c".parse().unwrap()],
             },
         );
-        let mut left: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
+        let mut left: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_bytes()))
+            .collect();
         left.sort_unstable();
         let wanted: [(&str, &[u8]); 4] = [("a", b"2"), ("a", b"3"), ("b", b"1"), ("b", b"2")];
         assert_eq!(left, wanted);

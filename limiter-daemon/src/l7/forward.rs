@@ -46,7 +46,9 @@ impl Pipeline {
             mirror.numerator >= mirror.denominator
                 || self.random.next() % u64::from(mirror.denominator) < u64::from(mirror.numerator)
         });
-        taken.filter_map(|mirror| active.endpoint(mirror.backend)).collect()
+        taken
+            .filter_map(|mirror| active.endpoint(mirror.backend))
+            .collect()
     }
 }
 
@@ -81,7 +83,9 @@ impl Forward {
         let head = self.wait(None);
         let sending = self.exchange(conn, request, upgrade, ending, began);
         let answered = match head {
-            Some(bound) => timeout(bound, sending).await.unwrap_or(Err(Refusal::Timeout)),
+            Some(bound) => timeout(bound, sending)
+                .await
+                .unwrap_or(Err(Refusal::Timeout)),
             None => sending.await,
         };
         answered.map_err(|refusal| match upload.and_then(|upload| upload.fault()) {
@@ -183,7 +187,10 @@ impl Forward {
         let whole = [timeouts.request, timeouts.backend_request];
         let whole = whole.into_iter().flatten().min();
         match passed {
-            None => whole.into_iter().chain(self.settings.timeouts.stream_idle).min(),
+            None => whole
+                .into_iter()
+                .chain(self.settings.timeouts.stream_idle)
+                .min(),
             Some(passed) => whole.map(|whole| whole.saturating_sub(passed)),
         }
     }
@@ -211,12 +218,7 @@ impl Forward {
     }
 
     /// Answers that the protocol is switched; the connection becomes the tunnel behind the answer.
-    fn switch(
-        &self,
-        conn: &Conn,
-        response: Response<Incoming>,
-        tunnel: Tunnel,
-    ) -> Response<Body> {
+    fn switch(&self, conn: &Conn, response: Response<Incoming>, tunnel: Tunnel) -> Response<Body> {
         let (mut parts, _nothing) = response.into_parts();
         parts.version = Version::HTTP_11;
         let protocol = parts.headers.get(header::UPGRADE).cloned();

@@ -71,7 +71,11 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 
 /// The protocol that a request asks to switch to, if it may: HTTP/1.1 only, and not to HTTP/2, which
 /// would go past everything that is decided here.
-pub(super) fn upgrade(version: Version, method: &Method, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn upgrade(
+    version: Version,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Option<HeaderValue> {
     let protocol = headers.get(header::UPGRADE)?;
     let asks = headers.get_all(header::CONNECTION).iter().any(|value| {
         let value = value.as_bytes();
@@ -98,7 +102,10 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 /// but for `X-Forwarded-For`, where each adds itself.
 pub(super) fn forward(headers: &mut HeaderMap, conn: &Conn, trusted: bool) {
     // Envoy's own words to Envoy: never a client's.
-    if headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+    if headers
+        .keys()
+        .any(|name| name.as_str().starts_with("x-envoy-"))
+    {
         let internal: Vec<HeaderName> = headers
             .keys()
             .filter(|name| name.as_str().starts_with("x-envoy-"))

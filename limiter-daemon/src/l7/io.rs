@@ -180,6 +180,10 @@ mod tests {
                 assert_eq!(all, sent);
             }
         }
-        assert!(speaks_http2(Rewind::new(Bytes::new(), b"PR".as_slice())).await.is_err());
+        assert!(
+            speaks_http2(Rewind::new(Bytes::new(), b"PR".as_slice()))
+                .await
+                .is_err()
+        );
     }
 }

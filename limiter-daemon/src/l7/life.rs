@@ -85,7 +85,8 @@ impl Life {
     }
 
     fn has_read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0 && !self.reading.swap(true, Ordering::Relaxed)
+        if self.in_flight.load(Ordering::Relaxed) == 0
+            && !self.reading.swap(true, Ordering::Relaxed)
         {
             self.since.store(self.clock.now(), Ordering::Relaxed);
         }
@@ -116,7 +117,11 @@ impl Life {
         }
         let stalled = self.stalled.load(Ordering::Relaxed);
         if let Some(idle) = timeouts.stream_idle {
-            until(if stalled == 0 { now } else { stalled }, idle, Closed::Stalled)?;
+            until(
+                if stalled == 0 { now } else { stalled },
+                idle,
+                Closed::Stalled,
+            )?;
         }
         let since = self.since.load(Ordering::Relaxed);
         let fresh = self.requests.load(Ordering::Relaxed) == 0;

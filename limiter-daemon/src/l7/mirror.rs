@@ -56,7 +56,10 @@ impl Mirrors {
         *copy.headers_mut() = request.headers().clone();
         let upstreams = Arc::clone(upstreams);
         copies.spawn(async move {
-            if timeout(TIME, exchange(&upstreams, &target, copy)).await.is_err() {
+            if timeout(TIME, exchange(&upstreams, &target, copy))
+                .await
+                .is_err()
+            {
                 tracing::debug!(%target, "mirror took too long");
             }
         });

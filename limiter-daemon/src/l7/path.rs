@@ -54,15 +54,17 @@ fn needs_work(path: &str) -> bool {
     let bytes = path.as_bytes();
     // `*` of OPTIONS is no path.
     bytes.first() == Some(&b'/')
-        && bytes.windows(2).any(|two| {
-            two == b"//" || two == b"/." || (two[0] == b'%' && two[1] == b'2')
-        })
+        && bytes
+            .windows(2)
+            .any(|two| two == b"//" || two == b"/." || (two[0] == b'%' && two[1] == b'2'))
 }
 
 /// The segment with its dots written as such (RFC 3986 section 6.2.2.2).
 fn dots(segment: &str) -> Cow<'_, str> {
     let bytes = segment.as_bytes();
-    let escaped = bytes.windows(3).any(|three| three.eq_ignore_ascii_case(b"%2e"));
+    let escaped = bytes
+        .windows(3)
+        .any(|three| three.eq_ignore_ascii_case(b"%2e"));
     if escaped {
         Cow::Owned(segment.replace("%2e", ".").replace("%2E", "."))
     } else {

@@ -109,7 +109,8 @@ pub(super) async fn converse(
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let (http2, stream) = sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
+        let (http2, stream) =
+            sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())
@@ -301,7 +302,9 @@ fn merged(outcomes: &record::Outcomes) -> Option<Outcome> {
 
 fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
     let headers = request.headers();
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let target = request.uri().path_and_query();
     Box::new(Record {

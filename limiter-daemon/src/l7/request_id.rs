@@ -19,7 +19,8 @@ pub(super) struct Random {
 
 impl Random {
     pub(super) fn next(&self) -> u64 {
-        self.keys.hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
+        self.keys
+            .hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
     /// A UUID, version 4 (RFC 9562).

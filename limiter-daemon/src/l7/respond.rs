@@ -46,7 +46,9 @@ pub(super) enum Refusal {
     /// The backend has no endpoints.
     NoEndpoint,
     /// Over a limit; the wait in nanoseconds.
-    Limited { wait: u64 },
+    Limited {
+        wait: u64,
+    },
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -133,7 +135,13 @@ impl Refusal {
     const fn closes(&self) -> bool {
         matches!(
             self,
-            Self::BadRequest(_) | Self::BrokenBody | Self::HeadTooLarge | Self::TooLarge | Self::Slow
+            Self::BadRequest(_)
+                | Self::BrokenBody
+                | Self::Connect
+                | Self::OldVersion
+                | Self::HeadTooLarge
+                | Self::TooLarge
+                | Self::Slow
         )
     }
 

@@ -99,8 +99,7 @@ fn certified(certificate: &Certificate) -> Result<Arc<CertifiedKey>, TlsError> {
     if chain.is_empty() {
         return Err(wrong(&"it has no certificate"));
     }
-    let key =
-        PrivateKeyDer::from_pem_slice(&certificate.key.0).map_err(|error| wrong(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key.0).map_err(|error| wrong(&error))?;
     CertifiedKey::from_der(chain, key, &provider())
         .map(Arc::new)
         .map_err(|error| wrong(&error))
@@ -153,10 +152,13 @@ pub(super) fn client(
     tls: &UpstreamTls,
     protocol: UpstreamProtocol,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let mut config = if tls.insecure {
         let verifier = Arc::new(Anyone(provider()));
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
         builder.with_no_client_auth()
     } else if tls.authorities.is_empty() {
         let builder = builder.with_root_certificates(system_roots()?);
@@ -190,7 +192,9 @@ fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     if roots.is_empty() {
         let first = found.errors.first().map(ToString::to_string);
         let reason = first.unwrap_or_else(|| "none found".into());
-        return Err(TlsError::Authorities(format!("those of the system: {reason}")));
+        return Err(TlsError::Authorities(format!(
+            "those of the system: {reason}"
+        )));
     }
     Ok(Arc::clone(ROOTS.get_or_init(|| Arc::new(roots))))
 }

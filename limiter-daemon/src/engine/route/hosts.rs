@@ -53,9 +53,7 @@ impl<T> Hosts<T> {
         match pattern {
             Hostname::Any => self.any.get_or_insert_with(make),
             Hostname::Exact(host) => self.exact.entry(host.clone()).or_insert_with(make),
-            Hostname::Wildcard(suffix) => {
-                self.wildcard.entry(suffix.clone()).or_insert_with(make)
-            }
+            Hostname::Wildcard(suffix) => self.wildcard.entry(suffix.clone()).or_insert_with(make),
         }
     }
 

@@ -98,8 +98,7 @@ impl Paths {
     /// The prefixes that `path` has in whole segments, longest first, as far as one may be here.
     fn prefixes<'a>(&self, path: &'a str) -> impl Iterator<Item = &'a str> {
         let bytes = path.as_bytes();
-        let ends_segment =
-            move |at: &usize| bytes.get(*at).is_none_or(|byte| *byte == b'/');
+        let ends_segment = move |at: &usize| bytes.get(*at).is_none_or(|byte| *byte == b'/');
         (0..=path.len().min(self.longest))
             .rev()
             .filter(ends_segment)

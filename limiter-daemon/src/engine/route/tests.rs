@@ -181,9 +181,17 @@ fn parameters_are_decoded_and_the_first_counts() {
     let regex = ValueMatch::Regex(Regex::new("^(?:v[0-9])$").unwrap());
     let table = table(vec![
         route("none", vec![Hostname::Any], vec![prefix("")]),
-        route("exact", vec![Hostname::Any], vec![parameter("a b", exact("c&d"))]),
+        route(
+            "exact",
+            vec![Hostname::Any],
+            vec![parameter("a b", exact("c&d"))],
+        ),
         route("regex", vec![Hostname::Any], vec![parameter("r", regex)]),
-        route("empty", vec![Hostname::Any], vec![parameter("e", exact(""))]),
+        route(
+            "empty",
+            vec![Hostname::Any],
+            vec![parameter("e", exact(""))],
+        ),
     ]);
     for (target, wanted) in [
         ("/?a%20b=c%26d", "exact"),
@@ -196,7 +204,11 @@ fn parameters_are_decoded_and_the_first_counts() {
         ("/?e=", "empty"),
         ("/", "none"),
     ] {
-        assert_eq!(find(&table, "h", target).as_deref(), Some(wanted), "{target}");
+        assert_eq!(
+            find(&table, "h", target).as_deref(),
+            Some(wanted),
+            "{target}"
+        );
     }
 }
 
@@ -208,14 +220,20 @@ fn grpc_routes_take_grpc_only() {
         vec![any_path(PathMatch::Exact("/s/m".into()))],
     );
     grpc.kind = RouteKind::Grpc;
-    let table = table(vec![grpc, route("http", vec![Hostname::Any], vec![prefix("")])]);
+    let table = table(vec![
+        grpc,
+        route("http", vec![Hostname::Any], vec![prefix("")]),
+    ]);
     let mut headers = HeaderMap::new();
     let name = |headers: &HeaderMap| {
         let matched = table.find("h", &view(&Method::POST, "/s/m", headers));
         matched.map(|m| m.rule.route.name.clone())
     };
     assert_eq!(name(&headers).as_deref(), Some("http"));
-    headers.insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+    headers.insert(
+        "content-type",
+        HeaderValue::from_static("application/grpc+proto"),
+    );
     assert_eq!(name(&headers).as_deref(), Some("grpc"));
 }
 

@@ -5,7 +5,13 @@ use proptest::sample::select;
 
 use super::*;
 
-const HOSTS: [&str; 5] = ["a.example.com", "b.a.example.com", "example.com", "com", "x"];
+const HOSTS: [&str; 5] = [
+    "a.example.com",
+    "b.a.example.com",
+    "example.com",
+    "com",
+    "x",
+];
 const PATHS: [&str; 8] = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "/b", "/a//b"];
 const QUERIES: [&str; 4] = ["", "?q=1", "?q=2&r=1", "?r=1"];
 
@@ -100,7 +106,9 @@ fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
     };
     let parameter = |name: &str| {
         let pairs = request.query.unwrap_or("").split('&');
-        pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)
+        pairs
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(key, _)| *key == name)
     };
     let path = match &condition.path {
         PathMatch::Exact(path) => path == request.path,
@@ -109,9 +117,15 @@ fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
             request.path == prefix || request.path.starts_with(&format!("{prefix}/"))
         }
     };
-    path && condition.method.iter().all(|method| method == request.method)
+    path && condition
+        .method
+        .iter()
+        .all(|method| method == request.method)
         && condition.headers.iter().all(|header| {
-            request.headers.get(&header.name).is_some_and(|v| exact(&header.value, v.as_bytes()))
+            request
+                .headers
+                .get(&header.name)
+                .is_some_and(|v| exact(&header.value, v.as_bytes()))
         })
         && condition.query.iter().all(|query| {
             parameter(&query.name).is_some_and(|(_, v)| exact(&query.value, v.as_bytes()))
@@ -124,11 +138,17 @@ fn model(parts: &Parts, host: &str, request: &RequestView<'_>) -> Option<(usize,
     let rank = hosts.filter_map(|pattern| host_rank(pattern, host)).max()?;
     let mut best = None;
     for (route, (hostnames, rules)) in parts.iter().enumerate() {
-        if !hostnames.iter().any(|pattern| host_rank(pattern, host) == Some(rank)) {
+        if !hostnames
+            .iter()
+            .any(|pattern| host_rank(pattern, host) == Some(rank))
+        {
             continue;
         }
         for (rule, conditions) in rules.iter().enumerate() {
-            for condition in conditions.iter().filter(|condition| holds(condition, request)) {
+            for condition in conditions
+                .iter()
+                .filter(|condition| holds(condition, request))
+            {
                 let path = match &condition.path {
                     PathMatch::Exact(path) => (2, path.len()),
                     PathMatch::Regex(regex) => (1, regex.as_str().len()),
