@@ -32,6 +32,8 @@ const MAX_RESETS: usize = 100;
 const FEW_RESETS: usize = 10;
 /// The least that hyper takes, in bytes.
 const MIN_BUFFER: usize = 8 << 10;
+/// Bytes of an HTTP/2 response that wait for the client's window.
+const MAX_SEND: usize = 128 << 10;
 /// For the last words on a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -157,6 +159,7 @@ where
         .max_header_list_size(conn.settings.http1.max_head)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(max_errors)
+        .max_send_buf_size(MAX_SEND)
         .keep_alive_interval(PING_INTERVAL);
     let mut served = pin!(builder.serve_connection(io, service));
     let mut told = false;

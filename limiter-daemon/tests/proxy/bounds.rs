@@ -7,10 +7,11 @@ use limiter_daemon::l7::metrics::Closed;
 use limiter_daemon::policy::plan::ClientSettings;
 
 use super::client::{Client, get};
+use super::frames;
 use super::http2::{H2Client, request};
 use super::plans::with_settings;
 use super::stage::{Stage, address, eventually};
-use super::upstream::Upstream;
+use super::upstream::{Upstream, ok};
 
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -122,6 +123,48 @@ fn clients_that_take_nothing_are_let_go() {
     let mut client = Client::connect(bind);
     client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
     closed(&stage, Closed::Stalled, 1);
+}
+
+#[test]
+fn windows_that_stay_closed_are_no_excuse() {
+    let upstream = Upstream::answering(|_| ok(&vec![b'x'; 2_000_000]));
+    let bind = address();
+    let stage = Stage::new(&with_settings(bind, upstream.address, |settings| {
+        settings.timeouts.stream_idle = Some(SHORT);
+    }));
+    let mut raw = frames::H2Raw::connect(bind);
+    let get = frames::get(&[]);
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    raw.send(&frames::frame(frames::HEADERS, flags, 1, &get));
+    // More than the window of 65,535 bytes, which is never opened, and what is kept ready for it.
+    while raw.read().is_some() {}
+    closed(&stage, Closed::Stalled, 1);
+}
+
+#[test]
+fn http_1_0_is_taken_or_not() {
+    let old = |client: &mut Client, more: &str| {
+        client.send(format!("GET / HTTP/1.0\r\n{more}\r\n"));
+        client.answer().unwrap()
+    };
+    let (bind, _stage, upstream) = stage(|settings| {
+        settings.http1.http10 = Some(Some("default.example".into()));
+    });
+    let mut client = Client::connect(bind);
+    assert_eq!(old(&mut client, "connection: keep-alive\r\n").status, 200);
+    assert_eq!(upstream.last().header("host"), "default.example");
+    assert_eq!(old(&mut client, "host: h\r\n").status, 200);
+    assert_eq!(upstream.last().header("host"), "h");
+    assert!(client.is_closed());
+    let (bind, _stage, upstream) = stage(|settings| settings.http1.http10 = None);
+    let mut client = Client::connect(bind);
+    let answer = old(&mut client, "host: h\r\n");
+    assert_eq!(
+        (answer.status, answer.header("upgrade").as_str()),
+        (426, "HTTP/1.1")
+    );
+    assert!(client.is_closed());
+    assert_eq!(upstream.seen().len(), 0);
 }
 
 #[test]

@@ -341,3 +341,30 @@ fn other_protocols_are_switched_to_and_tunnelled() {
     stage.drain(Duration::from_millis(50));
     assert!(client.is_closed());
 }
+
+#[test]
+fn reloads_lose_no_request_and_no_connection() {
+    let (bind, upstream) = (address(), Upstream::echo());
+    let plan = plan(bind, upstream.address);
+    let stage = Stage::new(&plan);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(bind);
+                (0..250)
+                    .filter(|_| client.get("/", "").status == 200)
+                    .count()
+            })
+        })
+        .collect();
+    for turn in 0..100 {
+        let mut next = plan.clone();
+        next.listeners[0].routes[0].name = format!("d/route-{turn}");
+        stage.reload(&next);
+        std::thread::yield_now();
+    }
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 250);
+    }
+    assert!(upstream.connections() <= 4);
+}
