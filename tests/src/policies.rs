@@ -55,6 +55,47 @@ spec:
     )
 }
 
+/// An HTTPRoute for a host, from all its paths to the demo backend.
+#[must_use]
+pub fn host_route(name: &str) -> String {
+    format!(
+        "\
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: eg}}]
+  hostnames: [{name}.test]
+  rules: [{{backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: demo}}]}}]
+"
+    )
+}
+
+/// A BackendTrafficPolicy on a target (`kind: ..., name: ...`), with this in its `rateLimit` (YAML in
+/// flow style).
+#[must_use]
+pub fn limits(name: &str, target: &str, rate_limit: &str) -> String {
+    format!(
+        "\
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, {target}}}]
+  rateLimit: {{{rate_limit}}}
+"
+    )
+}
+
+/// [`host_route`], and [`limits`] of the same name on it.
+#[must_use]
+pub fn limited_host(name: &str, rate_limit: &str) -> String {
+    let target = format!("kind: HTTPRoute, name: {name}");
+    host_route(name) + &limits(name, &target, rate_limit)
+}
+
 /// A NetworkRateLimitPolicy on the Gateway.
 #[must_use]
 pub fn network(name: &str, limits: &str) -> String {

@@ -1,0 +1,85 @@
+//! Certificates that a test makes, and clients that trust them.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::netns::Netns;
+use crate::raw::{Raw, tcp};
+
+/// An authority.
+#[derive(Debug)]
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A connection with TLS.
+pub type TlsClient = Raw<StreamOwned<ClientConnection, TcpStream>>;
+
+impl Authority {
+    /// # Errors
+    /// When there is no randomness.
+    pub fn new() -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        Ok(Self(CertifiedIssuer::self_signed(params, key)?))
+    }
+
+    /// A Secret of type `kubernetes.io/tls` with a new certificate for `host`.
+    ///
+    /// # Errors
+    /// When `host` is no name.
+    pub fn secret(&self, name: &str, host: &str) -> Result<String> {
+        let key = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.0)?;
+        let (certificate, key) = (
+            STANDARD.encode(certificate.pem()),
+            STANDARD.encode(key.serialize_pem()),
+        );
+        Ok(format!(
+            "\
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}}}
+type: kubernetes.io/tls
+data: {{tls.crt: {certificate}, tls.key: {key}}}
+"
+        ))
+    }
+
+    /// What a client that trusts this authority, and speaks these protocols, goes by.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn client(&self, alpn: &[&str]) -> Result<Arc<ClientConfig>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone())?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// Connects to `address` from `netns`, for `host`, and shakes hands.
+    ///
+    /// # Errors
+    /// When the certificate shown is not this authority's, or for another host.
+    pub fn connect(&self, netns: &Netns, address: &str, host: &str) -> Result<TlsClient> {
+        let name = ServerName::try_from(host.to_owned())?;
+        let mut connection = ClientConnection::new(self.client(&["http/1.1"])?, name)?;
+        let mut stream = tcp(netns, address)?;
+        connection
+            .complete_io(&mut stream)
+            .with_context(|| format!("no TLS with {host}"))?;
+        Ok(Raw::on(StreamOwned::new(connection, stream)))
+    }
+}
