@@ -163,13 +163,11 @@ pub const fn step(tat: u64, now: u64, cost: u64, tolerance: u64) -> Step {
         return Step::Deny { wait: u64::MAX };
     }
     let base = if tat > now { tat } else { now };
-    let debt = if base - now < tolerance {
-        base - now
-    } else {
-        tolerance
-    };
-    let room = tolerance - debt;
-    if cost > room {
+    let debt = base - now;
+    // One comparison decides, and it is one that a flood makes predictable: whether a debt exceeds an
+    // empty bucket's as well is asked only by who wants to know how long to wait.
+    if debt > tolerance - cost && cost > 0 {
+        let room = tolerance.saturating_sub(debt);
         return Step::Deny { wait: cost - room };
     }
     match base.checked_add(cost) {

@@ -99,7 +99,9 @@ pub struct Class {
     pub levels: [Level; MAX_LEVELS as usize],
     /// Levels in use; 0: unlimited, which one has to write.
     pub count: u32,
-    pub reserved: u32,
+    /// The one unit that the first level limits, as its number and one, where there is one level
+    /// with one limit: the usual case, which the program takes a shorter way for. Else 0.
+    pub sole: u32,
 }
 
 /// Limits on the sources of one prefix.

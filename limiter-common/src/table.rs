@@ -12,6 +12,8 @@
 //!
 //! A source that comes from the sketch to the table brings its debt with it.
 
+use core::hint::black_box;
+
 use crate::bucket::{Cell, Decision, Step, conforms, step, take};
 
 /// Slots of a set: 64 bytes.
@@ -37,24 +39,35 @@ pub trait Slot {
 /// Places that a key may be in.
 pub trait Slots {
     type Slot: Slot;
-    /// How many.
+    /// How many: a power of two.
     const COUNT: usize;
     /// The place with this index, below `COUNT`.
     fn slot(&self, index: usize) -> Self::Slot;
 }
 
 /// The place that `key` has.
+///
+/// Without a branch for each place: which of them it is nobody can predict, and a wrong guess costs
+/// more than the comparisons.
 #[inline(always)]
 pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
+    let (mut found, mut at) = (0, 0);
     let mut index = 0;
     while index < S::COUNT {
-        let slot = slots.slot(index);
-        if slot.key().load() == key {
-            return Some(slot);
-        }
+        // Else the compiler finds out that this is 0 or 1, and makes branches of it.
+        let same = black_box(is_zero(slots.slot(index).key().load() ^ key));
+        found |= same;
+        at |= index & same.wrapping_neg();
         index += 1;
     }
-    None
+    // No more than says the loop; it is for whoever must see it, as the kernel's verifier.
+    (found != 0).then(|| slots.slot(at & (S::COUNT - 1)))
+}
+
+/// 1 for 0, else 0.
+#[inline(always)]
+const fn is_zero(word: u64) -> usize {
+    ((word >> 1 | word & 1).wrapping_sub(1) >> 63) as usize
 }
 
 /// What became of a source without a place that asked for one.
@@ -150,6 +163,48 @@ pub fn take_source<S: Slots, C: Cell>(
             (decision, Sight::Sketched)
         }
         Claim::Lost => (Decision::Contended, Sight::Lost),
+    }
+}
+
+/// As [`take_source`], but only where there is little to do: the source has a place, or it has none,
+/// none is to be had, and it is over its limit in the sketch. All that a flood consists of, in other
+/// words. `None`: nothing is decided and nothing changed.
+#[inline(always)]
+pub fn take_at_hand<S: Slots, C: Cell>(
+    slots: &S,
+    sketch: impl FnOnce() -> Option<[C; 2]>,
+    request: &Request,
+    keep: u64,
+    tries: u32,
+) -> Option<(Decision, Sight)> {
+    let &Request {
+        key,
+        now,
+        cost,
+        tolerance,
+    } = request;
+    if let Some(slot) = find(slots, key) {
+        let decision = take_in(&slot, key, now, cost, tolerance, tries);
+        return Some((decision, Sight::Known));
+    }
+    let mut index = 0;
+    while index < S::COUNT {
+        let slot = slots.slot(index);
+        // A place that nobody has, or that is changing hands, is for `claim` to look at.
+        if slot.key().load() <= IN_TRANSITION || slot.tat().load().saturating_add(keep) <= now {
+            return None;
+        }
+        index += 1;
+    }
+    let [first, second] = sketch()?;
+    match (
+        step(first.load(), now, cost, tolerance),
+        step(second.load(), now, cost, tolerance),
+    ) {
+        (Step::Deny { wait }, Step::Deny { .. }) => {
+            Some((Decision::Denied { wait }, Sight::Sketched))
+        }
+        _ => None,
     }
 }
 

@@ -295,7 +295,11 @@ fn what_the_kernel_has_no_room_for_is_an_error() {
     assert_eq!(said(&loaded(&dir, &rules(1023))), [""; 0]);
     assert_eq!(
         said(&loaded(&dir, &rules(1024))),
-        ["1024 entries; at most 1023 are allowed"]
+        [
+            "too many groups of limits (one for each policy, one for each rule), \
+             so this policy is not enforced; the kernel has room for 1024",
+            "1024 entries; at most 1023 are allowed",
+        ]
     );
 
     let policy = |n: u32| {

@@ -7,6 +7,7 @@ use limiter_common::policy::{FLAG_CIDRS, MAX_POLICIES};
 use limiter_common::{Address, CidrAction, CidrKey, Config, Policy};
 
 use crate::maps::{CIDRS, INTERFACES, POLICIES, PORTS, SENTENCES};
+use crate::packet::Facts;
 use crate::parse::Destination;
 
 /// Id under which packets are counted that no policy has a say in.
@@ -18,7 +19,7 @@ pub(crate) fn policy_of(
     config: &Config,
     generation: u32,
     destination: Destination,
-    ifindex: u32,
+    facts: &impl Facts,
 ) -> Option<&'static Policy> {
     let mut index = 0;
     // As `key::port_index` has it: the raw destination is the index in one generation.
@@ -37,7 +38,7 @@ pub(crate) fn policy_of(
         }
         // SAFETY: map values stay readable for the whole run of the program, and one aligned word
         // is read whole.
-        index = unsafe { INTERFACES.get([ifindex, generation & 1]).copied()? };
+        index = unsafe { INTERFACES.get([facts.ifindex(), generation & 1]).copied()? };
     }
     POLICIES.get(Config::index(generation, MAX_POLICIES, index))
 }

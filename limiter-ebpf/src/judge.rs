@@ -1,13 +1,14 @@
 //! The way of a packet to its verdict.
 
 use limiter_common::policy::FLAG_SHADOW;
-use limiter_common::{Address, CidrAction, Config, DropEvent, Policy, Reason, Verdict};
+use limiter_common::{Address, CidrAction, Config, Policy, Reason, Verdict};
 
 use crate::classify::{self, NO_POLICY};
 use crate::limit::{self, Load};
+use crate::local::Own;
 use crate::maps::{CONFIG, HEARTBEAT};
-use crate::packet::Packet;
-use crate::parse::{self, Destination};
+use crate::packet::{Facts, Packet};
+use crate::parse::{self, Destination, Segment};
 use crate::{clock, sample};
 
 /// What is to be done with a packet.
@@ -42,9 +43,17 @@ impl Outcome {
 }
 
 /// The verdict on `packet`. A sample of what is dropped goes to the daemon.
+///
+/// Two ways lead there. What most packets look like is judged in one piece, without a call; for the
+/// rest there is a function of its own, so that the verifier need not follow every way through the
+/// parser to the end.
 #[inline(always)]
 pub(crate) fn judge(packet: &impl Packet) -> Outcome {
-    let segment = match parse::segment(&packet.frame()) {
+    let frame = packet.frame();
+    if let Some(segment) = parse::usual(&frame) {
+        return Outcome::of(verdict_on(&segment, packet));
+    }
+    let segment = match parse::segment(&frame) {
         Ok(segment) => segment,
         Err(reason) => return Outcome::of(Verdict::new(NO_POLICY, reason)),
     };
@@ -57,45 +66,52 @@ pub(crate) fn judge(packet: &impl Packet) -> Outcome {
     ))
 }
 
-/// What of a packet decides on it, once it is parsed.
-struct Subject {
-    source: Address,
-    destination: Destination,
+/// [`Facts`] that were asked for.
+struct Known {
     load: Load,
-    attempt: bool,
     ifindex: u32,
 }
 
-/// A function that the verifier looks at by itself (see [`crate::sources`]), and not for every way
-/// through the parser again.
+impl Facts for Known {
+    const IN_ONE_PIECE: bool = false;
+
+    #[inline(always)]
+    fn load(&self) -> Load {
+        self.load
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}
+
+/// A function that the verifier looks at by itself (see [`crate::sources`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge_segment(high: u64, low: u64, to: u32, load: u64, ifindex: u32) -> u32 {
     let (load, attempt) = Load::from_raw(load);
-    let subject = Subject {
+    let segment = Segment {
         source: Address { high, low },
         destination: Destination::from_raw(to),
-        load,
         attempt,
-        ifindex,
     };
-    Outcome::of(verdict_on(&subject)).to_raw()
+    Outcome::of(verdict_on(&segment, &Known { load, ifindex })).to_raw()
 }
 
 #[inline(always)]
-fn verdict_on(subject: &Subject) -> Verdict {
-    let Some(config) = CONFIG.get(0) else {
+fn verdict_on(segment: &Segment, facts: &impl Facts) -> Verdict {
+    let (Some(config), Some(mut own)) = (CONFIG.get(0), Own::get()) else {
         return Verdict::new(NO_POLICY, Reason::Untargeted);
     };
     // Read once: all that follows is of one generation.
     // SAFETY: points into a map value; an aligned word is read whole.
     let generation = unsafe { (&raw const config.generation).read_volatile() };
-    let (destination, ifindex) = (subject.destination, subject.ifindex);
-    let Some(policy) = classify::policy_of(config, generation, destination, ifindex) else {
+    let Some(policy) = classify::policy_of(config, generation, segment.destination, facts) else {
         return Verdict::new(NO_POLICY, Reason::Untargeted);
     };
-    let now = clock::coarse();
-    let (reason, level) = enforce(config, generation, policy, subject, now);
+    let now = clock::coarse(&mut own);
+    let (reason, level) = enforce(config, generation, policy, segment, facts, &mut own, now);
     let verdict = Verdict {
         policy: policy.id,
         level,
@@ -103,7 +119,7 @@ fn verdict_on(subject: &Subject) -> Verdict {
         shadow: policy.flags & FLAG_SHADOW != 0,
     };
     if reason.is_drop() {
-        sample::offer(|| event(&verdict, subject, now), now);
+        sample::offer(&verdict, segment, facts, &mut own, now);
     }
     verdict
 }
@@ -114,27 +130,24 @@ fn enforce(
     config: &Config,
     generation: u32,
     policy: &Policy,
-    subject: &Subject,
+    segment: &Segment,
+    facts: &impl Facts,
+    own: &mut Own,
     now: u64,
 ) -> (Reason, u32) {
     if is_daemon_lost(config, now) {
         return (Reason::DaemonLost, 0);
     }
-    let class = match classify::action_of(policy, generation, subject.source) {
+    let class = match classify::action_of(policy, generation, segment.source) {
         CidrAction::Allow => return (Reason::Allowed, 0),
         CidrAction::Deny => return (Reason::Denied, 0),
         CidrAction::Class(class) => class,
     };
-    if classify::is_sentenced(config, subject.source, now) {
+    if classify::is_sentenced(config, segment.source, now) {
         return (Reason::Sentenced, 0);
     }
     let class = limit::class_index(generation, class);
-    limit::apply(
-        class,
-        subject.source,
-        subject.load.to_raw(subject.attempt),
-        now,
-    )
+    limit::apply(config, class, segment, facts, own, now)
 }
 
 /// Whether the daemon has been silent for so long that everything is to pass.
@@ -147,21 +160,5 @@ fn is_daemon_lost(config: &Config, now: u64) -> bool {
         // SAFETY: points into a map value; an aligned word is read whole.
         Some(beat) => now > unsafe { beat.read_volatile() }.saturating_add(config.dead_after),
         None => false,
-    }
-}
-
-#[inline(always)]
-fn event(verdict: &Verdict, subject: &Subject, now: u64) -> DropEvent {
-    DropEvent {
-        at: now,
-        source: subject.source,
-        policy: verdict.policy,
-        reason: verdict.reason as u32,
-        level: verdict.level,
-        length: subject.load.bytes,
-        ifindex: subject.ifindex,
-        port: subject.destination.port,
-        protocol: subject.destination.protocol,
-        shadow: u8::from(verdict.shadow),
     }
 }

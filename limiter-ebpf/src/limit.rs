@@ -6,7 +6,10 @@ use limiter_common::table::{Request, storable};
 use limiter_common::{Address, Class, Config, Level, Reason, Secret, Unit};
 
 use crate::clock;
+use crate::local::Own;
 use crate::maps::{CLASSES, CONFIG};
+use crate::packet::Facts;
+use crate::parse::Segment;
 use crate::sources::{self, Answer};
 
 /// Units there are.
@@ -42,10 +45,45 @@ impl Load {
 }
 
 /// Charges the packet to its source under the class with this index in [`CLASSES`]: the reason, and
-/// the level that gave it. `load` is from [`Load::to_raw`].
+/// the level that gave it.
 #[inline(always)]
-pub(crate) fn apply(class: u32, source: Address, load: u64, coarse: u64) -> (Reason, u32) {
-    let outcome = limit_apply(source.high, source.low, class, load, coarse);
+pub(crate) fn apply<F: Facts>(
+    config: &Config,
+    class: u32,
+    segment: &Segment,
+    facts: &F,
+    own: &mut Own,
+    coarse: u64,
+) -> (Reason, u32) {
+    let Some(limits) = CLASSES.get(class) else {
+        return (Reason::Untargeted, 0);
+    };
+    let &Segment {
+        source, attempt, ..
+    } = segment;
+    let outcome = match limits.sole {
+        _ if !F::IN_ONE_PIECE => apply_all(config, limits, source, facts.load(), attempt, coarse),
+        0 => {
+            let load = facts.load().to_raw(attempt);
+            limit_apply(source.high, source.low, class, load, coarse)
+        }
+        sole => {
+            let (unit, tokens) = match sole {
+                1 => (0, attempt.into()),
+                2 => (1, facts.load().packets.into()),
+                _ => (2, facts.load().bytes.into()),
+            };
+            if tokens == 0 {
+                CONFORMING
+            } else {
+                let level = &limits.levels[0];
+                let precise = level.coarse & 1 << unit == 0;
+                let now = if precise { clock::precise() } else { coarse };
+                let request = request(config.secret, level, unit, tokens, source, now);
+                outcome(sources::take_sole(config, &request, own), unit)
+            }
+        }
+    };
     let reason = match outcome & 7 {
         0 => Reason::Conforming,
         1 => Reason::OverConnections,
@@ -59,6 +97,15 @@ pub(crate) fn apply(class: u32, source: Address, load: u64, coarse: u64) -> (Rea
     (reason, if level < MAX_LEVELS { level } else { 0 })
 }
 
+#[inline(always)]
+const fn outcome(answer: Answer, unit: u32) -> u32 {
+    match answer {
+        Answer::Admitted => CONFORMING,
+        Answer::Denied => unit + 1,
+        Answer::Contended => CONTENDED,
+    }
+}
+
 /// What [`limit_apply`] returns: the outcome in three bits, and the level above them. A bucket that is
 /// empty is its unit and one.
 const CONFORMING: u32 = 0;
@@ -66,23 +113,38 @@ const CONTENDED: u32 = 4;
 /// The daemon wrote an index of no class.
 const NO_CLASS: u32 = 5;
 
-/// See [`apply`]. A function that the verifier looks at by itself (see [`sources`]).
-///
-/// Where several buckets apply, all are asked before any is charged, so that a denied packet charges
-/// none. Only if another CPU takes the last tokens of one in between, or changes its place, are the
-/// tokens of those before it lost with the denial: less than the limit is admitted then, never more.
+/// [`apply_all`], as a function that the verifier looks at by itself (see [`sources`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn limit_apply(high: u64, low: u64, class: u32, load: u64, coarse: u64) -> u32 {
     let (Some(config), Some(class)) = (CONFIG.get(0), CLASSES.get(class)) else {
         return NO_CLASS;
     };
+    let (load, attempt) = Load::from_raw(load);
+    apply_all(config, class, Address { high, low }, load, attempt, coarse)
+}
+
+/// The outcome under any class.
+///
+/// Where several buckets apply, all are asked before any is charged, so that a denied packet charges
+/// none. Only if another CPU takes the last tokens of one in between, or changes its place, are the
+/// tokens of those before it lost with the denial: less than the limit is admitted then, never more.
+#[inline(always)]
+fn apply_all(
+    config: &Config,
+    class: &Class,
+    source: Address,
+    load: Load,
+    attempt: bool,
+    coarse: u64,
+) -> u32 {
     // The bit of `Unit::Connections` is that of an attempt.
-    let units = Unit::Packets.bit() | Unit::Bytes.bit() | (load & 1) as u32;
+    let units = Unit::Packets.bit() | Unit::Bytes.bit() | u32::from(attempt);
     let (buckets, precise) = survey(class, units);
+    let tokens = [u64::from(attempt), load.packets.into(), load.bytes.into()];
     let packet = Packet {
-        source: Address { high, low },
-        tokens: [1, load >> 33, load >> 1 & 0xffff_ffff],
+        source,
+        tokens,
         coarse,
         precise: if precise { clock::precise() } else { coarse },
     };
@@ -140,11 +202,18 @@ fn pass(
         let mut unit = 0;
         while unit < UNITS {
             if level.units & units & 1 << unit != 0 {
-                let outcome = match put(&request(secret, level, unit, packet)) {
-                    Answer::Admitted => CONFORMING,
-                    Answer::Denied => unit + 1,
-                    Answer::Contended => CONTENDED,
+                let now = if level.coarse & 1 << unit == 0 {
+                    packet.precise
+                } else {
+                    packet.coarse
                 };
+                let tokens = match unit {
+                    0 => packet.tokens[0],
+                    1 => packet.tokens[1],
+                    _ => packet.tokens[2],
+                };
+                let answer = put(&request(secret, level, unit, tokens, packet.source, now));
+                let outcome = outcome(answer, unit);
                 if outcome != CONFORMING {
                     return index << 3 | outcome;
                 }
@@ -156,27 +225,33 @@ fn pass(
     CONFORMING
 }
 
-/// What the packet asks of the bucket of one level and unit.
+/// What so many tokens ask of the bucket of one level and unit.
 #[inline(always)]
-fn request(secret: Secret, level: &Level, unit: u32, packet: &Packet) -> Request {
-    let (unit, tokens, limit) = match unit {
-        0 => (Unit::Connections, packet.tokens[0], &level.limits[0]),
-        1 => (Unit::Packets, packet.tokens[1], &level.limits[1]),
-        _ => (Unit::Bytes, packet.tokens[2], &level.limits[2]),
+fn request(
+    secret: Secret,
+    level: &Level,
+    unit: u32,
+    tokens: u64,
+    source: Address,
+    now: u64,
+) -> Request {
+    let (unit, limit) = match unit {
+        0 => (Unit::Connections, &level.limits[0]),
+        1 => (Unit::Packets, &level.limits[1]),
+        _ => (Unit::Bytes, &level.limits[2]),
     };
-    let mask = if packet.source.is_v4() {
+    let mask = if source.is_v4() {
         level.mask_v4
     } else {
         level.mask_v6
     };
-    let source = packet.source.masked(mask);
     Request {
-        key: storable(bucket_key(secret, level.unit_seed(unit), source)),
-        now: if level.coarse & unit.bit() == 0 {
-            packet.precise
-        } else {
-            packet.coarse
-        },
+        key: storable(bucket_key(
+            secret,
+            level.unit_seed(unit),
+            source.masked(mask),
+        )),
+        now,
         cost: limit.cost(tokens),
         tolerance: limit.tolerance,
     }

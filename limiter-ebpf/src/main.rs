@@ -1,6 +1,7 @@
-//! The kernel half of limiterd: `limiter_xdp`, and `limiter_tc` for where XDP cannot attach.
+//! The kernel half of limiterd: `limiter_xdp` (`limiter_xdp_mb` on newer kernels), and `limiter_tc` for
+//! where XDP cannot attach.
 //!
-//! A packet's way is the same in both: `parse → policy → exempt or sentenced? → buckets → count →
+//! A packet's way is the same in all: `parse → policy → exempt or sentenced? → buckets → count →
 //! verdict`. There is one place where a packet is counted and one for each program where its verdict
 //! becomes an action, so that each packet is counted exactly once and the counters sum to the packets
 //! seen. No step prints, allocates or loops without a bound.
@@ -21,6 +22,7 @@ mod classify;
 mod clock;
 mod judge;
 mod limit;
+mod local;
 mod maps;
 mod packet;
 mod parse;
@@ -32,7 +34,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 
-use crate::packet::Packet;
+use crate::packet::{InBuffers, Packet};
 
 /// On to the next program, or the stack: `TC_ACT_UNSPEC` to clsact, `TCX_NEXT` to tcx.
 const TC_NEXT: i32 = -1;
@@ -43,6 +45,16 @@ const TC_DROP: i32 = 2;
 #[xdp]
 pub(crate) fn limiter_xdp(ctx: XdpContext) -> u32 {
     if drops(&ctx) { XDP_DROP } else { XDP_PASS }
+}
+
+/// The same, for packets in several buffers (jumbo frames): from Linux 5.18 on.
+#[xdp(frags)]
+pub(crate) fn limiter_xdp_mb(ctx: XdpContext) -> u32 {
+    if drops(&InBuffers(ctx)) {
+        XDP_DROP
+    } else {
+        XDP_PASS
+    }
 }
 
 /// The same behind the driver, where XDP cannot attach.

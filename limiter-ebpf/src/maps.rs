@@ -13,7 +13,7 @@ use limiter_common::key::PORT_ENTRIES;
 use limiter_common::policy::{MAX_CIDRS, MAX_CLASSES, MAX_POLICIES, MAX_SENTENCES};
 use limiter_common::table::SLOTS;
 use limiter_common::verdict::COUNTERS_PER_POLICY;
-use limiter_common::{CidrKey, Class, Config, Policy, PolicyName};
+use limiter_common::{CidrKey, Class, Config, Local, Policy, PolicyName};
 
 /// Settings, the generation in force among them.
 #[btf_map]
@@ -71,22 +71,14 @@ pub(crate) static SKETCH: Array<u64, { 1 << 17 }> = Array::new();
 pub(crate) static COUNTERS: PerCpuArray<u64, { (MAX_POLICIES * COUNTERS_PER_POLICY) as usize }> =
     PerCpuArray::new();
 
-/// Events of the table of sources, by [`Pressure`](crate::stats::Pressure).
+/// What each CPU keeps for itself.
 #[btf_map]
-pub(crate) static PRESSURE: PerCpuArray<u64, 4> = PerCpuArray::new();
+pub(crate) static LOCAL: PerCpuArray<Local, 1> = PerCpuArray::new();
 
 /// Samples of dropped packets, as `DropEvent`. That is not said in the definition: libbpf takes no
 /// value size but 0 for a ring buffer, and of a type of another size it says that they conflict.
 #[btf_map]
 pub(crate) static EVENTS: RingBuf<(), { 256 << 10 }> = RingBuf::new();
-
-/// The bucket that caps the samples of a CPU.
-#[btf_map]
-pub(crate) static SAMPLES: PerCpuArray<u64, 1> = PerCpuArray::new();
-
-/// Drops that were not sampled: over the cap, or the ring was full.
-#[btf_map]
-pub(crate) static LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Which policy an id stands for. The program does not read it: the daemon keeps it here so that
 /// it lives as long as the buckets that are filed under the ids.

@@ -17,12 +17,14 @@ mod ip;
 mod link;
 mod transport;
 
-pub(crate) use self::ip::vary;
-
 use limiter_common::event::OTHER_PROTOCOL;
 use limiter_common::{Address, Protocol, Reason};
 
 pub(crate) use self::frame::Frame;
+pub(crate) use self::ip::vary;
+
+/// Ethernet, IPv4 without options, TCP up to and with its flags.
+const USUAL: usize = 14 + 20 + transport::TCP_FLAGS_END;
 
 /// An IP packet on its way in.
 pub(crate) struct Segment {
@@ -85,4 +87,38 @@ pub(crate) fn segment(frame: &Frame) -> Result<Segment, Reason> {
         _ => return Err(Reason::NotIp),
     };
     transport::segment(frame, packet)
+}
+
+/// Whether it is an IPv6 packet with extension headers, and may so have headers of any length.
+#[inline(always)]
+pub(crate) fn has_extensions(frame: &Frame) -> bool {
+    match link::network_layer(frame) {
+        Ok((link::IPV6, network)) => ip::has_extensions(frame, network),
+        _ => false,
+    }
+}
+
+/// What most packets are: no VLAN tag, IPv4 without options, no fragment, TCP or UDP, and room for
+/// either header (a shorter UDP packet is none of these). One look at the frame's end settles it.
+/// Says of them what [`segment`] says.
+#[inline(always)]
+pub(crate) fn usual(frame: &Frame) -> Option<Segment> {
+    let head: &[u8; USUAL] = frame.read(0).ok()?;
+    let plain = u16::from_be_bytes([head[12], head[13]]) == link::IPV4
+        && head[14] == 0x45
+        // Neither more fragments to come, nor a place among them.
+        && u16::from_be_bytes([head[20], head[21]]) & 0x3fff == 0;
+    if !plain {
+        return None;
+    }
+    let (protocol, attempt) = match head[23] {
+        transport::TCP => (Protocol::Tcp, transport::is_attempt(head[47])),
+        transport::UDP => (Protocol::Udp, false),
+        _ => return None,
+    };
+    Some(Segment {
+        source: Address::v4(vary([head[26], head[27], head[28], head[29]])),
+        destination: Destination::new(protocol, u16::from_be_bytes([head[36], head[37]])),
+        attempt,
+    })
 }

@@ -5,13 +5,14 @@ use core::ptr::NonNull;
 
 use limiter_common::Config;
 use limiter_common::bucket::{Decision, KERNEL_TRIES};
+use limiter_common::local::Pressure;
 use limiter_common::table::{
-    self, Request, SLOTS, Sight, Slot, Slots, ask_source, cell_indices, take_source,
+    self, Request, SLOTS, Sight, Slot, Slots, ask_source, cell_indices, take_at_hand, take_source,
 };
 
 use crate::atomic::Word;
+use crate::local::Own;
 use crate::maps::{CONFIG, SKETCH, SOURCES, SourceSet};
-use crate::stats::{Pressure, press};
 
 /// What [`sources_take`] and [`sources_ask`] return: [`Decision`] as a number.
 const ADMITTED: u64 = 0;
@@ -61,6 +62,26 @@ pub(crate) fn take(request: &Request) -> Answer {
     Answer::from_raw(sources_take(key, now, cost, tolerance))
 }
 
+/// As [`take`], without a call where there is little to do.
+#[inline(always)]
+pub(crate) fn take_sole(config: &Config, request: &Request, own: &mut Own) -> Answer {
+    let Some(set) = Set::of(config, request.key) else {
+        return Answer::Contended;
+    };
+    let cells = || cells_of(config, request.key);
+    match take_at_hand(&set, cells, request, config.keep, KERNEL_TRIES) {
+        Some((decision, sight)) => {
+            press(own, sight);
+            match decision {
+                Decision::Admitted { .. } => Answer::Admitted,
+                Decision::Denied { .. } => Answer::Denied,
+                Decision::Contended => Answer::Contended,
+            }
+        }
+        None => take(request),
+    }
+}
+
 // The two functions below, and `limit_apply`, are global in the sense of BPF (exported, with numbers
 // as arguments): the verifier looks at each once by itself, and not again for every way that leads to
 // it. With up to 18 calls a packet, it would not come to an end otherwise.
@@ -100,21 +121,28 @@ extern "C" fn sources_take(key: u64, now: u64, cost: u64, tolerance: u64) -> u64
     };
     let cells = || cells_of(config, key);
     let (decision, sight) = take_source(&set, cells, &request, config.keep, KERNEL_TRIES);
-    match sight {
-        Sight::Known => {}
-        Sight::Placed { evicted } => {
-            press(Pressure::Placed);
-            if evicted {
-                press(Pressure::Evicted);
-            }
-        }
-        Sight::Sketched => press(Pressure::Sketched),
-        Sight::Lost => press(Pressure::Lost),
+    if let Some(mut own) = Own::get() {
+        press(&mut own, sight);
     }
     match decision {
         Decision::Admitted { .. } => ADMITTED,
         Decision::Denied { .. } => DENIED,
         Decision::Contended => CONTENDED,
+    }
+}
+
+#[inline(always)]
+fn press(own: &mut Own, sight: Sight) {
+    match sight {
+        Sight::Known => {}
+        Sight::Placed { evicted } => {
+            own.press(Pressure::Placed);
+            if evicted {
+                own.press(Pressure::Evicted);
+            }
+        }
+        Sight::Sketched => own.press(Pressure::Sketched),
+        Sight::Lost => own.press(Pressure::Lost),
     }
 }
 

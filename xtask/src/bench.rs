@@ -57,6 +57,8 @@ pub(crate) struct Args {
 enum What {
     /// Nanoseconds a packet, beside a bare XDP_DROP
     L4,
+    /// Nanoseconds a decision over a request, by the number of rules
+    Limits,
     /// Requests a second, beside nginx, HAProxy and Envoy
     Http,
     /// Latency that is added at a fixed rate, beside the same
@@ -98,13 +100,20 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     need_root("`cargo xtask bench`")?;
     setup::setup_bench(workspace)?;
     let wanted = |what| args.what.is_none_or(|only| only == what);
+    if wanted(What::Limits) {
+        cmd!(
+            workspace.sh,
+            "cargo run --release -p tests --bin bench_limits"
+        )
+        .run()?;
+    }
     if wanted(What::L4) {
         build_cmd::build(workspace)?;
         cmd!(workspace.sh, "cargo run --release -p tests --bin bench_l4")
             .env("LIMITERD_BIN", workspace.limiterd())
             .run()?;
     }
-    if args.what == Some(What::L4) {
+    if matches!(args.what, Some(What::L4 | What::Limits)) {
         return Ok(());
     }
     let programs = Programs {

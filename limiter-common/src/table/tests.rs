@@ -10,7 +10,7 @@ extern crate std;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::vec::Vec;
 
-use super::{Request, SLOTS, Sight, Slot, Slots, take_source};
+use super::{Request, SLOTS, Sight, Slot, Slots, take_at_hand, take_source};
 use crate::bucket::{Cell, Decision, Limit};
 
 const SECOND: u64 = 1_000_000_000;
@@ -102,6 +102,11 @@ impl Sketch {
         Self([row(), row()])
     }
 
+    fn snapshot(&self) -> Vec<u64> {
+        let words = self.0.iter().flatten();
+        words.map(|word| word.0.load(Ordering::SeqCst)).collect()
+    }
+
     fn cells(&self, [first, second]: [usize; 2]) -> [&Word; 2] {
         [&self.0[0][first], &self.0[1][second]]
     }
@@ -115,6 +120,17 @@ struct Source {
     limit: Limit,
 }
 
+impl Source {
+    fn request(&self, now: u64, tokens: u64) -> Request {
+        Request {
+            key: self.key,
+            now,
+            cost: self.limit.cost(tokens),
+            tolerance: self.limit.tolerance,
+        }
+    }
+}
+
 /// A table of one set, and its sketch.
 struct Tables {
     set: Set,
@@ -123,14 +139,16 @@ struct Tables {
 }
 
 impl Tables {
+    /// As the program does it: the short way, and where that leads nowhere, the long one.
     fn take(&self, source: Source, now: u64, tokens: u64) -> (Decision, Sight) {
-        let limit = source.limit;
-        let request = Request {
-            key: source.key,
-            now,
-            cost: limit.cost(tokens),
-            tolerance: limit.tolerance,
-        };
+        let request = source.request(now, tokens);
+        let cells = || Some(self.sketch.cells(source.cells));
+        take_at_hand(&&self.set, cells, &request, self.keep, u32::MAX)
+            .unwrap_or_else(|| self.take_the_long_way(source, now, tokens))
+    }
+
+    fn take_the_long_way(&self, source: Source, now: u64, tokens: u64) -> (Decision, Sight) {
+        let request = source.request(now, tokens);
         let cells = || Some(self.sketch.cells(source.cells));
         take_source(&&self.set, cells, &request, self.keep, u32::MAX)
     }

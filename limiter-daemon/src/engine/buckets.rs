@@ -257,7 +257,7 @@ impl BucketTable {
             }
             thread::yield_now();
         }
-        // Into the emptier set: so the table fills evenly, and nearly as far as it goes.
+        // Into the emptier set: so the table fills evenly.
         let mut homes = self.homes(key);
         if homes[1].live(now) < homes[0].live(now) {
             homes.reverse();

@@ -49,6 +49,10 @@ struct Policy {
 }
 
 /// When it is decided.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
 pub enum Decision {
     Ready(Outcome),
     /// When the store of the global limits answers. What local limits were charged comes back if

@@ -23,8 +23,11 @@ pub(super) struct RuleIndex {
     rules: Vec<Arc<Rule>>,
     /// Those that are asked one by one.
     others: Vec<u32>,
-    by_header: Vec<(HeaderName, HashMap<Box<[u8]>, Vec<u32>>)>,
+    by_header: Vec<(HeaderName, ByValue)>,
 }
+
+/// Numbers of the rules for each value, in order.
+type ByValue = HashMap<Box<[u8]>, Vec<u32>>;
 
 impl RuleIndex {
     pub(super) fn new(rules: Vec<Arc<Rule>>) -> Self {

@@ -143,7 +143,7 @@ impl Meter {
                 let step = |tat| take_from_bucket(limit, *deepest, tat, tokens, taken, now.mono);
                 let verdict = words.word(0, now).change(now, step);
                 // There is no room for the bucket any more: nothing passes uncounted.
-                verdict.unwrap_or(Verdict::Deny {
+                verdict.unwrap_or_else(|| Verdict::Deny {
                     wait: limit.cost(1),
                 })
             }

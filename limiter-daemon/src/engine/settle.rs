@@ -29,6 +29,9 @@ use super::store::{self, Adjustment, Store};
 use super::time::Now;
 use crate::policy::plan::ResponseCost;
 
+/// Tokens that one response costs at most; more is not believed.
+const MAX_COST: u64 = 1 << 40;
+
 /// The open charges of one request.
 #[derive(Debug, Default)]
 pub struct Settlement {
@@ -167,6 +170,7 @@ impl Settlement {
             let counters = &charge.rule.scope.counters;
             match charge.cost {
                 Some(tokens) => {
+                    let tokens = tokens.min(MAX_COST);
                     self.adjust(charge, Adjustment::Charge(tokens));
                     counters
                         .response_tokens

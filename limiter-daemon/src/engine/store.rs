@@ -37,6 +37,10 @@ pub struct ChargeRequest<'a> {
 }
 
 /// When a store answers.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
 pub enum Answer {
     Ready(Verdicts),
     Pending(Pin<Box<dyn Future<Output = Verdicts> + Send>>),

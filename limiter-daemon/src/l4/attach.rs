@@ -184,7 +184,7 @@ fn behind(
 }
 
 fn on_xdp(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {
-    xdp::attach(load::xdp(ebpf, load::LIMITER)?, target, pins)
+    xdp::attach(load::limiter(ebpf)?, target, pins)
 }
 
 fn on_tcx(ebpf: &mut Ebpf, target: &Target<'_>, pins: &Pins) -> Result<Attachment, L4Error> {

@@ -1,5 +1,6 @@
 //! What the program counts.
 
+use limiter_common::local::Pressure as Event;
 use limiter_common::policy::MAX_LEVELS;
 use limiter_common::{Reason, Verdict};
 
@@ -95,10 +96,10 @@ const fn occurs(under_policy: bool, reason: Reason) -> bool {
 
 pub(super) fn pressure(tables: &Tables) -> Result<Pressure, L4Error> {
     Ok(Pressure {
-        placed: tables.pressure(0)?,
-        sketched: tables.pressure(1)?,
-        evicted: tables.pressure(2)?,
-        lost_races: tables.pressure(3)?,
+        placed: tables.pressure(Event::Placed)?,
+        sketched: tables.pressure(Event::Sketched)?,
+        evicted: tables.pressure(Event::Evicted)?,
+        lost_races: tables.pressure(Event::Lost)?,
     })
 }
 

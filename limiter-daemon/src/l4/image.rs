@@ -152,6 +152,7 @@ impl Compiled {
         for (place, limits) in class.levels.iter_mut().zip(levels) {
             *place = level(limits, seed(&policy.name, rule, limits.scope));
         }
+        class.sole = sole(&class);
         let index = self.image.classes.len();
         let max = MAX_CLASSES as usize;
         if index >= max {
@@ -211,6 +212,16 @@ fn level(limits: &NetworkLevel, seed: u64) -> Level {
         }
     }
     level
+}
+
+/// See [`Class::sole`].
+fn sole(class: &Class) -> u32 {
+    let units = class.levels.first().map_or(0, |level| level.units);
+    if class.count == 1 && units.is_power_of_two() {
+        units.trailing_zeros() + 1
+    } else {
+        0
+    }
 }
 
 /// The identity of a level's buckets. Not of the limits: they change, and the buckets stay.

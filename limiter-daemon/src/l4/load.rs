@@ -13,6 +13,7 @@ pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/limiter.o"));
 
 pub(super) const LIMITER: &str = "limiter_xdp";
+pub(super) const LIMITER_MB: &str = "limiter_xdp_mb";
 pub(super) const LIMITER_TC: &str = "limiter_tc";
 pub(super) const BARE_DROP: &str = "bare_drop";
 pub(super) const BENCH_PASS: &str = "bench_pass";
@@ -20,6 +21,8 @@ pub(super) const BENCH_PASS: &str = "bench_pass";
 /// The oldest kernel that this is tested with. What is needed most, the 64-bit compare-and-swap,
 /// came with 5.12.
 const OLDEST: (u8, u8) = (5, 15);
+/// The oldest kernel that gives XDP programs packets in several buffers, and tells their length.
+const BUFFERS: (u8, u8) = (5, 18);
 
 /// What is fixed when the object is loaded.
 #[derive(Debug)]
@@ -49,6 +52,18 @@ pub(super) fn load(options: &Options<'_>) -> Result<Ebpf, L4Error> {
         }
     }
     loader.load(OBJECT).map_err(refused)
+}
+
+/// The limiter on XDP, verified by the kernel: the one for packets in several buffers where there are
+/// any, for only with that do drivers attach it to interfaces with jumbo frames.
+pub(super) fn limiter(ebpf: &mut Ebpf) -> Result<&mut Xdp, L4Error> {
+    let name = if has_buffers()? { LIMITER_MB } else { LIMITER };
+    xdp(ebpf, name)
+}
+
+/// Whether this kernel gives XDP programs packets in several buffers.
+pub(super) fn has_buffers() -> Result<bool, L4Error> {
+    Ok(kernel()? >= KernelVersion::new(BUFFERS.0, BUFFERS.1, 0))
 }
 
 /// The XDP program `name`, verified by the kernel.
@@ -91,7 +106,7 @@ fn loaded(result: Result<(), ProgramError>, action: &'static str) -> Result<(), 
 
 /// Refuses kernels that are too old.
 pub(super) fn check_kernel() -> Result<(), L4Error> {
-    let kernel = KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))?;
+    let kernel = kernel()?;
     let oldest = KernelVersion::new(OLDEST.0, OLDEST.1, 0);
     if kernel < oldest {
         let code = kernel.code();
@@ -99,6 +114,10 @@ pub(super) fn check_kernel() -> Result<(), L4Error> {
         return Err(L4Error::KernelTooOld { major, minor });
     }
     Ok(())
+}
+
+fn kernel() -> Result<KernelVersion, L4Error> {
+    KernelVersion::current().map_err(|error| L4Error::Load(error.to_string()))
 }
 
 fn refused(error: EbpfError) -> L4Error {

@@ -10,10 +10,11 @@ use aya::maps::{
     Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf,
 };
 use aya::{Ebpf, Pod};
+use limiter_common::local::Pressure;
 use limiter_common::policy::POLICY_NAME_LEN;
 use limiter_common::table::SLOTS;
 use limiter_common::verdict::COUNTERS_PER_POLICY;
-use limiter_common::{CidrKey, Class, Config, Policy, PolicyName};
+use limiter_common::{CidrKey, Class, Config, Local, Policy, PolicyName};
 
 pub(super) use self::pinned::{Pinned, Sizes};
 use super::error::L4Error;
@@ -34,6 +35,7 @@ pub(super) trait Layout: Copy + 'static {}
 impl Layout for CidrKey {}
 impl Layout for Class {}
 impl Layout for Config {}
+impl Layout for Local {}
 impl Layout for Policy {}
 impl Layout for PolicyName {}
 
@@ -58,8 +60,7 @@ pub(super) struct Tables {
     heartbeat: Array<MapData, u64>,
     counters: PerCpuArray<MapData, u64>,
     names: Array<MapData, Raw<PolicyName>>,
-    lost: PerCpuArray<MapData, u64>,
-    pressure: PerCpuArray<MapData, u64>,
+    local: PerCpuArray<MapData, Raw<Local>>,
 }
 
 impl fmt::Debug for Tables {
@@ -90,8 +91,7 @@ impl Tables {
             heartbeat: take(ebpf, Pinned::Heartbeat)?,
             counters: take(ebpf, Pinned::Counters)?,
             names: take(ebpf, Pinned::Names)?,
-            lost: take(ebpf, Pinned::Lost)?,
-            pressure: take(ebpf, Pinned::Pressure)?,
+            local: take(ebpf, Pinned::Local)?,
         })
     }
 
@@ -129,16 +129,23 @@ impl Tables {
     /// Packets counted at this index of [`Verdict::counter`](limiter_common::Verdict::counter), on
     /// all CPUs.
     pub(super) fn count(&self, index: u32) -> Result<u64, L4Error> {
-        sum(&self.counters, index, Pinned::Counters)
+        let counts = self.counters.get(&index, 0).map_err(of(Pinned::Counters))?;
+        Ok(counts.iter().sum())
     }
 
     /// Samples lost.
     pub(super) fn lost(&self) -> Result<u64, L4Error> {
-        sum(&self.lost, 0, Pinned::Lost)
+        Ok(self.local()?.iter().map(|Raw(local)| local.lost).sum())
     }
 
-    pub(super) fn pressure(&self, index: u32) -> Result<u64, L4Error> {
-        sum(&self.pressure, index, Pinned::Pressure)
+    /// How often this befell the table of sources.
+    pub(super) fn pressure(&self, event: Pressure) -> Result<u64, L4Error> {
+        let count = |Raw(local): &Raw<Local>| local.pressure.get(event as usize).copied();
+        Ok(self.local()?.iter().filter_map(count).sum())
+    }
+
+    fn local(&self) -> Result<PerCpuValues<Raw<Local>>, L4Error> {
+        self.local.get(&0, 0).map_err(of(Pinned::Local))
     }
 
     /// Sets the counters of an id to zero.
@@ -163,11 +170,6 @@ pub(super) fn take_events(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, L4Error> 
     const NAME: &str = "EVENTS";
     let map = ebpf.take_map(NAME).ok_or_else(|| missing(NAME))?;
     RingBuf::try_from(map).map_err(|error| L4Error::Map { map: NAME, error })
-}
-
-fn sum(counters: &PerCpuArray<MapData, u64>, index: u32, map: Pinned) -> Result<u64, L4Error> {
-    let counts = counters.get(&index, 0).map_err(of(map))?;
-    Ok(counts.iter().sum())
 }
 
 fn take<T>(ebpf: &mut Ebpf, map: Pinned) -> Result<T, L4Error>

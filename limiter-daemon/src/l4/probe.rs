@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::device;
 use super::pins::BPFFS;
 use super::privilege::{self, Capability, NEEDED};
-use super::trial::{Settings, Trial};
+use super::trial::{Settings, Trial, has_buffers};
 use crate::policy::plan::DaemonConfig;
 
 /// How well something is there.
@@ -65,6 +65,7 @@ pub fn probe() -> Vec<Finding> {
     findings.extend(capabilities());
     findings.extend([jit(), bpffs()]);
     findings.extend(features());
+    findings.push(buffers());
     findings.push(program());
     findings.extend(interfaces());
     findings
@@ -186,6 +187,19 @@ fn feature(what: &str, supported: Result<bool, String>, or: State) -> Finding {
         Err(error) => {
             Finding::new(what, or, error).advise("could not be tried: see the capabilities")
         }
+    }
+}
+
+fn buffers() -> Finding {
+    let what = "XDP on packets in several buffers";
+    match has_buffers() {
+        Ok(true) => Finding::new(what, State::Ok, "supported"),
+        Ok(false) => Finding::new(what, State::Degraded, "not supported").advise(
+            "before Linux 5.18: drivers refuse native XDP on interfaces with jumbo frames, and \
+             limits fall back to generic XDP or traffic control",
+        ),
+        Err(error) => Finding::new(what, State::Degraded, error.to_string())
+            .advise("the kernel's version cannot be read"),
     }
 }
 

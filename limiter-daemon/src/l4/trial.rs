@@ -95,6 +95,9 @@ impl Trial {
             .ok_or_else(|| L4Error::Load("the object has no map CLOCK".to_owned()))?;
         let clock = Array::try_from(clock).map_err(clock_error)?;
         load::xdp(&mut ebpf, load::LIMITER)?;
+        if has_buffers()? {
+            load::xdp(&mut ebpf, load::LIMITER_MB)?;
+        }
         load::xdp(&mut ebpf, load::BARE_DROP)?;
         load::xdp(&mut ebpf, load::BENCH_PASS)?;
         load::classifier(&mut ebpf)?;
@@ -282,6 +285,14 @@ impl Trial {
     pub fn samples_lost(&self) -> Result<u64, L4Error> {
         self.state.tables.lost()
     }
+}
+
+/// Whether this kernel gives XDP programs packets in several buffers (it is 5.18 or later).
+///
+/// # Errors
+/// If the kernel's version cannot be read.
+pub fn has_buffers() -> Result<bool, L4Error> {
+    load::has_buffers()
 }
 
 fn clock_error(error: MapError) -> L4Error {

@@ -34,7 +34,7 @@ pub use plan::Plan;
 pub use source::SourceFile;
 
 use findings::Findings;
-use resources::Resources;
+use resources::{Reader, Resources};
 use status::{ResourceStatus, Statuses};
 
 /// What loading a policy directory comes to.
@@ -94,12 +94,13 @@ pub fn reload(dir: &Path, previous: &Outcome) -> Outcome {
 fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     let mut findings = Findings::default();
     let sources = source::read(dir, &mut findings);
-    let mut resources = Resources::default();
+    let mut reader = Reader::new(good);
     for file in &sources.files {
         for document in source::documents(&file.text) {
-            resources.read(&file.path, document, good, &mut findings);
+            reader.read(&file.path, document, &mut findings);
         }
     }
+    let (mut resources, drafts) = reader.finish();
     for file in &sources.lost {
         resources.lose(file);
     }
@@ -110,6 +111,10 @@ fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
         }
         None => !sources.all_lost && !resources.is_incomplete(),
     };
+    if let Some(drafts) = drafts {
+        // What else is wrong with resources that have errors; not even a draft of them is used.
+        compile::compile(&drafts, &mut Statuses::default(), &mut findings);
+    }
     let mut statuses = Statuses::default();
     let plan = compile::compile(&resources, &mut statuses, &mut findings);
     let nothing = plan.listeners.is_empty() && plan.network.is_empty();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use limiter_common::Reason;
-use limiter_daemon::l4::trial::{Action, Program};
+use limiter_daemon::l4::trial::{Action, Program, has_buffers};
 
 use crate::packet::*;
 use crate::support::{PORT, WEB, limit, policy, send_by, trial};
@@ -11,12 +11,16 @@ use crate::support::{PORT, WEB, limit, policy, send_by, trial};
 /// A packet, and the reason under which it is to be counted.
 type Fixture = (&'static str, Vec<u8>, Reason);
 
-/// On both hooks: `PORT` is under a policy with room for `connections` = 1 token and for many packets: so a SYN
+/// By every program: `PORT` is under a policy with room for `connections` = 1 token and for many packets: so a SYN
 /// that follows another one is `OverConnections`, and everything else on the port conforms.
 fn check(fixtures: Vec<Fixture>) {
     let second = Duration::from_secs(1);
     let web = policy(Some(limit(1, 1, second)), Some(limit(1 << 20, 1, second)));
-    for program in [Program::Limiter, Program::LimiterTc] {
+    let mut programs = vec![Program::Limiter, Program::LimiterTc];
+    if has_buffers().unwrap() {
+        programs.push(Program::LimiterBuffers);
+    }
+    for program in programs {
         let trial = trial(std::slice::from_ref(&web));
         for source in [tcp_v4([192, 0, 2, 1], PORT, SYN), tcp_v6(1, 1, PORT, SYN)] {
             let (_, counter) = send_by(&trial, program, &source);

@@ -95,6 +95,14 @@ pub(crate) fn v6(frame: &Frame, network: usize) -> Result<Packet, Reason> {
     Ok(packet)
 }
 
+/// Whether the IPv6 header at `network` is followed by an extension header.
+#[inline(always)]
+pub(crate) fn has_extensions(frame: &Frame, network: usize) -> bool {
+    frame
+        .read::<40>(network)
+        .is_ok_and(|header| is_extension(header[6]))
+}
+
 /// What the stack looks behind for a port. ESP is not among them: what follows is encrypted.
 #[inline(always)]
 const fn is_extension(protocol: u8) -> bool {

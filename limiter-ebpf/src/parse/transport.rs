@@ -6,11 +6,11 @@ use super::frame::Frame;
 use super::ip::Packet;
 use super::{Destination, Segment, icmp};
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
 
 /// A TCP header up to and with its flags.
-const TCP_FLAGS_END: usize = 14;
+pub(super) const TCP_FLAGS_END: usize = 14;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
 
@@ -53,6 +53,12 @@ fn tcp(frame: &Frame, packet: &Packet) -> Result<(u16, bool), Reason> {
         return Ok((u16::from_be_bytes([ports[2], ports[3]]), true));
     }
     let header: &[u8; TCP_FLAGS_END] = frame.read(packet.payload)?;
-    let attempt = header[13] & (SYN | ACK) == SYN;
-    Ok((u16::from_be_bytes([header[2], header[3]]), attempt))
+    let port = u16::from_be_bytes([header[2], header[3]]);
+    Ok((port, is_attempt(header[13])))
+}
+
+/// Whether a packet with these flags asks for a connection.
+#[inline(always)]
+pub(super) const fn is_attempt(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
 }

@@ -204,16 +204,28 @@ proptest! {
         for packet in packets {
             now += packet.after;
             let source = sources[packet.source];
-            let request = crate::table::Request {
-                key: source.key,
-                now,
-                cost: source.limit.cost(packet.tokens),
-                tolerance: source.limit.tolerance,
-            };
+            let request = source.request(now, packet.tokens);
             let cells = || Some(tables.sketch.cells(source.cells));
             let asked = ask_source(&&tables.set, cells, &request);
             let taken = is_admitted(tables.take(source, now, packet.tokens).0);
             prop_assert_eq!(asked, Some(taken));
+        }
+    }
+
+    #[test]
+    fn the_short_way_leads_where_the_long_one_does(
+        sources in sources(12, 3), packets in packets(12), keep in 0..4 * SECOND,
+    ) {
+        let new = || Tables { set: Set::default(), sketch: Sketch::new(3), keep };
+        let (short, long) = (new(), new());
+        let mut now = START;
+        for packet in packets {
+            now += packet.after;
+            let source = sources[packet.source];
+            let taken = short.take(source, now, packet.tokens);
+            prop_assert_eq!(taken, long.take_the_long_way(source, now, packet.tokens));
+            prop_assert_eq!(short.set.snapshot(), long.set.snapshot());
+            prop_assert_eq!(short.sketch.snapshot(), long.sketch.snapshot());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 
+use proptest::prelude::*;
 use regex::Regex as PathRegex;
 use regex::bytes::Regex;
 
@@ -276,4 +277,43 @@ fn values_with_buckets_of_their_own_are_told_apart() {
         hash(&each, &from("10.0.0.2"))
     );
     assert_eq!(each.entry(&six.view()).unwrap(), "source=2001:db8::/64");
+}
+
+/// What a query says of a parameter, plainly.
+fn plainly(query: &str, name: &str) -> Option<Vec<u8>> {
+    let decode = |text: &str| -> Vec<u8> { percent_decode(text.as_bytes()).collect() };
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .find(|(key, _)| decode(key) == name.as_bytes())
+        .map(|(_, value)| decode(value))
+}
+
+proptest! {
+    #[test]
+    fn any_query_is_read_as_it_plainly_is(query in "[ab&=%612+]{0,24}", name in "[ab]{0,2}", value in "[ab]{0,2}") {
+        let headers = HeaderMap::new();
+        let view = RequestView {
+            method: &Method::GET,
+            path: "/",
+            query: Some(&query),
+            headers: &headers,
+            client: [192, 0, 2, 1].into(),
+        };
+        let found = plainly(&query, &name);
+        let is = HeaderValue::try_from(value.as_str()).unwrap();
+        let same = found.as_deref() == Some(value.as_bytes());
+        for (test, wanted) in [
+            (ValueTest::Is(is.clone()), same),
+            (ValueTest::IsNot(is), !same),
+            (ValueTest::Matches(whole(&value)), same),
+            (ValueTest::MatchesNot(whole(&value)), !same),
+            (ValueTest::Each, found.is_some()),
+            (ValueTest::Absent, found.is_none()),
+        ] {
+            let matcher = parameter(&name, test);
+            prop_assert_eq!(matcher.holds(&view), wanted, "{} {:?}", matcher, query);
+        }
+    }
 }

@@ -100,7 +100,8 @@ fn a_rule_that_says_nothing_leaves_nothing_to_settle() {
 
 #[test]
 fn refunds_are_for_the_failures_that_are_named() {
-    let ways: [(&str, fn(Settlement)); 4] = [
+    type Way = (&'static str, fn(Settlement));
+    let ways: [Way; 4] = [
         ("upstream", |open| open.failed(Failure::Upstream, at(1))),
         ("overload", |open| open.failed(Failure::Overload, at(1))),
         ("5xx", |mut open| {

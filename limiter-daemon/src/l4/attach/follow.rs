@@ -109,7 +109,7 @@ fn fate(
     };
     let on = match attachment.mode {
         Mode::Native | Mode::Generic => {
-            let ours = load::id(load::xdp(ebpf, load::LIMITER)?.info())?;
+            let ours = load::id(load::limiter(ebpf)?.info())?;
             device::attached(ifindex).map(|found| found.is_some_and(|found| found.program == ours))
         }
         Mode::Tcx => {

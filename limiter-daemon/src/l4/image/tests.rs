@@ -99,6 +99,32 @@ fn only_slow_buckets_take_the_coarse_clock() {
 }
 
 #[test]
+fn one_limit_alone_is_told_from_several() {
+    let sole = |levels: Vec<NetworkLevel>| {
+        let mut policy = policy("a", 80);
+        policy.default = SourceLimits::Levels(levels);
+        compile(&[policy]).unwrap().image.classes[0].sole
+    };
+    let one = level(HOST, 1);
+    let with = |unit: usize| {
+        let mut limits = [None; 3];
+        limits[unit] = Some(limit(1));
+        let [connections, packets, bytes] = limits;
+        NetworkLevel {
+            scope: HOST,
+            connections,
+            packets,
+            bytes,
+        }
+    };
+    assert_eq!([0, 1, 2].map(|unit| sole(vec![with(unit)])), [1, 2, 3]);
+    assert_eq!(sole(vec![one.clone(), one.clone()]), 0);
+    let bytes = Some(limit(1));
+    assert_eq!(sole(vec![NetworkLevel { bytes, ..one }]), 0);
+    assert_eq!(sole(Vec::new()), 0);
+}
+
+#[test]
 fn cidrs_lie_in_the_set_of_their_policy() {
     let mut lists = policy("a", 80);
     lists.allow = vec!["10.0.0.0/8".parse().unwrap()];

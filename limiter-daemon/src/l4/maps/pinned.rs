@@ -5,14 +5,12 @@ use limiter_common::key::PORT_ENTRIES;
 use limiter_common::policy::{MAX_CIDRS, MAX_CLASSES, MAX_POLICIES, MAX_SENTENCES};
 use limiter_common::table::SLOTS;
 use limiter_common::verdict::COUNTERS_PER_POLICY;
-use limiter_common::{Class, Config, Policy, PolicyName};
+use limiter_common::{Class, Config, Local, Policy, PolicyName};
 
 use super::{CidrEntry, SourceSet};
 
 /// Entries of the table of interfaces, both generations together.
 const MAX_INTERFACES: u32 = 512;
-/// Counters of [`Pinned::Pressure`].
-const PRESSURES: u32 = 4;
 /// Two units or levels of a source have a slot each.
 const SLOTS_PER_SOURCE: u32 = 2;
 
@@ -31,12 +29,11 @@ pub(in crate::l4) enum Pinned {
     Heartbeat,
     Counters,
     Names,
-    Lost,
-    Pressure,
+    Local,
 }
 
 impl Pinned {
-    pub(in crate::l4) const ALL: [Self; 14] = [
+    pub(in crate::l4) const ALL: [Self; 13] = [
         Self::Ports,
         Self::Interfaces,
         Self::Policies,
@@ -49,8 +46,7 @@ impl Pinned {
         Self::Heartbeat,
         Self::Counters,
         Self::Names,
-        Self::Lost,
-        Self::Pressure,
+        Self::Local,
     ];
 
     /// Its name in the object, and the name of its pin.
@@ -68,8 +64,7 @@ impl Pinned {
             Self::Heartbeat => "HEARTBEAT",
             Self::Counters => "COUNTERS",
             Self::Names => "NAMES",
-            Self::Lost => "LOST",
-            Self::Pressure => "PRESSURE",
+            Self::Local => "LOCAL",
         }
     }
 
@@ -104,10 +99,10 @@ impl Pinned {
             Self::Sources => (index, size_of::<SourceSet>(), sizes.sets),
             Self::Sketch => (index, word, sizes.cells.saturating_mul(2)),
             Self::Sentences => (size_of::<Key<[u8; 16]>>(), word, MAX_SENTENCES),
-            Self::Heartbeat | Self::Lost => (index, word, 1),
+            Self::Heartbeat => (index, word, 1),
             Self::Counters => (index, word, MAX_POLICIES * COUNTERS_PER_POLICY),
             Self::Names => (index, size_of::<PolicyName>(), MAX_POLICIES),
-            Self::Pressure => (index, word, PRESSURES),
+            Self::Local => (index, size_of::<Local>(), 1),
         };
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         (bytes(key), bytes(value), entries)

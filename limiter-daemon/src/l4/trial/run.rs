@@ -15,6 +15,9 @@ use crate::policy::plan::NetworkPolicy;
 pub enum Program {
     /// The limiter, on XDP.
     Limiter,
+    /// The limiter, on XDP, for packets in several buffers: the one that is attached where
+    /// [`has_buffers`](super::has_buffers).
+    LimiterBuffers,
     /// The limiter, on traffic control.
     LimiterTc,
     /// One that only says "drop": the yardstick for the other's cost.
@@ -70,6 +73,7 @@ impl Runner<'_> {
     ) -> Result<Outcome, L4Error> {
         let name = match program {
             Program::Limiter => load::LIMITER,
+            Program::LimiterBuffers => load::LIMITER_MB,
             Program::LimiterTc => load::LIMITER_TC,
             Program::BareDrop => load::BARE_DROP,
             Program::BenchPass => load::BENCH_PASS,

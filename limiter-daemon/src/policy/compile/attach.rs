@@ -230,20 +230,20 @@ fn places<P: Policy>(
         }
     }
     for selector in &policy.targets().selectors {
-        let before = places.len();
-        for name in selected(selector, P::KIND, meta, resources, findings) {
-            let place = (selector.kind, name, None);
-            // What is named and selected is named.
-            if places.iter().all(|(other, _)| *other != place) {
-                places.push((place, selector.mark.clone()));
-            }
-        }
-        if places.len() == before {
+        let (names, refused) = selected(selector, P::KIND, meta, resources, findings);
+        if names.is_empty() && !refused {
             findings.at(&meta.origin).warning(
                 &selector.mark,
                 format!("no {} has these labels", selector.kind.name()),
                 "give one these labels, or remove the selector",
             );
+        }
+        for name in names {
+            let place = (selector.kind, name, None);
+            // What is named and selected is named.
+            if places.iter().all(|(other, _)| *other != place) {
+                places.push((place, selector.mark.clone()));
+            }
         }
     }
     places
@@ -337,14 +337,15 @@ fn lookup<'a>(
     Some((&meta.name, &meta.labels, sections))
 }
 
-/// The resources with the labels of a selector, where the policy may reach them.
+/// The resources with the labels of a selector, where the policy may reach them; and whether there are
+/// others where it may not.
 fn selected(
     selector: &TargetSelector,
     policy_kind: Kind,
     meta: &Meta,
     resources: &Resources,
     findings: &mut Findings,
-) -> Vec<Name> {
+) -> (Vec<Name>, bool) {
     let own = &meta.name.namespace;
     let all: Vec<&Name> = match selector.kind {
         TargetKind::Gateway => resources.gateways.keys().collect(),
@@ -353,6 +354,7 @@ fn selected(
         TargetKind::GrpcRoute => resources.grpc_routes.keys().collect(),
     };
     let mut found = Vec::new();
+    let mut refused = false;
     for name in all {
         let in_reach = match &selector.namespaces {
             Namespaces::Same => name.namespace == *own,
@@ -372,6 +374,7 @@ fn selected(
         if resources.granted(from, to) {
             found.push(name.clone());
         } else {
+            refused = true;
             findings.at(&meta.origin).warning(
                 &selector.mark,
                 format!(
@@ -385,7 +388,7 @@ fn selected(
             );
         }
     }
-    found
+    (found, refused)
 }
 
 fn report_deprecated<P: Policy>(policy: &P, statuses: &mut Statuses, findings: &mut Findings) {
@@ -426,7 +429,8 @@ pub(super) fn places_of_rejected(rejected: &Rejected, resources: &Resources) -> 
     }
     for selector in &rejected.targets.selectors {
         let kind = Kind::BackendTrafficPolicy;
-        for name in selected(selector, kind, &meta, resources, &mut unheard) {
+        let (names, _) = selected(selector, kind, &meta, resources, &mut unheard);
+        for name in names {
             places.push((selector.kind, name, None));
         }
     }

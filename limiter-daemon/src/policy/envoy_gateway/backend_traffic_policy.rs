@@ -1,16 +1,19 @@
 //! `BackendTrafficPolicy`: so far, its rate limits.
+//!
+//! What else it may hold and limits nothing is passed over with a warning; what would limit or change
+//! requests is an error.
 
 use serde::Deserialize;
 
 use super::rate_limit::{self, Limits, RawRateLimit};
 use super::targets::{self, RawSelector, RawTarget, RawTargets, TargetKind, Targets};
-use crate::policy::decode::{At, Unsupported};
+use crate::policy::decode::{At, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::resource::{Deprecated, Meta};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+#[expect(dead_code, reason = "other fields are told by the decoder")]
 pub(crate) struct RawBackendTrafficPolicy {
     target_ref: Option<At<RawTarget>>,
     target_refs: Option<At<Vec<At<RawTarget>>>>,
@@ -19,25 +22,25 @@ pub(crate) struct RawBackendTrafficPolicy {
     rate_limit: Option<At<RawRateLimit>>,
     admission_control: Option<Unsupported>,
     bandwidth_limit: Option<Unsupported>,
-    circuit_breaker: Option<Unsupported>,
-    compression: Option<Unsupported>,
-    compressor: Option<Unsupported>,
-    connection: Option<Unsupported>,
-    dns: Option<Unsupported>,
+    circuit_breaker: Option<Unheeded>,
+    compression: Option<Unheeded>,
+    compressor: Option<Unheeded>,
+    connection: Option<Unheeded>,
+    dns: Option<Unheeded>,
     fault_injection: Option<Unsupported>,
-    health_check: Option<Unsupported>,
-    http2: Option<Unsupported>,
-    http_upgrade: Option<Unsupported>,
-    load_balancer: Option<Unsupported>,
+    health_check: Option<Unheeded>,
+    http2: Option<Unheeded>,
+    http_upgrade: Option<Unheeded>,
+    load_balancer: Option<Unheeded>,
     proxy_protocol: Option<Unsupported>,
     request_buffer: Option<Unsupported>,
     response_override: Option<Unsupported>,
-    retry: Option<Unsupported>,
-    routing_type: Option<Unsupported>,
-    tcp_keepalive: Option<Unsupported>,
-    telemetry: Option<Unsupported>,
-    timeout: Option<Unsupported>,
-    use_client_protocol: Option<Unsupported>,
+    retry: Option<Unheeded>,
+    routing_type: Option<Unheeded>,
+    tcp_keepalive: Option<Unheeded>,
+    telemetry: Option<Unheeded>,
+    timeout: Option<Unheeded>,
+    use_client_protocol: Option<Unheeded>,
 }
 
 /// How a route's policy and its parent's become one. Either way the rules of `rateLimit` are joined,

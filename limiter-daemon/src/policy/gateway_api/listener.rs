@@ -151,8 +151,15 @@ fn lower(raw: RawListener, meta: &Meta, scope: &mut Scope<'_>) -> Option<Listene
     let secure = match raw.protocol.as_str() {
         "HTTP" => false,
         "HTTPS" => true,
+        other @ ("TCP" | "TLS" | "UDP") => {
+            let message = format!(
+                "the protocol `{other}` is not supported yet, so this listener is not served"
+            );
+            scope.warning(&raw.protocol.mark, message, "remove the listener");
+            return None;
+        }
         other => {
-            let message = format!("the protocol `{other}` is not supported yet");
+            let message = format!("unknown protocol `{other}`");
             scope.error(&raw.protocol.mark, message, "write `HTTP` or `HTTPS`");
             return None;
         }

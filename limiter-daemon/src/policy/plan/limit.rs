@@ -111,7 +111,8 @@ impl Quota {
     }
 }
 
-/// How a limit counts. Each keeps its state in one word, or two for `SlidingWindow`.
+/// How a limit counts. Each keeps its state in one word, or two for `SlidingWindow`. A window is
+/// `window` seconds long, and admits the limit's `capacity`; the limit's rate says nothing then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// GCRA ([`limiter_common::bucket`]).
@@ -123,9 +124,11 @@ pub enum Algorithm {
     SlidingWindow,
 }
 
-/// A limit that is tried out beside the one in force.
+/// A limit that is tried out beside the one in force, with the same algorithm (and windows of the
+/// same length). Of more than 64 the first 64 are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    /// Label of its counters; not empty.
     pub name: String,
     pub limit: Limit,
 }
@@ -210,7 +213,7 @@ pub struct SourcePrefixes {
 }
 
 /// A test of a header or a query parameter. Several lines of one header are one value, joined by
-/// commas (RFC 9110 section 5.3); of several parameters of one name the first counts.
+/// commas (RFC 9110 section 5.3); of several query parameters of one name the first counts.
 #[derive(Clone, Debug)]
 pub enum ValueTest {
     /// It has this value.

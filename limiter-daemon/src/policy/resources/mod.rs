@@ -28,6 +28,7 @@ use super::native::limiter_config::Config;
 use super::native::network_rate_limit_policy::NetworkLimit;
 use super::plan::RouteKind;
 use super::resource::Name;
+pub(crate) use read::Reader;
 
 type Table<R> = BTreeMap<Name, R>;
 
@@ -219,8 +220,6 @@ fn copy<R: Clone>(to: &mut Table<R>, from: &Table<R>, name: &Name) -> bool {
     let found = from.get(name);
     if let Some(found) = found {
         to.insert(name.clone(), found.clone());
-    } else {
-        to.remove(name);
     }
     found.is_some()
 }

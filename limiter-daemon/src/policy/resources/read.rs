@@ -25,37 +25,56 @@ struct Reading<'a> {
     origin: &'a Origin,
 }
 
-impl Resources {
-    /// Reads one document. What has errors is taken from `good` instead, if it is there.
+/// Reads documents, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Reader<'a> {
+    /// What is used: of what has errors, the last good version.
+    pub(crate) resources: Resources,
+    /// What was read, errors or not, as far as it could be: to find what else is wrong.
+    drafts: Resources,
+    /// What there was before.
+    good: Option<&'a Resources>,
+}
+
+impl<'a> Reader<'a> {
+    /// Takes what has errors from `good` instead, if it is there.
+    pub(crate) fn new(good: Option<&'a Resources>) -> Self {
+        Self {
+            good,
+            ..Self::default()
+        }
+    }
+
+    /// What is used; and the drafts of it, if they are different.
+    pub(crate) fn finish(mut self) -> (Resources, Option<Resources>) {
+        self.drafts.seen.clone_from(&self.resources.seen);
+        let different = !self.resources.rejected.is_empty();
+        (self.resources, different.then_some(self.drafts))
+    }
+
+    /// Reads one document.
     pub(crate) fn read(
         &mut self,
         file: &Path,
         document: source::Document<'_>,
-        good: Option<&Self>,
         findings: &mut Findings,
     ) {
         let origin = Origin::file(file);
         let before = findings.errors();
         match yaml::parse(document, &mut findings.at(&origin)) {
-            Some(node) => self.read_node(&node, origin, good, findings),
-            None if findings.errors() > before => self.lose(file),
+            Some(node) => self.read_node(&node, origin, findings),
+            None if findings.errors() > before => self.resources.lose(file),
             None => {}
         }
     }
 
-    fn read_node(
-        &mut self,
-        node: &Node,
-        mut origin: Origin,
-        good: Option<&Self>,
-        findings: &mut Findings,
-    ) {
+    fn read_node(&mut self, node: &Node, mut origin: Origin, findings: &mut Findings) {
         let Some(header) = Header::of(node, &mut findings.at(&origin)) else {
-            self.lose(&origin.file);
+            self.resources.lose(&origin.file);
             return;
         };
         if (header.api_version.1, header.kind.1) == ("v1", "List") {
-            self.read_list(node, &origin, good, findings);
+            self.read_list(node, &origin, findings);
             return;
         }
         origin.resource = Some(header.label());
@@ -65,30 +84,24 @@ impl Resources {
             origin: &origin,
         };
         match kinds::find(header.api_version.1, header.kind.1) {
-            Ok(kind) => self.read_kind(kind, &reading, good, findings),
+            Ok(kind) => self.read_kind(kind, &reading, findings),
             Err(refusal) => self.refuse(&header, refusal, &reading, findings),
         }
     }
 
     /// The resources of a `List`, as `kubectl get -o yaml` writes them.
-    fn read_list(
-        &mut self,
-        node: &Node,
-        origin: &Origin,
-        good: Option<&Self>,
-        findings: &mut Findings,
-    ) {
+    fn read_list(&mut self, node: &Node, origin: &Origin, findings: &mut Findings) {
         let Some(Value::List(items)) = node.get("items").map(|items| &items.value) else {
             findings.at(origin).error(
                 &mark_of(node),
                 "a List has `items`",
                 "give it a list of resources",
             );
-            self.lose(&origin.file);
+            self.resources.lose(&origin.file);
             return;
         };
         for item in items {
-            self.read_node(item, origin.clone(), good, findings);
+            self.read_node(item, origin.clone(), findings);
         }
     }
 
@@ -118,7 +131,7 @@ impl Resources {
         }
         scope.error(&mark, refusal.message.clone(), refusal.remedy);
         let targets = targets::salvage(reading.node, &reading.name.namespace, reading.origin);
-        self.rejected.push(Rejected {
+        self.resources.rejected.push(Rejected {
             kind: header.kind.1.to_owned(),
             name: reading.name.clone(),
             reason: refusal.message,
@@ -128,16 +141,10 @@ impl Resources {
         });
     }
 
-    fn read_kind(
-        &mut self,
-        kind: Kind,
-        reading: &Reading<'_>,
-        good: Option<&Self>,
-        findings: &mut Findings,
-    ) {
-        *self.counts.entry(kind.name()).or_default() += 1;
+    fn read_kind(&mut self, kind: Kind, reading: &Reading<'_>, findings: &mut Findings) {
+        *self.resources.counts.entry(kind.name()).or_default() += 1;
         let key = (kind, reading.name.clone());
-        if let Some(first) = self.seen.get(&key) {
+        if let Some(first) = self.resources.seen.get(&key) {
             let place = format!("{}:{}", first.file.display(), first.line);
             findings.at(reading.origin).error(
                 &mark_of(reading.node),
@@ -151,13 +158,16 @@ impl Resources {
                 file: reading.origin.file.clone(),
                 line: reading.node.line,
             };
-            self.seen.insert(key, seen);
+            self.resources.seen.insert(key, seen);
         }
         let before = findings.errors();
-        self.lower(kind, reading, &mut findings.at(reading.origin));
+        self.drafts
+            .lower(kind, reading, &mut findings.at(reading.origin));
         if findings.errors() > before {
             let reason = findings.error_after(before);
-            self.reject(kind, reading, reason, good, findings);
+            self.reject(kind, reading, reason, findings);
+        } else {
+            self.resources.carry(kind, &reading.name, &self.drafts);
         }
     }
 
@@ -167,7 +177,6 @@ impl Resources {
         kind: Kind,
         reading: &Reading<'_>,
         reason: String,
-        good: Option<&Self>,
         findings: &mut Findings,
     ) {
         let name = &reading.name;
@@ -177,14 +186,15 @@ impl Resources {
         } else {
             Targets::default()
         };
-        let nothing = Self::default();
-        let kept = self.carry(kind, name, good.unwrap_or(&nothing));
+        let kept = self
+            .good
+            .is_some_and(|good| self.resources.carry(kind, name, good));
         if kept {
             findings
                 .at(reading.origin)
                 .warning(&mark_of(reading.node), KEPT, KEPT_REMEDY);
         }
-        self.rejected.push(Rejected {
+        self.resources.rejected.push(Rejected {
             kind: kind.name().to_owned(),
             name: name.clone(),
             reason,
@@ -193,7 +203,9 @@ impl Resources {
             targets,
         });
     }
+}
 
+impl Resources {
     fn lower(&mut self, kind: Kind, reading: &Reading<'_>, scope: &mut Scope<'_>) {
         match kind {
             Kind::GatewayClass => drop(read::<Document<Ignored>>(reading, scope)),

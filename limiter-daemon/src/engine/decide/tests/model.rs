@@ -208,8 +208,17 @@ fn lowered(policies: &[(Vec<Spec>, Option<Spec>)]) -> Vec<PolicyLimits> {
     policies.iter().enumerate().map(lower).collect()
 }
 
+/// As many cases as the environment wants (`PROPTEST_CASES`), but some.
+fn at_least(cases: u32) -> ProptestConfig {
+    let wanted = ProptestConfig::default();
+    ProptestConfig {
+        cases: wanted.cases.max(cases),
+        ..wanted
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(at_least(400))]
 
     #[test]
     fn decisions_are_those_of_the_model(local in specs(), global in specs(), requests in requests()) {

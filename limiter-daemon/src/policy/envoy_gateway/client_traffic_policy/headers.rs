@@ -19,7 +19,7 @@ pub(super) struct RawHeaders {
     request_id: Option<At<RawRequestId>>,
     early_request_headers: Option<Unsupported>,
     late_response_headers: Option<Unsupported>,
-    with_underscores_action: Option<Unsupported>,
+    with_underscores_action: Option<At<RawUnderscores>>,
     x_forwarded_client_cert: Option<Unsupported>,
 }
 
@@ -31,6 +31,14 @@ enum RawRequestId {
     Disable,
 }
 
+/// What is done with headers that have underscores in their names: they are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+enum RawUnderscores {
+    Allow,
+    RejectRequest,
+    DropHeader,
+}
+
 /// Checks `headers`.
 pub(super) fn lower(
     raw: RawHeaders,
@@ -38,6 +46,16 @@ pub(super) fn lower(
     deprecated: &mut Vec<Deprecated>,
     scope: &mut Scope<'_>,
 ) {
+    if let Some(action) = raw
+        .with_underscores_action
+        .filter(|action| action.value != RawUnderscores::Allow)
+    {
+        scope.error(
+            &action.mark,
+            format!("`{:?}` is not supported yet", action.value),
+            "write `Allow`, which is what is done without this field",
+        );
+    }
     settings.envoy_headers = raw.enable_envoy_headers.unwrap_or_default();
     settings.rate_limit_headers = !raw.disable_rate_limit_headers.unwrap_or_default();
     if let Some(old) = raw.preserve_request_id {

@@ -19,7 +19,7 @@ pub(crate) use tls::{ClientTls, Validation};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+#[expect(dead_code, reason = "other fields are told by the decoder")]
 pub(crate) struct RawClientTrafficPolicy {
     target_ref: Option<At<RawTarget>>,
     target_refs: Option<At<Vec<At<RawTarget>>>>,
@@ -37,11 +37,11 @@ pub(crate) struct RawClientTrafficPolicy {
     http2: Option<versions::RawHttp2>,
     /// limiterd's own.
     limiterd: Option<RawExtension>,
-    grpc: Option<Unsupported>,
-    health_check: Option<Unsupported>,
-    http3: Option<Unsupported>,
+    grpc: Option<Unheeded>,
+    health_check: Option<Unheeded>,
+    http3: Option<Unheeded>,
     path: Option<Unsupported>,
-    scheme: Option<Unsupported>,
+    scheme: Option<Unheeded>,
 }
 
 #[derive(Debug, Deserialize)]

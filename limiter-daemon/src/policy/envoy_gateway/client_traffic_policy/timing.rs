@@ -9,10 +9,10 @@ use crate::policy::plan::{ClientTimeouts, ConnectionLimits};
 use crate::policy::units;
 
 #[derive(Debug, Deserialize)]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+#[expect(dead_code, reason = "other fields are told by the decoder")]
 pub(super) struct RawTimeout {
     http: Option<RawHttpTimeout>,
-    tcp: Option<Unsupported>,
+    tcp: Option<Unheeded>,
 }
 
 #[derive(Debug, Deserialize)]

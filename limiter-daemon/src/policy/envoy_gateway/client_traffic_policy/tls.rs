@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::policy::decode::{At, Unsupported};
+use crate::policy::decode::{At, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::references::{ObjectRef, RawObjectRef};
 use crate::policy::plan::TlsVersion;
@@ -13,7 +13,7 @@ const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+#[expect(dead_code, reason = "other fields are told by the decoder")]
 pub(super) struct RawTls {
     min_version: Option<At<RawVersion>>,
     max_version: Option<At<RawVersion>>,
@@ -22,8 +22,8 @@ pub(super) struct RawTls {
     ciphers: Option<Unsupported>,
     #[serde(rename = "ecdhCurves")]
     ecdh_curves: Option<Unsupported>,
-    fingerprints: Option<Unsupported>,
-    session: Option<Unsupported>,
+    fingerprints: Option<Unheeded>,
+    session: Option<Unheeded>,
     signature_algorithms: Option<Unsupported>,
 }
 

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{bounded_bytes, out_of_range};
-use crate::policy::decode::{At, NumberOrText, Unheeded, Unsupported};
+use crate::policy::decode::{At, NumberOrText, Unheeded};
 use crate::policy::findings::Scope;
 use crate::policy::plan::{Http1Settings, Http2Settings, InvalidMessage};
 
@@ -15,16 +15,16 @@ const MAX_WINDOW: u32 = (1 << 31) - 1;
 #[expect(dead_code, reason = "other fields are told by the decoder")]
 pub(super) struct RawHttp1 {
     enable_trailers: Option<bool>,
-    preserve_header_case: Option<Unsupported>,
+    preserve_header_case: Option<Unheeded>,
     http10: Option<RawHttp10>,
     disable_safe_max_connection_duration: Option<Unheeded>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+#[expect(dead_code, reason = "other fields are told by the decoder")]
 struct RawHttp10 {
-    use_default_host: Option<Unsupported>,
+    use_default_host: Option<Unheeded>,
 }
 
 #[derive(Debug, Deserialize)]
