@@ -17,8 +17,8 @@ const TEN: &str = "      - limit: {requests: 10, unit: Hour}\n";
 const SIX: &str = "      - limit: {requests: 6, unit: Hour}\n";
 const TWO_CONNECTIONS: &str = "  connections: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}\n";
 
-/// Files that must be refused, and what the refusal must say.
-const BROKEN: [(&str, &str, &[&str]); 4] = [
+/// Policies that are not valid, and what must be said of them.
+const BROKEN: [(&str, &str, &[&str]); 3] = [
     (
         "a misspelt field",
         "      - limit: {requets: 10, unit: Hour}\n",
@@ -39,32 +39,66 @@ const BROKEN: [(&str, &str, &[&str]); 4] = [
         "      - limit: {requests: 10, unit: Hours}\n",
         &["limits.yaml:9:", "Hours", "`Hour`"],
     ),
+];
+
+/// Files of which no plan can be made: a limit could be missing without a trace.
+const UNUSABLE: [(&str, &str, &str); 3] = [
+    ("no YAML", "kind: [Backend\n", "limits.yaml:"),
     (
-        "a missing Gateway",
-        "",
-        &["limits.yaml:", "no-such-gateway"],
+        "a daemon's setting",
+        "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {name: more}\nspec: {htttp: {}}\n",
+        "did you mean `http`",
+    ),
+    (
+        "a policy for nobody knows what",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\nmetadata: {name: p}\nspec: {targetRefs: 5}\n",
+        "targetRefs",
     ),
 ];
 
 fn broken(rules: &str) -> String {
-    match rules {
-        "" => traffic("p", ("Gateway", "no-such-gateway"), TEN),
-        rules => traffic("p", ("Gateway", "eg"), rules),
-    }
+    traffic("p", ("Gateway", "eg"), rules)
 }
 
 #[test]
-fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result<()> {
+fn files_without_a_plan_are_refused_with_their_place_and_nothing_is_attached() -> Result<()> {
     let topology = Topology::new()?;
     let gateway = &topology.gateway;
     let interface = topology.first.gateway_interface.as_str();
     let pins = topology.pins();
-    for (what, rules, wanted) in BROKEN {
+    for (what, file, wanted) in UNUSABLE {
         let policies = Policies::new(&[
             ("limiterd.yaml", &config(&[interface], &pins, "Detach")),
             ("gateway.yaml", GATEWAY),
-            ("limits.yaml", &broken(rules)),
+            ("limits.yaml", file),
             ("network.yaml", &network("edge", TWO_CONNECTIONS)),
+        ])?;
+        let dir = policies.path().to_str().context("not UTF-8")?;
+        let check = limiterd(&["check", dir])?;
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert_eq!(check.status.code(), Some(1), "{what}: {text}");
+        assert!(text.contains(wanted), "{what}: {text}");
+        let mut run = Process::start(gateway, &["run", "--config", dir])?;
+        assert_eq!(run.wait()?.code(), Some(1), "{what}");
+        assert!(run.output().contains(wanted), "{what}: {}", run.output());
+        assert!(!pins.exist(), "{what}: something is pinned");
+        assert!(
+            !attached(gateway, interface)?,
+            "{what}: something is attached"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn requests_under_a_policy_that_was_never_valid_are_refused_until_it_is() -> Result<()> {
+    let netns = Netns::new("invalid")?;
+    let _backend = demo_backend(&netns)?;
+    for (what, rules, wanted) in BROKEN {
+        let policies = Policies::new(&[
+            ("gateway.yaml", GATEWAY),
+            ("route.yaml", &route("api", "/")),
+            ("limits.yaml", &broken(rules)),
         ])?;
         let dir = policies.path().to_str().context("not UTF-8")?;
         let check = limiterd(&["check", dir])?;
@@ -73,14 +107,14 @@ fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result
         for part in wanted {
             assert!(text.contains(part), "{what}: no {part:?} in\n{text}");
         }
-        let mut run = Process::start(gateway, &["run", "--config", dir])?;
-        assert_eq!(run.wait()?.code(), Some(1), "{what}");
-        assert!(run.output().contains(wanted[0]), "{what}: {}", run.output());
-        assert!(!pins.exist(), "{what}: something is pinned");
-        assert!(
-            !attached(gateway, interface)?,
-            "{what}: something is attached"
-        );
+        let daemon = Daemon::start(&netns, policies.path())?;
+        let status = || netns.enter(|| Ok(get("http://127.0.0.1:8080/")?.status.as_u16()));
+        assert_eq!(status()?, 500, "{what}");
+        assert!(daemon.process.output().contains(wanted[0]), "{what}");
+        policies.write("limits.yaml", &broken(TEN))?;
+        assert_eq!(daemon.reload(&netns)?, "ready\n");
+        assert_eq!(status()?, 200, "{what}");
+        assert!(daemon.stop()?.success());
     }
     Ok(())
 }
@@ -114,6 +148,13 @@ fn a_reload_keeps_buckets_and_a_broken_one_keeps_the_policy() -> Result<()> {
         assert!(report.contains(wanted[0]), "{what}: {report}");
         assert_eq!(passed(1)?, 0, "{what}: the bucket was reset");
     }
+    // For a Gateway that is not there it is a valid policy, and none for this one any more.
+    policies.write(
+        "limits.yaml",
+        &traffic("p", ("Gateway", "no-such-gateway"), TEN),
+    )?;
+    assert!(daemon.reload(&netns)?.contains("no-such-gateway"));
+    assert_eq!(passed(20)?, 20);
     policies.write("limits.yaml", "")?;
     assert_eq!(daemon.reload(&netns)?, "ready\n");
     assert_eq!(passed(20)?, 20);
