@@ -7,6 +7,7 @@ mod clients;
 mod in_force;
 mod network;
 mod routes;
+pub(crate) mod strays;
 mod topology;
 
 use super::findings::{Findings, Mark, Scope};
