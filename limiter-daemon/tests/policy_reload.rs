@@ -158,7 +158,8 @@ fn what_a_policy_that_was_never_valid_is_about_is_broken() {
     files.write("p.yaml", &kind);
     assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 
-    // Unless told otherwise.
+    // Unless told otherwise; of what is not even known nobody can tell.
+    files.write("p.yaml", &misspelt);
     files.write(
         "config.yaml",
         "
@@ -169,6 +170,8 @@ spec: { http: { onInvalidPolicy: Unlimited } }
 ",
     );
     assert_eq!(state(&files.load()), ["default/a: ", "default/b: "]);
+    files.write("p.yaml", &kind);
+    assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 }
 
 #[test]
