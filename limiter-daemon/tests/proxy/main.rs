@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
 mod client;
+mod costs;
 mod plans;
 mod stage;
 mod upstream;

@@ -11,6 +11,7 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use holds::{Subject, Why, holds};
+pub(super) use words::secret;
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
 use super::request::RequestView;
