@@ -25,7 +25,7 @@ use super::clock::Clock;
 use super::connection::{self, Conn};
 use super::forward::Forward;
 use super::handshake;
-use super::io::{Rewind, speaks_http2};
+use super::io::{Rewind, http2_preface, speaks_http2};
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
@@ -104,13 +104,17 @@ pub(super) async fn converse(
     if tls {
         let accept = handshake::accept(&pipeline, bind, stream);
         let secured = within(&mut drain, bound, accept, || close(Closed::Handshake)).await?;
-        let conn = conn(Some(secured.name), secured.settings);
         let stream = Rewind::new(Bytes::new(), secured.stream);
+        let late = || close(Closed::HeadTimeout);
+        let bound = secured.settings.timeouts.head;
+        let stream = preface(&mut drain, bound, stream, secured.http2, late).await?;
+        let conn = conn(Some(secured.name), secured.settings);
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let (http2, stream) =
-            sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
+        let late = || close(Closed::HeadTimeout);
+        let (http2, stream) = sniff(&mut drain, bound, stream, late).await?;
+        let stream = preface(&mut drain, bound, stream, http2, late).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())
@@ -397,5 +401,20 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
     late: impl FnOnce(),
 ) -> Option<(bool, Rewind<S>)> {
     let first = async { Ok(speaks_http2(stream).await) };
+    within(drain, bound, first, late).await?.ok()
+}
+
+/// As [`sniff`], for what HTTP/2 begins with.
+async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
+    drain: &mut watch::Receiver<bool>,
+    bound: Duration,
+    stream: Rewind<S>,
+    http2: bool,
+    late: impl FnOnce(),
+) -> Option<Rewind<S>> {
+    if !http2 {
+        return Some(stream);
+    }
+    let first = async { Ok(http2_preface(stream).await) };
     within(drain, bound, first, late).await?.ok()
 }
