@@ -198,6 +198,10 @@ impl Forward {
     fn respond(&self, response: Response<Incoming>, lease: Lease, passed: u64) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         parts.version = Version::HTTP_11;
+        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            // Chunks said where the body ends (RFC 9112 section 6.3); a length would say it again.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
         headers::strip_hop_by_hop(&mut parts.headers);
         self.change(&mut parts.headers);
         let body = Streamed::new(

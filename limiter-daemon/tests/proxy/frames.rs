@@ -124,7 +124,9 @@ impl H2Raw {
     pub(crate) fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         let read = self.stream.read_exact(&mut head);
-        self.silent = read.as_ref().is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        self.silent = read
+            .as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
         read.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).unwrap()];
@@ -157,7 +159,9 @@ impl H2Raw {
                     return End::Stream(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
                 }
                 HEADERS => return End::Answer(status(&frame.payload)),
-                PING if frame.flags & ACK != 0 && frame.payload == b"the last" => return End::Alive,
+                PING if frame.flags & ACK != 0 && frame.payload == b"the last" => {
+                    return End::Alive;
+                }
                 _ => {}
             }
         }

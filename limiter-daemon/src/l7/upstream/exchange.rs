@@ -74,6 +74,11 @@ pub(in crate::l7) struct Held {
 }
 
 impl Lease {
+    /// Whether nothing comes unless [`Self::drive`] is called.
+    pub(in crate::l7) const fn is_driven(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+
     pub(in crate::l7) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Self::Http1(held) = self {
             held.connection.drive(cx);
