@@ -84,7 +84,7 @@ pub(super) async fn converse(
     let read = proxy_protocol::read(settings.proxy_protocol, stream);
     let (stream, stated) = within(&mut drain, bound, read, || close(Closed::ProxyProtocol)).await?;
     let peer = stated.unwrap_or(peer);
-    if let Err(reason) = entered.from_source(peer.ip(), limits) {
+    if let Err(reason) = entered.come_from(peer.ip(), limits) {
         close(reason);
         return None;
     }
