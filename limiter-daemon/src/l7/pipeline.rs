@@ -1,5 +1,6 @@
 //! The life of a connection and of a request, in their order.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
@@ -125,38 +126,46 @@ pub(super) async fn converse(
 pub(super) fn answer(
     conn: Arc<Conn>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<Body>> + Send {
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send {
     // Before anything is waited for: the connection counts its requests.
     let last = conn.life.begin(conn.settings.connections.max_requests);
     let ending = Ending::new(Arc::clone(&conn));
     async move {
-        let version = request.version();
-        let mut response = serve(&conn, request, ending).await;
+        let mut request = request;
+        let mut ending = ending;
+        let mut decided = Decided::default();
+        let now = conn.pipeline.clock.now();
+        if conn.pipeline.sink.is_some() {
+            ending.keep(record(&conn, &request, now));
+        }
+        let (version, grpc) = (request.version(), is_grpc(&request));
+        let next = conn.pipeline.decide(&conn, &mut request, now, &mut decided);
+        let answer = match next {
+            Ok(Next::Forward(forward)) => {
+                // A request is large: from here on it is handed on by reference.
+                let mut sending = forward.prepare(&conn, request, &mut ending);
+                forward.send(&conn, &mut sending, &mut ending, now).await
+            }
+            Ok(Next::Answer(response)) => Ok(*response),
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = finish(&conn, answer, decided, &mut ending, (version, grpc));
         if last && version <= Version::HTTP_11 && response.status().as_u16() != 101 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        Ok(response.map(|body| body.ends(ending)))
     }
 }
 
-async fn serve(
-    conn: &Arc<Conn>,
-    mut request: Request<Incoming>,
-    mut ending: Ending,
+/// Response headers, metrics, and what the log needs to know.
+fn finish(
+    conn: &Conn,
+    answer: Result<Response<Body>, Refusal>,
+    decided: Decided,
+    ending: &mut Ending,
+    (version, grpc): (Version, bool),
 ) -> Response<Body> {
-    let pipeline = &conn.pipeline;
-    let now = pipeline.clock.now();
-    if pipeline.sink.is_some() {
-        ending.keep(record(conn, &request, now));
-    }
-    let (version, grpc) = (request.version(), is_grpc(&request));
-    let mut decided = Decided::default();
-    let answer = match pipeline.decide(conn, &mut request, now, &mut decided) {
-        Ok(Next::Forward(forward)) => forward.send(conn, request, &mut ending, now).await,
-        Ok(Next::Answer(response)) => Ok(*response),
-        Err(refusal) => Err(refusal),
-    };
     let mut response = answer.unwrap_or_else(|refusal| {
         note(&refusal, decided.rule.as_deref());
         if let Some(record) = ending.record() {
@@ -172,14 +181,15 @@ async fn serve(
     match &decided.rule {
         Some(rule) => rule.route.stats.count(response.status()),
         None => {
-            pipeline.counters.unrouted.fetch_add(1, Ordering::Relaxed);
+            let unrouted = &conn.pipeline.counters.unrouted;
+            unrouted.fetch_add(1, Ordering::Relaxed);
         }
     }
     if let Some(record) = ending.record() {
         decided.tell(record);
         record.status = response.status();
     }
-    response.map(|body| body.ends(ending))
+    response
 }
 
 /// What is known of a request whose decision may have ended early.
