@@ -4,9 +4,9 @@
 
 mod certificates;
 mod client;
+mod costs;
 mod frames;
 mod http2;
-mod costs;
 mod plans;
 mod stage;
 mod upstream;
