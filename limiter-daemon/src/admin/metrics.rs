@@ -21,7 +21,7 @@ use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::access_log;
 use crate::l7::clock::Clock;
-use crate::l7::metrics::Counters;
+use crate::l7::metrics::{Closed, Counters};
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -140,6 +140,21 @@ impl Sources {
             "limiterd_downstream_rq_unrouted",
             "Requests that no route took or that are no requests.",
             read(&counters.unrouted),
+        )?;
+        page.counters(
+            "limiterd_downstream_cx_closed",
+            "Connections closed by a bound, by the bound.",
+            Closed::ALL.map(|reason| ([("reason", reason.name())], counters.closed(reason))),
+        )?;
+        page.gauge(
+            "limiterd_downstream_tunnels",
+            "Upgraded connections open.",
+            read(&counters.tunnels),
+        )?;
+        page.counter(
+            "limiterd_mirror_dropped",
+            "Copies of requests that no mirror got, because too many were on their way.",
+            read(&counters.mirrors_dropped),
         )
     }
 

@@ -64,6 +64,9 @@ fn authority(request: &mut Request<Incoming>, settings: &ClientSettings) -> Resu
     {
         return Err(Refusal::BadRequest("a target that is not of HTTP"));
     }
+    if request.uri().scheme().is_none() && request.uri().authority().is_some() {
+        return Err(Refusal::BadRequest("a target without a path"));
+    }
     if request.version() < Version::HTTP_11 && settings.http1.http10.is_none() {
         return Err(Refusal::OldVersion);
     }

@@ -24,11 +24,16 @@ use crate::policy::plan::{ClientSettings, InvalidMessage};
 
 /// Idle HTTP/2 connections are asked this often whether they are alive.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
-/// HTTP/2 streams that a client reset before they were accepted, and that errors of a client reset,
-/// until the connection is closed (rapid reset, CVE-2023-44487).
+/// HTTP/2 streams that a client reset before they were accepted, or that are reset for a client's
+/// errors, until the connection is closed (rapid reset, CVE-2023-44487).
 const MAX_RESETS: usize = 100;
+/// The same for errors, where an invalid message is to end the connection. Not zero: a stream too
+/// many, opened before the client knew how many it may have, counts as an error to the h2 crate.
+const FEW_RESETS: usize = 10;
 /// The least that hyper takes, in bytes.
 const MIN_BUFFER: usize = 8 << 10;
+/// Bytes of an HTTP/2 response that wait for the client's window.
+const MAX_SEND: usize = 128 << 10;
 /// For the last words on a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
@@ -138,7 +143,7 @@ where
 {
     let settings = &conn.settings.http2;
     let max_errors = match settings.on_invalid_message {
-        InvalidMessage::TerminateConnection => 0,
+        InvalidMessage::TerminateConnection => FEW_RESETS,
         InvalidMessage::TerminateStream => MAX_RESETS,
     };
     let service = service_fn(|request| {
@@ -154,6 +159,7 @@ where
         .max_header_list_size(conn.settings.http1.max_head)
         .max_pending_accept_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(max_errors)
+        .max_send_buf_size(MAX_SEND)
         .keep_alive_interval(PING_INTERVAL);
     let mut served = pin!(builder.serve_connection(io, service));
     let mut told = false;
@@ -177,6 +183,15 @@ impl Drop for ClearsTunnel<'_> {
     }
 }
 
+/// No bound on time is shorter.
+fn first_look(settings: &ClientSettings) -> Duration {
+    let timeouts = &settings.timeouts;
+    let others = [timeouts.stream_idle, settings.connections.max_duration];
+    let shortest = others.into_iter().flatten().min();
+    let own = timeouts.head.min(timeouts.idle);
+    shortest.map_or(own, |shortest| shortest.min(own))
+}
+
 /// What a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
@@ -193,10 +208,7 @@ async fn supervise<T>(
     mut poll: impl FnMut(&mut std::task::Context<'_>, Order) -> Poll<T>,
 ) -> Option<T> {
     let counters = &conn.pipeline.counters;
-    let first = conn.settings.timeouts.head;
-    let mut look = pin!(sleep(
-        first.min(conn.settings.connections.max_duration.unwrap_or(first))
-    ));
+    let mut look = pin!(sleep(first_look(&conn.settings)));
     let mut drained = pin!(async move {
         // The sender is gone if the worker is: that too is the end.
         let _gone = drain.wait_for(|drain| *drain).await;

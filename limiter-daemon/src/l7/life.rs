@@ -26,6 +26,8 @@ pub(super) struct Life {
     reading: AtomicBool,
     /// Since when it is idle, or reading a head.
     since: AtomicU64,
+    /// When a piece of a body last came from the client or went to it, or a request began.
+    moved: AtomicU64,
     /// Since when the client takes nothing of what is sent to it; 0: it takes.
     stalled: AtomicU64,
     /// It had all the requests it may.
@@ -44,14 +46,16 @@ impl Life {
             in_flight: AtomicU32::new(0),
             reading: AtomicBool::new(false),
             since: AtomicU64::new(now),
+            moved: AtomicU64::new(now),
             stalled: AtomicU64::new(0),
             spent: AtomicBool::new(false),
             outlived: AtomicBool::new(false),
         }
     }
 
-    /// A request begins at `now`; whether it is the last one that the connection may have.
+    /// A request begins; whether it is the last one that the connection may have.
     pub(super) fn begin(&self, max_requests: Option<u64>) -> bool {
+        self.has_moved();
         self.reading.store(false, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
@@ -84,10 +88,15 @@ impl Life {
         self.spent.load(Ordering::Relaxed)
     }
 
+    /// A piece of a body has passed.
+    pub(super) fn has_moved(&self) {
+        self.moved.store(self.clock.now(), Ordering::Relaxed);
+    }
+
     fn has_read(&self) {
-        if self.in_flight.load(Ordering::Relaxed) == 0
-            && !self.reading.swap(true, Ordering::Relaxed)
-        {
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            self.has_moved();
+        } else if !self.reading.swap(true, Ordering::Relaxed) {
             self.since.store(self.clock.now(), Ordering::Relaxed);
         }
     }
@@ -115,6 +124,7 @@ impl Life {
         {
             until(self.born, max, Closed::MaxDuration)?;
         }
+        let busy = self.in_flight.load(Ordering::Relaxed) > 0;
         let stalled = self.stalled.load(Ordering::Relaxed);
         if let Some(idle) = timeouts.stream_idle {
             until(
@@ -122,10 +132,16 @@ impl Life {
                 idle,
                 Closed::Stalled,
             )?;
+            if busy {
+                // Upstreams have their own bounds, of half of this at most. So it is the client
+                // whose windows are closed (HTTP/2), or that sends no more.
+                let moved = self.moved.load(Ordering::Relaxed);
+                until(moved, idle.saturating_mul(2), Closed::Stalled)?;
+            }
         }
         let since = self.since.load(Ordering::Relaxed);
         let fresh = self.requests.load(Ordering::Relaxed) == 0;
-        if self.in_flight.load(Ordering::Relaxed) > 0 {
+        if busy {
             until(now, timeouts.idle.min(timeouts.head), Closed::Idle)?;
         } else if fresh || self.reading.load(Ordering::Relaxed) {
             until(since, timeouts.head, Closed::HeadTimeout)?;

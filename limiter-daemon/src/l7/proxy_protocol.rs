@@ -13,8 +13,11 @@ use crate::policy::plan::ProxyProtocol;
 /// Bytes of a header at most; version 2 could state 65,551, and nobody sends more than a few
 /// hundred.
 const MAX_HEADER: usize = 4 << 10;
-/// Opening of version 1, and of version 2.
-const SIGNATURES: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+/// Opening of version 1, whose header is one line of at most so many bytes.
+const V1: &[u8] = b"PROXY ";
+const V1_LINE: usize = 107;
+/// Opening of version 2.
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Reads the header where there must or may be one. Gives the stream behind it, and the address that
 /// the header states, if any (a health check of the proxy's own states none).
@@ -36,11 +39,14 @@ where
         if stream.read_buf(&mut seen).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if !SIGNATURES.iter().any(|signature| opens(&seen, signature)) {
+        if ![V1, V2].iter().any(|signature| opens(&seen, signature)) {
             if mode == ProxyProtocol::Optional {
                 return Ok((Rewind::new(seen.freeze(), stream), None));
             }
             return Err(invalid("no PROXY protocol header"));
+        }
+        if seen.starts_with(&V1[..1]) && seen.len() < V1_LINE && !seen.contains(&b'\n') {
+            continue;
         }
         let header = HeaderResult::parse(&seen);
         if !header.is_incomplete() {
@@ -94,9 +100,9 @@ fn invalid(what: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    const V1: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 80\r\n";
+    const TEXT: &[u8] = b"PROXY TCP4 192.0.2.1 198.51.100.1 5000 80\r\n";
     const UNKNOWN: &[u8] = b"PROXY UNKNOWN\r\n";
-    const V2: &[u8] =
+    const BINARY: &[u8] =
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x01\x13\x88\0\x50";
     const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     const HTTP: &[u8] = b"POST / HTTP/1.1\r\n\r\n";
@@ -129,7 +135,12 @@ mod tests {
     #[tokio::test]
     async fn headers_of_both_versions_state_the_source() {
         let stated = Some("192.0.2.1:5000".parse().unwrap());
-        for (header, source) in [(V1, stated), (V2, stated), (UNKNOWN, None), (LOCAL, None)] {
+        for (header, source) in [
+            (TEXT, stated),
+            (BINARY, stated),
+            (UNKNOWN, None),
+            (LOCAL, None),
+        ] {
             let sent = [header, HTTP].concat();
             for mode in [ProxyProtocol::Required, ProxyProtocol::Optional] {
                 assert_eq!(outcome(mode, &sent).await, Some((source, HTTP.to_vec())));
@@ -151,7 +162,7 @@ mod tests {
         for bad in [
             b"PROXY TCP4 192.0.2.999 198.51.100.1 5000 80\r\n".to_vec(),
             [b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat(),
-            [&V2[..14], b"\xff\xff".as_slice(), &[0; 8 << 10]].concat(),
+            [&BINARY[..14], b"\xff\xff".as_slice(), &[0; 8 << 10]].concat(),
         ] {
             assert_eq!(outcome(ProxyProtocol::Optional, &bad).await, None);
             assert_eq!(outcome(ProxyProtocol::Required, &bad).await, None);

@@ -148,6 +148,7 @@ impl Ending {
     }
 
     pub(super) fn passed(&mut self, bytes: usize) {
+        self.conn.life.has_moved();
         if let Some(record) = &mut self.record {
             record.sent += bytes as u64;
         }

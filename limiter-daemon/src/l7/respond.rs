@@ -138,6 +138,8 @@ impl Refusal {
             self,
             Self::BadRequest(_)
                 | Self::BrokenBody
+                | Self::Connect
+                | Self::OldVersion
                 | Self::HeadTooLarge
                 | Self::TooLarge
                 | Self::Slow

@@ -2,10 +2,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
+mod certificates;
 mod client;
-mod costs;
+mod frames;
+mod http2;
 mod plans;
 mod stage;
 mod upstream;
 
+mod bounds;
+mod clients;
+mod costs;
+mod grpc;
+mod h2_frames;
+mod logging;
+mod routes;
+mod smuggling;
+mod tls;
 mod upstreams;

@@ -8,7 +8,7 @@ use limiter_daemon::policy::plan::{
     RouteRule, UpstreamProtocol, WeightedBackend,
 };
 
-pub fn prefix(path: &str) -> RouteMatch {
+pub(crate) fn prefix(path: &str) -> RouteMatch {
     RouteMatch {
         path: PathMatch::Prefix(path.into()),
         method: None,
@@ -17,7 +17,7 @@ pub fn prefix(path: &str) -> RouteMatch {
     }
 }
 
-pub fn to(backend: usize) -> WeightedBackend {
+pub(crate) fn to(backend: usize) -> WeightedBackend {
     WeightedBackend {
         backend: Some(backend),
         weight: 1,
@@ -26,7 +26,7 @@ pub fn to(backend: usize) -> WeightedBackend {
 }
 
 /// A rule for `path`, to backend 0.
-pub fn rule(path: &str) -> RouteRule {
+pub(crate) fn rule(path: &str) -> RouteRule {
     RouteRule {
         matches: vec![prefix(path)],
         backends: vec![to(0)],
@@ -34,7 +34,7 @@ pub fn rule(path: &str) -> RouteRule {
     }
 }
 
-pub fn route(name: &str, hostname: Hostname, rules: Vec<RouteRule>) -> Route {
+pub(crate) fn route(name: &str, hostname: Hostname, rules: Vec<RouteRule>) -> Route {
     Route {
         name: name.into(),
         hostnames: vec![hostname],
@@ -43,11 +43,11 @@ pub fn route(name: &str, hostname: Hostname, rules: Vec<RouteRule>) -> Route {
     }
 }
 
-pub fn endpoint(address: SocketAddr) -> Endpoint {
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::Ip(address.ip(), address.port())
 }
 
-pub fn backend(endpoints: Vec<Endpoint>) -> Backend {
+pub(crate) fn backend(endpoints: Vec<Endpoint>) -> Backend {
     Backend {
         name: "d/backend".into(),
         endpoints,
@@ -57,7 +57,7 @@ pub fn backend(endpoints: Vec<Endpoint>) -> Backend {
 }
 
 /// A listener on `bind` with one route to backend 0 for everything.
-pub fn listener(bind: SocketAddr) -> Listener {
+pub(crate) fn listener(bind: SocketAddr) -> Listener {
     Listener {
         name: "d/g/l".into(),
         binds: vec![bind],
@@ -67,7 +67,7 @@ pub fn listener(bind: SocketAddr) -> Listener {
 }
 
 /// [`listener`] on `bind`, to `upstream`.
-pub fn plan(bind: SocketAddr, upstream: SocketAddr) -> Plan {
+pub(crate) fn plan(bind: SocketAddr, upstream: SocketAddr) -> Plan {
     Plan {
         listeners: vec![listener(bind)],
         backends: vec![backend(vec![endpoint(upstream)])],
@@ -76,7 +76,7 @@ pub fn plan(bind: SocketAddr, upstream: SocketAddr) -> Plan {
 }
 
 /// [`plan`] with other settings towards clients.
-pub fn with_settings(
+pub(crate) fn with_settings(
     bind: SocketAddr,
     upstream: SocketAddr,
     change: impl FnOnce(&mut ClientSettings),
@@ -89,7 +89,7 @@ pub fn with_settings(
 }
 
 /// [`plan`] with another rule.
-pub fn with_rule(
+pub(crate) fn with_rule(
     bind: SocketAddr,
     upstream: SocketAddr,
     change: impl FnOnce(&mut RouteRule),

@@ -17,34 +17,34 @@ use limiter_daemon::policy::plan::Plan;
 use tokio::runtime::Runtime;
 
 /// For everything that a test waits for; far more than it takes.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running data plane with one worker.
-pub struct Stage {
+pub(crate) struct Stage {
     runtime: Runtime,
     workers: Option<Workers>,
     active: Arc<ArcSwap<Active>>,
     state: State,
-    pub counters: Arc<Counters>,
-    pub log: Arc<Log>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) log: Arc<Log>,
 }
 
 /// What is kept of a record.
 #[derive(Clone, Debug)]
-pub struct Line {
-    pub target: String,
-    pub status: u16,
-    pub route: Option<String>,
-    pub client: String,
-    pub upstream: Option<String>,
-    pub refused: Option<&'static str>,
-    pub received: u64,
-    pub sent: u64,
-    pub completion: Completion,
+pub(crate) struct Line {
+    pub(crate) target: String,
+    pub(crate) status: u16,
+    pub(crate) route: Option<String>,
+    pub(crate) client: String,
+    pub(crate) upstream: Option<String>,
+    pub(crate) refused: Option<&'static str>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) completion: Completion,
 }
 
 #[derive(Debug, Default)]
-pub struct Log(Mutex<Vec<Line>>);
+pub(crate) struct Log(Mutex<Vec<Line>>);
 
 impl Sink for Log {
     fn record(&self, record: &Record) {
@@ -65,7 +65,7 @@ impl Sink for Log {
 
 impl Log {
     /// The first `count` lines, when they are there.
-    pub fn lines(&self, count: usize) -> Vec<Line> {
+    pub(crate) fn lines(&self, count: usize) -> Vec<Line> {
         eventually(|| {
             let lines = self.0.lock().unwrap();
             (lines.len() >= count).then(|| lines.clone())
@@ -74,7 +74,7 @@ impl Log {
 }
 
 /// An address that no other test has.
-pub fn address() -> SocketAddr {
+pub(crate) fn address() -> SocketAddr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let block = std::process::id() % (1 << 13);
@@ -83,7 +83,7 @@ pub fn address() -> SocketAddr {
 }
 
 /// What `found` finds, sooner or later.
-pub fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
     for _ in 0..PATIENCE.as_millis() / 5 {
         if let Some(found) = found() {
             return found;
@@ -95,7 +95,7 @@ pub fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
 
 impl Stage {
     /// Serves every address of `plan`.
-    pub fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -132,14 +132,14 @@ impl Stage {
     }
 
     /// Puts another plan in force, on the same addresses.
-    pub fn reload(&self, plan: &Plan) {
+    pub(crate) fn reload(&self, plan: &Plan) {
         let engine = Engine::compile(plan, &self.state);
         let active = Active::new(plan, engine, Some(&self.active.load())).unwrap();
         self.active.store(Arc::new(active));
     }
 
     /// Ends the workers; what is in flight has `timeout`.
-    pub fn drain(&mut self, timeout: Duration) {
+    pub(crate) fn drain(&mut self, timeout: Duration) {
         let workers = self.workers.take().unwrap();
         assert!(self.runtime.block_on(workers.drain(timeout)));
     }

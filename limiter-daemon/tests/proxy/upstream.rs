@@ -9,34 +9,34 @@ use super::client::{Client, values};
 use super::stage::{PATIENCE, address};
 
 /// A listening upstream. Its threads end with their connections.
-pub struct Upstream {
-    pub address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
-    pub head: String,
-    pub body: Vec<u8>,
-    pub trailers: String,
+pub(crate) struct Seen {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: String,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> String {
+    pub(crate) fn header(&self, name: &str) -> String {
         values(&self.head, name).join("|")
     }
 
     /// The request line without the version.
-    pub fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.head.split(" HTTP/").next().unwrap_or("")
     }
 }
 
 impl Upstream {
     /// Each connection is `serve`'s, with its number.
-    pub fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(serve: impl Fn(Client, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address()).unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -60,7 +60,7 @@ impl Upstream {
     }
 
     /// Answers each request with `answer`, and keeps what it saw.
-    pub fn answering(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
+    pub(crate) fn answering(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&seen);
         let mut upstream = Self::new(move |client, _| serve(client, &keep, &answer));
@@ -69,19 +69,19 @@ impl Upstream {
     }
 
     /// Answers each request with 200 and its head as the body.
-    pub fn echo() -> Self {
+    pub(crate) fn echo() -> Self {
         Self::answering(|seen| ok(seen.head.as_bytes()))
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.seen().last().cloned().unwrap()
     }
 }
@@ -95,9 +95,9 @@ fn serve(mut client: Client, keep: &Mutex<Vec<Seen>>, answer: &impl Fn(&Seen) ->
 }
 
 /// The next request; `None`: closed.
-pub fn read<S: Read + Write>(client: &mut Client<S>) -> Option<Seen> {
+pub(crate) fn read<S: Read + Write>(client: &mut Client<S>) -> Option<Seen> {
     let head = client.head()?;
-    let (body, trailers) = client.body(&head);
+    let (body, trailers) = client.body(&head)?;
     Some(Seen {
         head,
         body,
@@ -106,12 +106,12 @@ pub fn read<S: Read + Write>(client: &mut Client<S>) -> Option<Seen> {
 }
 
 /// A response with a body.
-pub fn ok(body: &[u8]) -> Vec<u8> {
+pub(crate) fn ok(body: &[u8]) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
 /// Nothing listens here.
-pub fn nobody() -> SocketAddr {
+pub(crate) fn nobody() -> SocketAddr {
     address()
 }

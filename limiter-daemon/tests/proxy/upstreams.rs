@@ -222,10 +222,12 @@ fn upstreams_that_fail_are_told_apart() {
     for path in ["/half", "/stall"] {
         let mut client = Client::connect(bind);
         client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n"));
-        assert!(client.head().unwrap().starts_with("HTTP/1.1 200"));
-        let mut rest = Vec::new();
-        let _reset = client.stream.read_to_end(&mut rest);
-        assert_eq!(rest, b"half");
+        // Cut off: how much of it comes depends on when, but it can never be taken for a whole.
+        let mut all = Vec::new();
+        let _reset = client.stream.read_to_end(&mut all);
+        let all = String::from_utf8(all).unwrap();
+        let cut = all.starts_with("HTTP/1.1 200") && all.ends_with("\r\n\r\nhalf");
+        assert!(cut || path == "/half" && all.is_empty(), "{all}");
     }
     let refused: Vec<_> = stage.log.lines(7).iter().map(|line| line.refused).collect();
     assert_eq!(
@@ -338,4 +340,31 @@ fn other_protocols_are_switched_to_and_tunnelled() {
     // A tunnel does not end by itself: it is cut off when the time to drain is over.
     stage.drain(Duration::from_millis(50));
     assert!(client.is_closed());
+}
+
+#[test]
+fn reloads_lose_no_request_and_no_connection() {
+    let (bind, upstream) = (address(), Upstream::echo());
+    let plan = plan(bind, upstream.address);
+    let stage = Stage::new(&plan);
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(bind);
+                (0..250)
+                    .filter(|_| client.get("/", "").status == 200)
+                    .count()
+            })
+        })
+        .collect();
+    for turn in 0..100 {
+        let mut next = plan.clone();
+        next.listeners[0].routes[0].name = format!("d/route-{turn}");
+        stage.reload(&next);
+        std::thread::yield_now();
+    }
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 250);
+    }
+    assert!(upstream.connections() <= 4);
 }

@@ -18,7 +18,7 @@ use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
+    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
     UpstreamProtocol,
 };
 use routing::Taken;
@@ -162,6 +162,13 @@ pub struct BackendSaid {
     pub protocol: Option<String>,
     pub endpoints: Vec<String>,
     pub filters: Vec<String>,
+}
+
+/// The settings of the listener that takes a request, which say whom it is attributed to.
+#[must_use]
+pub fn settings<'a>(plan: &'a Plan, asked: &Asked<'_>) -> Option<&'a ClientSettings> {
+    let (listener, _) = routing::listener(plan, asked);
+    Some(&plan.listeners.get(listener?)?.client)
 }
 
 /// Explains what becomes of a request at `now`.
