@@ -13,6 +13,7 @@ mod upstream;
 
 mod bounds;
 mod clients;
+mod costs;
 mod grpc;
 mod h2_frames;
 mod logging;
