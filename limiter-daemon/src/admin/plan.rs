@@ -12,8 +12,9 @@ use network::NetworkView;
 
 use crate::engine::explain as words;
 use crate::policy::plan::{
-    Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener, Plan, PolicyLimits,
-    ProxyProtocol, Quota, Route, RouteKind, RouteRule, Tls, TlsVersion,
+    AccessLog, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
+    LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule,
+    Tls, TlsVersion,
 };
 
 #[derive(Debug, Serialize)]
@@ -54,6 +55,8 @@ struct DaemonView {
     max_sources: u32,
     sketch_cells: u32,
     drain_timeout_seconds: f64,
+    /// As `json to /dev/stdout`; `None`: there is none.
+    access_log: Option<String>,
 }
 
 impl From<&DaemonConfig> for DaemonView {
@@ -68,8 +71,22 @@ impl From<&DaemonConfig> for DaemonView {
             max_sources: config.max_sources,
             sketch_cells: config.sketch_cells,
             drain_timeout_seconds: seconds(config.drain_timeout),
+            access_log: config.access_log.as_ref().map(access_log),
         }
     }
+}
+
+fn access_log(log: &AccessLog) -> String {
+    let format = match log.format {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    let target = match &log.target {
+        LogTarget::Stdout => "/dev/stdout".to_owned(),
+        LogTarget::Stderr => "/dev/stderr".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    };
+    format!("{format} to {target}, {} %", log.sample)
 }
 
 #[derive(Debug, Serialize)]
@@ -304,9 +321,15 @@ struct LimitView {
     window_seconds: Option<u64>,
     shared: bool,
     shadow: bool,
+    /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<bool>,
     request_cost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_cost: Option<String>,
+    /// What gives a request's tokens back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refund_on: Vec<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     candidates: BTreeMap<String, u64>,
 }
@@ -319,6 +342,11 @@ impl From<&LimitRule> for LimitView {
         };
         let rate = |(limit, window)| u64::try_from(words::per_window(limit, window)).ok();
         let candidates = rule.candidates.iter();
+        let refunds = [
+            (rule.refund_on.upstream_failure, "upstream failure"),
+            (rule.refund_on.server_error, "server error"),
+            (rule.refund_on.overload, "overload"),
+        ];
         Self {
             name: rule.name.clone(),
             conditions: rule.conditions.iter().map(words::condition).collect(),
@@ -328,8 +356,13 @@ impl From<&LimitRule> for LimitView {
             window_seconds: limited.map(|(_, window)| window),
             shared: rule.shared,
             shadow: rule.shadow,
+            headers: rule.headers,
             request_cost: rule.request_cost,
             response_cost: rule.response_cost.as_ref().map(words::response_cost),
+            refund_on: refunds
+                .into_iter()
+                .filter_map(|(on, what)| on.then_some(what))
+                .collect(),
             candidates: candidates
                 .map(|one| (one.name.clone(), one.limit.capacity))
                 .collect(),
