@@ -158,7 +158,8 @@ fn what_a_policy_that_was_never_valid_is_about_is_broken() {
     files.write("p.yaml", &kind);
     assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 
-    // Unless told otherwise.
+    // Unless told otherwise; of what is not even known nobody can tell.
+    files.write("p.yaml", &misspelt);
     files.write(
         "config.yaml",
         "
@@ -169,6 +170,8 @@ spec: { http: { onInvalidPolicy: Unlimited } }
 ",
     );
     assert_eq!(state(&files.load()), ["default/a: ", "default/b: "]);
+    files.write("p.yaml", &kind);
+    assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 }
 
 #[test]
@@ -231,6 +234,47 @@ fn the_last_good_version_of_each_resource_goes_on() {
     assert_eq!(state(&fifth), ["default/a: ", "default/b: 9"]);
     assert_eq!(fifth.plan.as_ref().unwrap().network, []);
     assert_eq!(fifth.count(Severity::Error), 0);
+}
+
+#[test]
+fn a_policy_led_astray_stays_where_it_was() {
+    let files = Files::new("stray");
+    files.write("routes.yaml", &(route("a", "/a") + &route("b", "/b")));
+    let net = |target: &str| {
+        network(10).replace(
+            "ports: [{ protocol: TCP, port: 8080 }]",
+            &format!(
+                "targetRefs: [{{ group: gateway.networking.k8s.io, kind: Gateway, {target} }}]"
+            ),
+        )
+    };
+    files.write("limits.yaml", &limits("p", "kind: HTTPRoute, name: a", "5"));
+    files.write("net.yaml", &net("name: eg"));
+    let first = files.load();
+    assert_eq!(first.count(Severity::Error), 0);
+
+    files.write(
+        "limits.yaml",
+        &limits("p", "kind: HTTPRoute, name: aa", "6"),
+    );
+    files.write("net.yaml", &net("name: eg, sectionName: htpt"));
+    let second = files.reload(&first);
+    assert_eq!(state(&second), ["default/a: 5", "default/b: "]);
+    let plans = [&first, &second].map(|outcome| outcome.plan.as_ref().unwrap());
+    assert_eq!(plans[0].network, plans[1].network);
+    assert_eq!(second.kept.len(), 2);
+    assert_eq!(second.count(Severity::Error), 2);
+
+    // To another target that is there it goes; and what it is about may go.
+    files.write("limits.yaml", &limits("p", "kind: HTTPRoute, name: b", "6"));
+    files.write("net.yaml", &net("name: eg"));
+    let third = files.reload(&second);
+    assert_eq!(state(&third), ["default/a: ", "default/b: 6"]);
+    files.write("routes.yaml", &route("a", "/a"));
+    let fourth = files.reload(&third);
+    assert_eq!(state(&fourth), ["default/a: "]);
+    assert_eq!(fourth.kept, [""; 0]);
+    assert_eq!(fourth.count(Severity::Error), 1);
 }
 
 #[test]

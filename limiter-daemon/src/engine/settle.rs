@@ -134,9 +134,13 @@ impl Settlement {
         }
     }
 
-    /// The answer's end.
+    /// The answer's end; without an answer, the request's.
     pub fn finished(mut self, ending: Ending, now: Now) {
         self.told = now;
+        if !self.answered {
+            self.charges.clear();
+            return;
+        }
         if ending == Ending::Broken {
             self.refund(|rule| rule.refund_on.upstream_failure);
         }

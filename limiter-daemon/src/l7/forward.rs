@@ -112,6 +112,9 @@ impl Forward {
                 match upstreams.upgrade(&self.target, request).await? {
                     (response, Switched::No(lease)) => (response, lease),
                     (response, Switched::Yes(upstream)) => {
+                        let now = conn.pipeline.clock.both();
+                        let (status, headers) = (response.status(), response.headers());
+                        ending.settlement.answered(status, headers, now);
                         let tunnel = Tunnel {
                             client,
                             upstream,

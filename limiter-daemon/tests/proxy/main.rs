@@ -6,6 +6,7 @@ mod certificates;
 mod client;
 mod frames;
 mod http2;
+mod costs;
 mod plans;
 mod stage;
 mod upstream;

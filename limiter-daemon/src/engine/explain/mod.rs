@@ -11,14 +11,15 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use holds::{Subject, Why, holds};
+pub(super) use words::secret;
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
 use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
-    UpstreamProtocol,
+    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost,
+    RouteRule, UpstreamProtocol,
 };
 use routing::Taken;
 

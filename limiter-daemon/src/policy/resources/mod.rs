@@ -27,7 +27,7 @@ use super::kinds::Kind;
 use super::native::limiter_config::Config;
 use super::native::network_rate_limit_policy::NetworkLimit;
 use super::plan::RouteKind;
-use super::resource::Name;
+use super::resource::{Meta, Name};
 pub(crate) use read::Reader;
 
 type Table<R> = BTreeMap<Name, R>;
@@ -182,6 +182,31 @@ impl Resources {
             });
         }
         self.lost.clear();
+    }
+
+    /// Puts the version of `good` in the place of a resource that is valid by itself.
+    pub(crate) fn keep(
+        &mut self,
+        kind: Kind,
+        meta: &Meta,
+        reason: String,
+        good: &Self,
+        findings: &mut Findings,
+    ) {
+        if !self.carry(kind, &meta.name, good) {
+            return;
+        }
+        findings
+            .at(&meta.origin)
+            .warning(&meta.mark, KEPT, KEPT_REMEDY);
+        self.rejected.push(Rejected {
+            kind: kind.name().to_owned(),
+            name: meta.name.clone(),
+            reason,
+            kept: true,
+            is_policy: true,
+            targets: Targets::default(),
+        });
     }
 
     /// Takes one resource over from `good`; `false`: it has none.

@@ -254,7 +254,7 @@ impl Resources {
                 &mut self.config_maps,
                 reading,
                 scope,
-                |raw, _meta, _scope: &mut Scope<'_>| config_map::lower(raw),
+                |raw, _meta, scope: &mut Scope<'_>| config_map::lower(raw, scope),
             ),
         }
     }
