@@ -4,7 +4,6 @@
 
 mod certificates;
 mod client;
-mod costs;
 mod frames;
 mod http2;
 mod plans;
