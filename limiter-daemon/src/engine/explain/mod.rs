@@ -18,8 +18,8 @@ use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
-    UpstreamProtocol,
+    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost,
+    RouteRule, UpstreamProtocol,
 };
 use routing::Taken;
 
