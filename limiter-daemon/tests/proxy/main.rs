@@ -4,6 +4,7 @@
 
 mod certificates;
 mod client;
+mod costs;
 mod frames;
 mod http2;
 mod plans;
