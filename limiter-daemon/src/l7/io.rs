@@ -159,6 +159,40 @@ where
     }
 }
 
+/// Checks HTTP/2's preface and that SETTINGS follow it (RFC 9113 section 3.4), which the h2 crate
+/// leaves out. What was read is given back.
+///
+/// # Errors
+/// Something else comes.
+pub(super) async fn http2_preface<S>(stream: Rewind<S>) -> io::Result<Rewind<S>>
+where
+    S: AsyncRead + Unpin,
+{
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Length of a frame's head, and where in it the type is.
+    const HEAD: usize = 9;
+    const TYPE: usize = 3;
+    const SETTINGS: u8 = 4;
+    let (ahead, mut inner) = stream.into_parts();
+    let mut seen = BytesMut::from(ahead);
+    loop {
+        let got = seen.len().min(PREFACE.len());
+        if seen[..got] != PREFACE[..got] {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2"));
+        }
+        match seen.get(PREFACE.len() + TYPE) {
+            Some(&SETTINGS) if seen.len() >= PREFACE.len() + HEAD => {
+                return Ok(Rewind::new(seen.freeze(), inner));
+            }
+            None | Some(&SETTINGS) => {}
+            Some(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "no SETTINGS")),
+        }
+        if inner.read_buf(&mut seen).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

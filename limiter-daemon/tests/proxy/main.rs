@@ -4,15 +4,16 @@
 
 mod certificates;
 mod client;
+mod costs;
 mod frames;
 mod http2;
-mod costs;
 mod plans;
 mod stage;
 mod upstream;
 
 mod bounds;
 mod clients;
+mod costs;
 mod grpc;
 mod h2_frames;
 mod logging;

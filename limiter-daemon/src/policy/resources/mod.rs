@@ -57,6 +57,8 @@ pub(crate) struct Resources {
     pub(crate) rejected: Vec<Rejected>,
     /// Files of which something is not known at all.
     lost: BTreeSet<PathBuf>,
+    /// Documents of no known kind, by file and name: a kind may be misspelt.
+    misnamed: BTreeSet<(PathBuf, Name)>,
     pub(crate) counts: BTreeMap<&'static str, usize>,
 }
 
@@ -156,26 +158,34 @@ impl Resources {
         self.lost.insert(file.to_path_buf());
     }
 
-    /// Takes over what `good` had of the files that are lost, or of `all`.
+    /// Takes over what `good` had of the files that are lost, or of `all`; and what has the name of a
+    /// document of its file that is of no known kind.
     pub(crate) fn recover(&mut self, good: &Self, all: bool, findings: &mut Findings) {
         for ((kind, name), seen) in &good.seen {
-            let lost = all || self.lost.contains(&seen.file);
+            let misnamed = self.misnamed.contains(&(seen.file.clone(), name.clone()));
+            let lost = all || misnamed || self.lost.contains(&seen.file);
             if !lost || self.has(*kind, name) || !self.carry(*kind, name, good) {
                 continue;
             }
-            let label = format!("{} {name}", kind.name());
             let origin = Origin {
                 file: seen.file.clone(),
-                resource: Some(label),
+                resource: Some(format!("{} {name}", kind.name())),
             };
             findings
                 .at(&origin)
                 .warning(&Mark::none(), KEPT, KEPT_REMEDY);
             self.seen.insert((*kind, name.clone()), seen.clone());
+            if misnamed {
+                let same = |rejected: &&mut Rejected| rejected.name == *name;
+                for rejected in self.rejected.iter_mut().filter(same) {
+                    // Nothing is broken: what was meant goes on.
+                    rejected.is_policy = false;
+                }
+            }
             self.rejected.push(Rejected {
                 kind: kind.name().to_owned(),
                 name: name.clone(),
-                reason: "its file cannot be read".to_owned(),
+                reason: "its document cannot be read".to_owned(),
                 kept: true,
                 is_policy: false,
                 targets: Targets::default(),

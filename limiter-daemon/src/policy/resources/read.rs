@@ -130,6 +130,10 @@ impl<'a> Reader<'a> {
             return;
         }
         scope.error(&mark, refusal.message.clone(), refusal.remedy);
+        if refusal.unknown {
+            let place = (reading.origin.file.clone(), reading.name.clone());
+            self.resources.misnamed.insert(place);
+        }
         let targets = targets::salvage(reading.node, &reading.name.namespace, reading.origin);
         self.resources.rejected.push(Rejected {
             kind: header.kind.1.to_owned(),
