@@ -29,8 +29,6 @@ const INTERFACE: &str = "lim0";
 const PEER: &str = "peer0";
 const PORT: u16 = 443;
 const HOUR: u64 = 3_600_000_000_000;
-/// For packets on their way through softirq.
-
 /// A gateway and a client with jumbo frames between them.
 struct Net {
     gateway: Netns,
