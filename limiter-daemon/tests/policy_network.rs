@@ -243,9 +243,8 @@ fn addresses(count: u32) -> impl Iterator<Item = std::net::Ipv4Addr> {
     (0..count).map(|n| std::net::Ipv4Addr::from(0x0a00_0000 + n))
 }
 
-/// Some seconds are for an unoptimised build on a busy machine; it takes a fraction of one.
 #[test]
-fn lists_of_100_000_addresses_load_quickly() {
+fn lists_of_100_000_addresses_load() {
     let dir = Scratch::new("large");
     let mut spec = "  denyFile: deny.txt\n  allow:\n".to_owned();
     for address in addresses(100_000) {
@@ -257,14 +256,9 @@ fn lists_of_100_000_addresses_load_quickly() {
         list.push_str(&format!("2001:db8:{b:x}:{c:x}{d:02x}::/64 # another\n"));
     }
     std::fs::write(dir.0.join("deny.txt"), list).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "a test of how long it takes")]
-    let start = std::time::Instant::now();
     let plan = loaded(&dir, &spec).plan.unwrap();
-    let took = start.elapsed();
     assert_eq!(plan.network[0].allow.len(), 100_000);
     assert_eq!(plan.network[0].deny.len(), 100_000);
-    println!("{took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

@@ -158,7 +158,8 @@ fn what_a_policy_that_was_never_valid_is_about_is_broken() {
     files.write("p.yaml", &kind);
     assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 
-    // Unless told otherwise.
+    // Unless told otherwise; of what is not even known nobody can tell.
+    files.write("p.yaml", &misspelt);
     files.write(
         "config.yaml",
         "
@@ -169,6 +170,8 @@ spec: { http: { onInvalidPolicy: Unlimited } }
 ",
     );
     assert_eq!(state(&files.load()), ["default/a: ", "default/b: "]);
+    files.write("p.yaml", &kind);
+    assert!(state(&files.load())[0].starts_with("default/a: broken: "));
 }
 
 #[test]
@@ -231,6 +234,109 @@ fn the_last_good_version_of_each_resource_goes_on() {
     assert_eq!(state(&fifth), ["default/a: ", "default/b: 9"]);
     assert_eq!(fifth.plan.as_ref().unwrap().network, []);
     assert_eq!(fifth.count(Severity::Error), 0);
+}
+
+/// Not even its kind is right, and it goes on all the same: under its name, in its file.
+#[test]
+fn what_is_misnamed_goes_on_as_it_was() {
+    let files = Files::new("misnamed");
+    files.write("routes.yaml", &route("a", "/a"));
+    let p = limits("p", "kind: HTTPRoute, name: a", "5");
+    files.write("limits.yaml", &p);
+    let first = files.load();
+    for (from, to) in [("BackendT", "BackendsT"), ("io/v1alpha1", "io/v1alpha9")] {
+        files.write("limits.yaml", &p.replace(from, to));
+        let second = files.reload(&first);
+        assert_eq!(state(&second), ["default/a: 5"]);
+        assert_eq!(second.kept, ["BackendTrafficPolicy default/p"]);
+        assert_eq!(second.count(Severity::Error), 1);
+    }
+}
+
+/// A Secret whose key is another certificate's: the pair before it is served.
+#[test]
+fn certificates_that_do_not_fit_leave_the_ones_before() {
+    let pairs: [_; 2] = std::array::from_fn(|_| {
+        let pair = rcgen::generate_simple_self_signed(vec!["shop.example".to_owned()]).unwrap();
+        (pair.cert.pem(), pair.signing_key.serialize_pem())
+    });
+    let files = Files::new("certificates");
+    files.write(
+        "base.yaml",
+        &BASE.replace(
+            "protocol: HTTP, port: 8080",
+            "protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: tls }] }",
+        ),
+    );
+    let secret = |certificate: usize, key: usize| {
+        let indented = |text: &str| text.replace('\n', "\n    ");
+        files.write(
+            "secret.yaml",
+            &format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{ name: tls }}\ntype: kubernetes.io/tls\n\
+                 stringData:\n  tls.crt: |\n    {}\n  tls.key: |\n    {}\n",
+                indented(&pairs[certificate].0),
+                indented(&pairs[key].1),
+            ),
+        );
+    };
+    let served = |outcome: &Outcome| {
+        let plan = outcome.plan.as_ref().unwrap();
+        let tls = plan.listeners[0].tls.clone().unwrap();
+        String::from_utf8(tls.certificates[0].chain.0.clone()).unwrap()
+    };
+    secret(0, 0);
+    let first = files.load();
+    assert_eq!(served(&first).trim(), pairs[0].0.trim());
+    secret(1, 0);
+    let second = files.reload(&first);
+    assert_eq!(served(&second).trim(), pairs[0].0.trim());
+    assert_eq!(second.kept, ["Secret default/tls"]);
+    secret(1, 1);
+    let third = files.reload(&second);
+    assert_eq!(served(&third).trim(), pairs[1].0.trim());
+    assert_eq!(third.kept, [""; 0]);
+}
+
+#[test]
+fn a_policy_led_astray_stays_where_it_was() {
+    let files = Files::new("stray");
+    files.write("routes.yaml", &(route("a", "/a") + &route("b", "/b")));
+    let net = |target: &str| {
+        network(10).replace(
+            "ports: [{ protocol: TCP, port: 8080 }]",
+            &format!(
+                "targetRefs: [{{ group: gateway.networking.k8s.io, kind: Gateway, {target} }}]"
+            ),
+        )
+    };
+    files.write("limits.yaml", &limits("p", "kind: HTTPRoute, name: a", "5"));
+    files.write("net.yaml", &net("name: eg"));
+    let first = files.load();
+    assert_eq!(first.count(Severity::Error), 0);
+
+    files.write(
+        "limits.yaml",
+        &limits("p", "kind: HTTPRoute, name: aa", "6"),
+    );
+    files.write("net.yaml", &net("name: eg, sectionName: htpt"));
+    let second = files.reload(&first);
+    assert_eq!(state(&second), ["default/a: 5", "default/b: "]);
+    let plans = [&first, &second].map(|outcome| outcome.plan.as_ref().unwrap());
+    assert_eq!(plans[0].network, plans[1].network);
+    assert_eq!(second.kept.len(), 2);
+    assert_eq!(second.count(Severity::Error), 2);
+
+    // To another target that is there it goes; and what it is about may go.
+    files.write("limits.yaml", &limits("p", "kind: HTTPRoute, name: b", "6"));
+    files.write("net.yaml", &net("name: eg"));
+    let third = files.reload(&second);
+    assert_eq!(state(&third), ["default/a: ", "default/b: 6"]);
+    files.write("routes.yaml", &route("a", "/a"));
+    let fourth = files.reload(&third);
+    assert_eq!(state(&fourth), ["default/a: "]);
+    assert_eq!(fourth.kept, [""; 0]);
+    assert_eq!(fourth.count(Severity::Error), 1);
 }
 
 #[test]

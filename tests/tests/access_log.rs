@@ -79,7 +79,7 @@ fn a_request_leaves_a_line_with_the_decision() -> Result<()> {
         assert_eq!(line["route_name"], "default/api/rule/0");
         assert_eq!(line["rate_limit"]["decision"], "ok");
         assert_eq!(line["rate_limit"]["rule"], "default/p/rule/0");
-        assert_eq!(line["rate_limit"]["descriptor"], "x-user-id=alice\"");
+        assert_eq!(line["rate_limit"]["descriptor"], "x-user-id=alice\\\"");
         assert_eq!(line["rate_limit"]["remaining"], left, "{line}");
         assert!(line["bytes_sent"].as_u64().context("a number")? > 0);
     }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use http::{Method, Request};
 use tests::daemon::{Daemon, Process, demo_backend, limiterd};
-use tests::http_client::{Answer, count, gets};
+use tests::http_client::{Answer, Speak, count, gets, many};
 use tests::netns::Netns;
 
 const HOST: (&str, &str) = ("host", "tasks.example.com");
@@ -164,6 +165,104 @@ fn merge_a_route_has_its_own_limit_in_place_of_the_default() -> Result<()> {
 }
 
 #[test]
+fn conditions_are_told_as_envoy_gateway_states_them() -> Result<()> {
+    let check = |name: &str| -> Result<String> {
+        let dir = examples().join("envoy-gateway").join(name);
+        let output = limiterd(&["check", "--status", dir.to_str().context("not UTF-8")?])?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let text = check("merge")?;
+    for line in [
+        "BackendTrafficPolicy default/gateway-default at Gateway default/eg: Accepted=True (Accepted)",
+        "BackendTrafficPolicy default/gateway-default at Gateway default/eg: Overridden=True (Overridden)",
+        "Gateway default/eg listener http: Programmed=True (Programmed)",
+        "HTTPRoute default/llm-inference at Gateway default/eg: ResolvedRefs=True (ResolvedRefs)",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    let text = check("merge-strategic")?;
+    let merged =
+        "BackendTrafficPolicy default/llm-limit at Gateway default/eg: Merged=True (Merged)";
+    assert!(text.contains(merged), "{text}");
+    Ok(())
+}
+
+#[test]
+fn merge_strategic_joins_both_policies() -> Result<()> {
+    let example = Example::start("merge-strategic")?;
+    let answers = example.ask("/v1/inference/chat", None, 15)?;
+    let passed = count(&answers, 200);
+    // A token comes back every six seconds.
+    assert!((10..=12).contains(&passed), "{passed} passed");
+    for answer in &answers {
+        let quotas = answer.header("x-ratelimit-limit");
+        assert!(quotas.starts_with("10, "), "{quotas}");
+        assert!(
+            quotas.contains("10;w=60") && quotas.contains("100;w=60"),
+            "{quotas}"
+        );
+    }
+    let mut met = example.explained("/v1/inference", None)?;
+    met.sort();
+    assert_eq!(
+        met,
+        ["default/gateway-default/rule/0", "default/llm-limit/rule/0"]
+    );
+    // Other routes have the default alone.
+    example.expect("/tasks", None, [100, 20], "100, 100;w=60");
+    Ok(())
+}
+
+#[test]
+fn global_and_local_must_both_pass() -> Result<()> {
+    let example = Example::start("global")?;
+    for user in ["alice", "bob"] {
+        let answers = example.ask("/tasks", Some(user), 40)?;
+        assert_eq!(
+            [count(&answers, 200), count(&answers, 429)],
+            [30, 10],
+            "{user}"
+        );
+        for answer in &answers {
+            let quotas = answer.header("x-ratelimit-limit");
+            assert!(
+                quotas.contains("1000;w=1") && quotas.contains("30;w=3600"),
+                "{quotas}"
+            );
+        }
+    }
+    // Without the header only the local limit is met.
+    example.expect("/tasks", None, [40, 0], "1000, 1000;w=1");
+    let met = example.explained("/tasks", Some("alice"))?;
+    assert_eq!(met.len(), 2, "{met:?}");
+    Ok(())
+}
+
+#[test]
+fn selectors_of_a_rule_must_all_match() -> Result<()> {
+    let example = Example::start("selectors")?;
+    let send = |method: Method, path: &str, count: usize| {
+        let url = format!("http://127.0.0.1:8080{path}");
+        let request = || {
+            let request = Request::builder().method(&method).uri(&url);
+            request.header(HOST.0, HOST.1).body(Default::default())
+        };
+        let requests = (0..count).map(|_| request()).collect::<Result<_, _>>()?;
+        example.netns.enter(|| many(Speak::Http1, requests))
+    };
+    let writes = send(Method::POST, "/tasks/1", 8)?;
+    assert_eq!([count(&writes, 200), count(&writes, 429)], [5, 3]);
+    // The same bucket, whichever of the methods it is; and neither reading nor another path is limited.
+    assert_eq!(count(&send(Method::DELETE, "/tasks", 2)?, 429), 2);
+    assert_eq!(count(&send(Method::POST, "/users", 20)?, 200), 20);
+    assert_eq!(count(&send(Method::GET, "/tasks", 20)?, 200), 20);
+    let searches = send(Method::GET, "/tasks?q=x&sort=relevance", 5)?;
+    assert_eq!([count(&searches, 200), count(&searches, 429)], [3, 2]);
+    assert_eq!(count(&send(Method::GET, "/tasks?sort=date", 5)?, 200), 5);
+    Ok(())
+}
+
+#[test]
 fn every_example_is_without_findings() -> Result<()> {
     let mut seen = 0;
     for parent in [examples(), examples().join("envoy-gateway")] {
@@ -180,6 +279,6 @@ fn every_example_is_without_findings() -> Result<()> {
             seen += 1;
         }
     }
-    assert!(seen >= 7, "only {seen} examples");
+    assert!(seen >= 10, "only {seen} examples");
     Ok(())
 }

@@ -13,7 +13,6 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::ptr;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use limiter_common::{Limit, Protocol, Reason};
@@ -23,15 +22,13 @@ use limiter_daemon::policy::plan::{
     AttachMode, DaemonConfig, Interface, NetworkLevel, NetworkPolicy, OnExit, Scope, SourceLimits,
 };
 use socket2::{Domain, Socket, Type};
+use tests::daemon::eventually;
 use tests::netns::Netns;
 
 const INTERFACE: &str = "lim0";
 const PEER: &str = "peer0";
 const PORT: u16 = 443;
 const HOUR: u64 = 3_600_000_000_000;
-/// For packets on their way through softirq.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// A gateway and a client with jumbo frames between them.
 struct Net {
     gateway: Netns,
@@ -131,15 +128,10 @@ fn counted(kernel: &Kernel, reason: Reason) -> u64 {
 
 /// Waits until so many packets were counted under one of the two reasons; what each has.
 fn wait(kernel: &Kernel, reasons: [Reason; 2], packets: u64) -> Result<[u64; 2]> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually(&format!("{packets} packets under {reasons:?}"), || {
         let counts = reasons.map(|reason| counted(kernel, reason));
-        if counts[0] + counts[1] >= packets {
-            return Ok(counts);
-        }
-        ensure!(Instant::now() < deadline, "{reasons:?}: {counts:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+        Ok((counts[0] + counts[1] >= packets).then_some(counts))
+    })
 }
 
 /// Two of three jumbo frames fit into the bucket; were only the first buffer of each counted (a page

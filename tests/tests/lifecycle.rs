@@ -17,7 +17,7 @@ const TEN: &str = "      - limit: {requests: 10, unit: Hour}\n";
 const SIX: &str = "      - limit: {requests: 6, unit: Hour}\n";
 const TWO_CONNECTIONS: &str = "  connections: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}\n";
 
-/// Files that must be refused, and what the refusal must say.
+/// Policies with errors, and what must be said of them.
 const BROKEN: [(&str, &str, &[&str]); 4] = [
     (
         "a misspelt field",
@@ -53,18 +53,80 @@ fn broken(rules: &str) -> String {
     }
 }
 
+/// Files that refuse the start, and what the refusal must say.
+const REFUSED: [(&str, &str, &[&str]); 3] = [
+    ("no YAML", "{ this is [ no YAML", &["z.yaml:1:"]),
+    (
+        "settings that are wrong",
+        "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {name: z}\n\
+         spec: {http: {workers: 0}}\n",
+        &["z.yaml:4:", "workers", "it may be 1 to 1024"],
+    ),
+    (
+        "a policy without readable targets",
+        "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: BackendTrafficPolicy\n\
+         metadata: {name: z}\nspec: {targetRfes: []}\n",
+        &["z.yaml:4:", "did you mean `targetRefs`"],
+    ),
+];
+
 #[test]
-fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result<()> {
+fn broken_files_are_told_with_their_place() -> Result<()> {
+    for (what, rules, wanted) in BROKEN {
+        let policies =
+            Policies::new(&[("gateway.yaml", GATEWAY), ("limits.yaml", &broken(rules))])?;
+        let dir = policies.path().to_str().context("not UTF-8")?;
+        let check = limiterd(&["check", dir])?;
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert_eq!(check.status.code(), Some(1), "{what}: {text}");
+        for part in wanted {
+            assert!(text.contains(part), "{what}: no {part:?} in\n{text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn files_that_may_hide_a_limit_refuse_the_start_and_nothing_is_attached() -> Result<()> {
     let topology = Topology::new()?;
     let gateway = &topology.gateway;
     let interface = topology.first.gateway_interface.as_str();
     let pins = topology.pins();
-    for (what, rules, wanted) in BROKEN {
+    for (what, text, wanted) in REFUSED {
         let policies = Policies::new(&[
             ("limiterd.yaml", &config(&[interface], &pins, "Detach")),
             ("gateway.yaml", GATEWAY),
-            ("limits.yaml", &broken(rules)),
             ("network.yaml", &network("edge", TWO_CONNECTIONS)),
+            ("z.yaml", text),
+        ])?;
+        let dir = policies.path().to_str().context("not UTF-8")?;
+        let check = limiterd(&["check", dir])?;
+        let text = String::from_utf8_lossy(&check.stdout).into_owned();
+        assert_eq!(check.status.code(), Some(1), "{what}: {text}");
+        let mut run = Process::start(gateway, &["run", "--config", dir])?;
+        assert_eq!(run.wait()?.code(), Some(1), "{what}");
+        for part in wanted {
+            assert!(text.contains(part), "{what}: no {part:?} in\n{text}");
+            assert!(run.output().contains(part), "{what}: {}", run.output());
+        }
+        assert!(!pins.exist(), "{what}: something is pinned");
+        assert!(
+            !attached(gateway, interface)?,
+            "{what}: something is attached"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn requests_under_a_policy_that_was_never_valid_are_refused_until_it_is() -> Result<()> {
+    let netns = Netns::new("invalid")?;
+    let _backend = demo_backend(&netns)?;
+    for (what, rules, wanted) in BROKEN.into_iter().filter(|(_, rules, _)| !rules.is_empty()) {
+        let policies = Policies::new(&[
+            ("gateway.yaml", GATEWAY),
+            ("route.yaml", &route("api", "/")),
+            ("limits.yaml", &broken(rules)),
         ])?;
         let dir = policies.path().to_str().context("not UTF-8")?;
         let check = limiterd(&["check", dir])?;
@@ -73,14 +135,14 @@ fn broken_files_are_refused_with_their_place_and_nothing_is_attached() -> Result
         for part in wanted {
             assert!(text.contains(part), "{what}: no {part:?} in\n{text}");
         }
-        let mut run = Process::start(gateway, &["run", "--config", dir])?;
-        assert_eq!(run.wait()?.code(), Some(1), "{what}");
-        assert!(run.output().contains(wanted[0]), "{what}: {}", run.output());
-        assert!(!pins.exist(), "{what}: something is pinned");
-        assert!(
-            !attached(gateway, interface)?,
-            "{what}: something is attached"
-        );
+        let daemon = Daemon::start(&netns, policies.path())?;
+        let status = || netns.enter(|| Ok(get("http://127.0.0.1:8080/")?.status.as_u16()));
+        assert_eq!(status()?, 500, "{what}");
+        assert!(daemon.process.output().contains(wanted[0]), "{what}");
+        policies.write("limits.yaml", &broken(TEN))?;
+        assert_eq!(daemon.reload(&netns)?, "ready\n");
+        assert_eq!(status()?, 200, "{what}");
+        assert!(daemon.stop()?.success());
     }
     Ok(())
 }

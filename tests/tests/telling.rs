@@ -52,14 +52,33 @@ fn a_file_renamed_over_is_noticed_and_buckets_are_kept() -> Result<()> {
     daemon.file_change(&netns, |config| burst(config) == Some(6))?;
     assert_eq!(passed(10)?, 3);
 
-    // What is wrong is told, and changes nothing.
+    // What is wrong is told, and changes nothing: the last good version goes on.
     policies.write("limits.yaml", &hourly(7).replace("requests", "requets"))?;
-    daemon.file_change(&netns, |config| config["last_load"]["applied"] == false)?;
+    daemon.file_change(&netns, |config| config["last_load"]["kept"][0].is_string())?;
     let config = daemon.config(&netns)?;
     assert_eq!(burst(&config), Some(6));
-    let finding = &config["last_load"]["findings"][0];
+    let kept = &config["last_load"]["kept"];
+    assert_eq!(*kept, serde_json::json!(["BackendTrafficPolicy default/p"]));
+    let findings = config["last_load"]["findings"]
+        .as_array()
+        .context("no list")?;
+    let finding = findings
+        .iter()
+        .find(|finding| finding["severity"] == "error");
+    let finding = finding.context("no error")?;
     assert_eq!(finding["line"], 9);
     assert_eq!(finding["remedy"], "did you mean `requests`?");
+    let text = netns
+        .enter(|| get(&format!("http://{ADMIN}/status")))?
+        .text();
+    let statuses: serde_json::Value = serde_json::from_str(&text)?;
+    let policy = statuses.as_array().context("no list")?.iter();
+    let policy = policy.filter(|status| status["kind"] == "BackendTrafficPolicy");
+    let conditions = policy.map(|status| &status["ancestors"][0]["conditions"][0]);
+    let conditions: Vec<_> = conditions.collect();
+    assert_eq!(conditions.len(), 1, "{text}");
+    assert_eq!(conditions[0]["type"], "Accepted", "{text}");
+    assert_eq!(conditions[0]["status"], "False", "{text}");
     assert_eq!(passed(2)?, 0);
 
     policies.write("limits.yaml", &hourly(100))?;
@@ -115,7 +134,9 @@ fn a_directory_that_vanishes_keeps_its_policy_and_is_read_when_it_returns() -> R
     write(10)?;
     let daemon = Daemon::start(&netns, &dir)?;
     fs::remove_dir_all(&dir)?;
-    daemon.file_change(&netns, |config| config["last_load"]["applied"] == false)?;
+    daemon.file_change(&netns, |config| {
+        config["last_load"]["findings"][0].is_object()
+    })?;
     assert_eq!(netns.enter(|| get(URL))?.status, 200);
     write(20)?;
     daemon.file_change(&netns, |config| burst(config) == Some(20))?;

@@ -7,9 +7,10 @@ use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
-use crate::engine::explain::{Asked, Explanation, Look, explain};
+use crate::engine::explain::{Asked, Explanation, Look, explain, settings};
 use crate::engine::request::RequestView;
 use crate::engine::time::Now;
+use crate::l7::preview;
 use crate::policy::Plan;
 
 /// A request that is asked about.
@@ -22,7 +23,8 @@ pub struct Question {
     /// As `name: value`.
     #[serde(default)]
     pub headers: Vec<String>,
-    /// The address that the request is attributed to; 127.0.0.1 if left out.
+    /// The address that the connection comes from, 127.0.0.1 if left out; what the listener's policy
+    /// says of `X-Forwarded-For` and its like holds for it.
     #[serde(default)]
     pub from: Option<IpAddr>,
 }
@@ -36,6 +38,12 @@ pub enum QuestionError {
     Url(String),
     #[error("`{0}` is not a header; write it as `name: value`")]
     Header(String),
+    #[error("the path of `{0}` leads above the root: such a request is answered with 400")]
+    Path(String),
+    #[error(
+        "the header that the listener takes the client's address from is missing or holds none: such a request is answered with 403"
+    )]
+    Client,
 }
 
 impl Question {
@@ -66,19 +74,25 @@ impl Question {
         }
         let host = headers.get(HOST).map(|host| host.to_str().unwrap_or(""));
         let tls = uri.scheme().map(|scheme| *scheme == Scheme::HTTPS);
-        let client = self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let asked = Asked {
+        let peer = self.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let path =
+            preview::path(uri.path()).ok_or_else(|| QuestionError::Path(self.url.clone()))?;
+        let mut asked = Asked {
             tls,
             host: host.unwrap_or(""),
             port: uri.port_u16(),
             request: RequestView {
                 method: &method,
-                path: uri.path(),
+                path: &path,
                 query: uri.query(),
                 headers: &headers,
-                client: client.to_canonical(),
+                client: peer.to_canonical(),
             },
         };
+        if let Some(settings) = settings(plan, &asked) {
+            asked.request.client = preview::client(&settings.client_address, &headers, peer)
+                .ok_or(QuestionError::Client)?;
+        }
         Ok(explain(plan, &asked, look, now))
     }
 
@@ -121,6 +135,44 @@ mod tests {
         let said = ask("GET", "/a", &["Host: api.example"]).unwrap();
         assert_eq!(said.host, "api.example");
         assert_eq!(ask("GET", "http://api.example", &[]).unwrap().path, "/");
+    }
+
+    #[test]
+    fn the_client_is_whom_the_listener_attributes_the_request_to() {
+        use std::sync::Arc;
+
+        use crate::policy::plan::{ClientAddress, ClientSettings, Listener};
+
+        let how = |client_address| Plan {
+            listeners: vec![Listener {
+                client: Arc::new(ClientSettings {
+                    client_address,
+                    ..ClientSettings::default()
+                }),
+                ..Listener::default()
+            }],
+            ..Plan::default()
+        };
+        let question = Question {
+            method: "GET".to_owned(),
+            url: "/a//./b/../c".to_owned(),
+            headers: vec!["x-forwarded-for: 192.0.2.1, 192.0.2.2".to_owned()],
+            from: Some([198, 51, 100, 1].into()),
+        };
+        let ask = |how: &Plan| question.ask(how, &NoBuckets, Now::default());
+        let said = ask(&how(ClientAddress::Peer)).unwrap();
+        assert_eq!(
+            (said.client.as_str(), said.path.as_str()),
+            ("198.51.100.1", "/a/c")
+        );
+        let said = ask(&how(ClientAddress::TrustedHops(1))).unwrap();
+        assert_eq!(said.client, "192.0.2.2");
+        let header = ClientAddress::Header {
+            name: HeaderName::from_static("x-client"),
+            required: true,
+        };
+        let error = ask(&how(header)).unwrap_err().to_string();
+        assert!(error.contains("answered with 403"), "{error}");
     }
 
     #[test]

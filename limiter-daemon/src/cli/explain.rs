@@ -39,7 +39,7 @@ pub struct Args {
     /// A header of the request, as `name: value`; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// Address that the request is attributed to.
+    /// Address that the connection comes from (default: 127.0.0.1).
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
     /// How it is told.

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
+use super::explain;
 use super::nets::{self, Nets};
 use super::request::RequestView;
 use crate::policy::plan::{Condition, PathMatch, SourcePrefixes, ValueTest};
@@ -133,6 +134,9 @@ impl Matcher {
                 name,
                 test: ValueTest::Each,
             } => {
+                if explain::secret(name) {
+                    return Some(format!("{name}=(redacted)"));
+                }
                 let value = joined(request.headers, name)?;
                 Some(format!("{name}={}", shown(&value)))
             }
@@ -151,47 +155,6 @@ impl Matcher {
                 nets::network(request.client, *prefixes)
             )),
             _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Matcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let not = |invert: &bool| if *invert { "not " } else { "" };
-        match self {
-            Self::Header { name, test } => write!(f, "header {name} {}", Shown(test)),
-            Self::Query { name, test } => write!(f, "query parameter {name} {}", Shown(test)),
-            Self::Method(methods) => {
-                let names = methods
-                    .iter()
-                    .map(|(m, invert)| format!("{}{m}", not(invert)));
-                write!(f, "method {}", names.collect::<Vec<_>>().join(" or "))
-            }
-            Self::Path { path, invert } => {
-                let (kind, text) = match path {
-                    PathMatch::Exact(text) => ("is", text.as_str()),
-                    PathMatch::Prefix(text) => ("begins with", text.as_str()),
-                    PathMatch::Regex(regex) => ("matches", regex.as_str()),
-                };
-                write!(f, "path {}{kind} `{text}`", not(invert))
-            }
-            Self::Source { nets: None, .. } => f.write_str("any source"),
-            Self::Source { invert, .. } => write!(f, "source {}in the listed CIDRs", not(invert)),
-        }
-    }
-}
-
-struct Shown<'a>(&'a ValueTest);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            ValueTest::Is(value) => write!(f, "is `{}`", shown(value.as_bytes())),
-            ValueTest::IsNot(value) => write!(f, "is not `{}`", shown(value.as_bytes())),
-            ValueTest::Matches(regex) => write!(f, "matches `{regex}`"),
-            ValueTest::MatchesNot(regex) => write!(f, "does not match `{regex}`"),
-            ValueTest::Each => f.write_str("is present"),
-            ValueTest::Absent => f.write_str("is absent"),
         }
     }
 }

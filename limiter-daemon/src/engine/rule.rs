@@ -136,15 +136,9 @@ impl Rule {
         self.conditions.iter().all(|one| one.holds(request))
     }
 
-    /// The first condition that does not hold, as text; `None`: the rule is for this request.
-    #[must_use]
-    pub fn unmet(&self, request: &RequestView<'_>) -> Option<String> {
-        let unmet = self.conditions.iter().find(|one| !one.holds(request));
-        unmet.map(ToString::to_string)
-    }
-
     /// What identifies the request's bucket among the rule's: `name=value`, joined by commas; empty
-    /// for a rule with one bucket. Values are escaped, and cut after 128 bytes.
+    /// for a rule with one bucket. Values are escaped, and cut after 128 bytes; those of headers that
+    /// are secrets are left out.
     #[must_use]
     pub fn descriptor(&self, request: &RequestView<'_>) -> String {
         let mut text = String::new();

@@ -72,9 +72,15 @@ pub enum Ending {
 }
 
 impl Settlement {
-    pub(super) fn add(&mut self, rule: &Arc<Rule>, drawn: Drawn, store: &Arc<dyn Store>, now: Now) {
+    pub(super) fn add(
+        &mut self,
+        rule: &Arc<Rule>,
+        drawn: &mut Drawn,
+        store: &Arc<dyn Store>,
+        now: Now,
+    ) {
         self.told = now;
-        if let Some(receipt) = drawn.taken.filter(|_| rule.settles()) {
+        if let Some(receipt) = drawn.taken.take_if(|_| rule.settles()) {
             if rule.reach() == Reach::Global {
                 self.store.get_or_insert_with(|| Arc::clone(store));
             }
@@ -134,9 +140,13 @@ impl Settlement {
         }
     }
 
-    /// The answer's end.
+    /// The answer's end; without an answer, the request's.
     pub fn finished(mut self, ending: Ending, now: Now) {
         self.told = now;
+        if !self.answered {
+            self.charges.clear();
+            return;
+        }
         if ending == Ending::Broken {
             self.refund(|rule| rule.refund_on.upstream_failure);
         }

@@ -1,6 +1,5 @@
 //! HTTP on one client connection, within the bounds on its time.
 
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -92,10 +91,7 @@ where
     let _clears = ClearsTunnel(conn);
     let settings = &conn.settings.http1;
     let max_head = usize::try_from(settings.max_head).unwrap_or(usize::MAX);
-    let service = service_fn(|request| {
-        let answer = pipeline::answer(Arc::clone(conn), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| pipeline::answer(Arc::clone(conn), request));
     let mut served = http1::Builder::new()
         .timer(TokioTimer::new())
         // The bounds on time are kept by `Life`.
@@ -146,10 +142,7 @@ where
         InvalidMessage::TerminateConnection => FEW_RESETS,
         InvalidMessage::TerminateStream => MAX_RESETS,
     };
-    let service = service_fn(|request| {
-        let answer = pipeline::answer(Arc::clone(conn), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| pipeline::answer(Arc::clone(conn), request));
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())

@@ -1,5 +1,6 @@
 //! A request on its way to an upstream, and the response on its way back.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::active::Active;
-use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed};
+use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
 use super::record::{Ending, Upstream};
@@ -52,7 +53,45 @@ impl Pipeline {
     }
 }
 
+/// A request that is ready to be sent.
+pub(super) struct Sending {
+    /// `None`: it was sent.
+    request: Option<Request<RequestBody>>,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    upload: Option<Arc<Upload>>,
+}
+
 impl Forward {
+    /// Makes the request fit to forward, and sends copies to mirrors.
+    pub(super) fn prepare(
+        &self,
+        conn: &Conn,
+        mut request: Request<Incoming>,
+        ending: &mut Ending,
+    ) -> Sending {
+        let upgrade = headers::upgrade(request.version(), request.method(), request.headers())
+            .filter(|_| !self.target.is_http2());
+        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        self.change_request(conn, &mut request);
+        if let Some(record) = ending.record() {
+            record.upstream = Some(Upstream(Arc::clone(&self.target)));
+            record.request_id = request.headers().get(X_REQUEST_ID).cloned();
+        }
+        let copies = self.copy(conn, &request);
+        self.change_for_backend(&mut request);
+        if let Some((protocol, _)) = &upgrade {
+            headers::set_upgrade(request.headers_mut(), protocol.clone());
+        }
+        let (parts, body) = request.into_parts();
+        let (body, upload) = RequestBody::client(body, self.bounds(), copies);
+        ending.uploads(upload.clone());
+        Sending {
+            request: Some(Request::from_parts(parts, body)),
+            upgrade,
+            upload,
+        }
+    }
+
     /// Sends the request and waits for the response's head. `began`: when the request's head had
     /// come, in nanoseconds.
     ///
@@ -61,32 +100,17 @@ impl Forward {
     pub(super) async fn send(
         &self,
         conn: &Arc<Conn>,
-        mut request: Request<Incoming>,
+        sending: &mut Sending,
         ending: &mut Ending,
         began: u64,
     ) -> Result<Response<Body>, Refusal> {
-        let upgrade = headers::upgrade(request.version(), request.method(), request.headers())
-            .filter(|_| !self.target.is_http2());
-        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
-        self.prepare(conn, &mut request);
-        if let Some(record) = ending.record() {
-            record.upstream = Some(Upstream(Arc::clone(&self.target)));
-            record.request_id = request.headers().get(X_REQUEST_ID).cloned();
-        }
-        let copies = self.copy(conn, &request);
-        self.rewrite(&mut request);
-        let (parts, body) = request.into_parts();
-        let (body, upload) = RequestBody::client(body, self.bounds(), copies);
-        ending.uploads(upload.clone());
-        let request = Request::from_parts(parts, body);
-
-        let head = self.wait(None);
-        let sending = self.exchange(conn, request, upgrade, ending, began);
-        let answered = match head {
-            Some(bound) => timeout(bound, sending)
+        let upload = sending.upload.take();
+        let mut exchange = pin!(self.exchange(conn, sending, ending, began));
+        let answered = match self.wait(None) {
+            Some(bound) => timeout(bound, exchange.as_mut())
                 .await
                 .unwrap_or(Err(Refusal::Timeout)),
-            None => sending.await,
+            None => exchange.await,
         };
         answered.map_err(|refusal| match upload.and_then(|upload| upload.fault()) {
             Some(Fault::TooLarge) => Refusal::TooLarge,
@@ -99,28 +123,28 @@ impl Forward {
     async fn exchange(
         &self,
         conn: &Arc<Conn>,
-        mut request: Request<RequestBody>,
-        upgrade: Option<(HeaderValue, OnUpgrade)>,
+        sending: &mut Sending,
         ending: &mut Ending,
         began: u64,
     ) -> Result<Response<Body>, Refusal> {
         let upstreams = &conn.pipeline.upstreams;
-        let (response, lease) = match upgrade {
+        let request = &mut sending.request;
+        let (response, lease) = match sending.upgrade.take() {
             None => upstreams.send(&self.target, request).await?,
-            Some((protocol, client)) => {
-                headers::set_upgrade(request.headers_mut(), protocol);
-                match upstreams.upgrade(&self.target, request).await? {
-                    (response, Switched::No(lease)) => (response, lease),
-                    (response, Switched::Yes(upstream)) => {
-                        let tunnel = Tunnel {
-                            client,
-                            upstream,
-                            ending: Some(ending.take_over()),
-                        };
-                        return Ok(self.switch(conn, response, tunnel));
-                    }
+            Some((_, client)) => match Box::pin(upstreams.upgrade(&self.target, request)).await? {
+                (response, Switched::No(lease)) => (response, lease),
+                (response, Switched::Yes(upstream)) => {
+                    let now = conn.pipeline.clock.both();
+                    let (status, headers) = (response.status(), response.headers());
+                    ending.settlement.answered(status, headers, now);
+                    let tunnel = Tunnel {
+                        client,
+                        upstream,
+                        ending: Some(ending.take_over()),
+                    };
+                    return Ok(self.switch(conn, response, tunnel));
                 }
-            }
+            },
         };
         let now = conn.pipeline.clock.now();
         ending.settlement.answered(
@@ -134,11 +158,10 @@ impl Forward {
         Ok(self.respond(response, lease, now.saturating_sub(began)))
     }
 
-    /// Makes the request fit to forward.
-    fn prepare(&self, conn: &Conn, request: &mut Request<Incoming>) {
+    fn change_request(&self, conn: &Conn, request: &mut Request<Incoming>) {
         let http2 = request.version() == Version::HTTP_2;
         let headers = request.headers_mut();
-        headers::strip_hop_by_hop(headers);
+        headers::strip_request(headers);
         // The client was or will be told to go on by us.
         headers.remove(header::EXPECT);
         headers::forward(headers, conn, self.trusted);
@@ -154,7 +177,7 @@ impl Forward {
     }
 
     /// What is done for the chosen backend only.
-    fn rewrite(&self, request: &mut Request<Incoming>) {
+    fn change_for_backend(&self, request: &mut Request<Incoming>) {
         if let Some(filters) = &self.backend_filters {
             filters::change(request.headers_mut(), &filters.request_headers);
             if let Some(rewrite) = &filters.rewrite {
@@ -203,7 +226,11 @@ impl Forward {
     fn respond(&self, response: Response<Incoming>, lease: Lease, passed: u64) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         parts.version = Version::HTTP_11;
-        headers::strip_hop_by_hop(&mut parts.headers);
+        if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+            // Chunks said where the body ends (RFC 9112 section 6.3); a length would say it again.
+            parts.headers.remove(header::CONTENT_LENGTH);
+        }
+        headers::strip_response(&mut parts.headers);
         self.change(&mut parts.headers);
         let body = Streamed::new(
             body,
@@ -227,7 +254,7 @@ impl Forward {
         let (mut parts, _nothing) = response.into_parts();
         parts.version = Version::HTTP_11;
         let protocol = parts.headers.get(header::UPGRADE).cloned();
-        headers::strip_hop_by_hop(&mut parts.headers);
+        headers::strip_response(&mut parts.headers);
         self.change(&mut parts.headers);
         if let Some(protocol) = protocol {
             headers::set_upgrade(&mut parts.headers, protocol);

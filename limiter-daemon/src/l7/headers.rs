@@ -5,52 +5,81 @@ use std::io::Write as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
+use smallvec::SmallVec;
 
 use super::connection::Conn;
-
-/// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
-/// names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 pub(super) const FORWARDED: HeaderName = header::FORWARDED;
 pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Removes what must not be forwarded. `TE` stays as `trailers` if it said so (gRPC needs it).
-pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-            .filter(|name| !is_end_to_end(name))
-            .collect();
-        for name in named {
-            headers.remove(name);
+/// Fields that concern one connection only (RFC 9110 section 7.6.1), beside those that `Connection`
+/// names; and `TE`, which may stay.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "http2-settings"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "transfer-encoding"
+            | "upgrade"
+            | "te"
+    )
+}
+
+/// Envoy's own words to Envoy: never a client's.
+fn is_internal(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-envoy-")
+}
+
+/// Removes what an upstream must not see of a request. `TE` stays as `trailers` if it said so (gRPC
+/// needs it).
+pub(super) fn strip_request(headers: &mut HeaderMap) {
+    strip(headers, |name| is_hop_by_hop(name) || is_internal(name));
+}
+
+/// Removes what a client must not see of a response.
+pub(super) fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, is_hop_by_hop);
+}
+
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let found: SmallVec<[HeaderName; 4]> =
+        headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in found {
+        if name == header::CONNECTION {
+            strip_named(headers);
+        }
+        let removed = headers.remove(&name);
+        if name == header::TE
+            && removed.is_some_and(|te| {
+                let mut codings = te.as_bytes().split(|byte| *byte == b',');
+                codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+            })
+        {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
     }
-    for name in &HOP_BY_HOP {
+}
+
+/// Removes what `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
+    let named: SmallVec<[HeaderName; 4]> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        // The usual options are no names of fields that are left.
+        .filter(|name| !name.eq_ignore_ascii_case(b"close"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    for name in named {
         headers.remove(name);
-    }
-    if let Some(te) = headers.remove(header::TE)
-        && te.to_str().is_ok_and(|te| {
-            te.split(',')
-                .any(|t| t.trim().eq_ignore_ascii_case("trailers"))
-        })
-    {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -92,7 +121,7 @@ pub(super) fn upgrade(
         .then(|| protocol.clone())
 }
 
-/// Puts back what [`strip_hop_by_hop`] took of an upgrade.
+/// Puts back what is stripped of an upgrade.
 pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
@@ -101,20 +130,6 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 /// Says who asks, for what, and how. What proxies before said is kept only if they are `trusted`,
 /// but for `X-Forwarded-For`, where each adds itself.
 pub(super) fn forward(headers: &mut HeaderMap, conn: &Conn, trusted: bool) {
-    // Envoy's own words to Envoy: never a client's.
-    if headers
-        .keys()
-        .any(|name| name.as_str().starts_with("x-envoy-"))
-    {
-        let internal: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with("x-envoy-"))
-            .cloned()
-            .collect();
-        for name in internal {
-            headers.remove(name);
-        }
-    }
     let proto = if conn.sni.is_some() { "https" } else { "http" };
     forwarded(headers, conn, proto, trusted);
     let mut chain = BytesMut::with_capacity(48);
@@ -209,8 +224,9 @@ mod tests {
             ("upgrade", "h2c"),
             ("x-forwarded-for", "1.2.3.4"),
             ("x-end", "1"),
+            ("x-envoy-internal", "true"),
         ]);
-        strip_hop_by_hop(&mut map);
+        strip_request(&mut map);
         let left = headers(&[
             ("host", "h"),
             ("te", "trailers"),

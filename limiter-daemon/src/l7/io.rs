@@ -72,6 +72,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     }
 }
 
+/// Writes `bufs`, joined if they are small: one `send` costs less than a `writev`.
+pub(super) fn write_joined<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    bufs: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    const SMALL: usize = 1 << 10;
+    let stream = Pin::new(stream);
+    if let [only] = bufs {
+        return stream.poll_write(cx, only);
+    }
+    if bufs.iter().map(|buf| buf.len()).sum::<usize>() > SMALL {
+        return stream.poll_write_vectored(cx, bufs);
+    }
+    let mut joined = [0; SMALL];
+    let mut length = 0;
+    for buf in bufs {
+        joined[length..length + buf.len()].copy_from_slice(buf);
+        length += buf.len();
+    }
+    stream.poll_write(cx, &joined[..length])
+}
+
 /// A connection to an endpoint, before TLS.
 #[derive(Debug)]
 pub(super) enum Raw {
@@ -113,9 +136,7 @@ macro_rules! passes_on {
                 cx: &mut Context<'_>,
                 bufs: &[io::IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                match self.get_mut() {
-                    $(Self::$variant(s) => Pin::new(s).poll_write_vectored(cx, bufs)),+
-                }
+                match self.get_mut() { $(Self::$variant(s) => write_joined(s, cx, bufs)),+ }
             }
 
             fn is_write_vectored(&self) -> bool {
@@ -152,6 +173,40 @@ where
         }
         if got == OPENING.len() {
             return Ok((true, Rewind::new(seen.freeze(), inner)));
+        }
+        if inner.read_buf(&mut seen).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+}
+
+/// Checks HTTP/2's preface and that SETTINGS follow it (RFC 9113 section 3.4), which the h2 crate
+/// leaves out. What was read is given back.
+///
+/// # Errors
+/// Something else comes.
+pub(super) async fn http2_preface<S>(stream: Rewind<S>) -> io::Result<Rewind<S>>
+where
+    S: AsyncRead + Unpin,
+{
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    /// Length of a frame's head, and where in it the type is.
+    const HEAD: usize = 9;
+    const TYPE: usize = 3;
+    const SETTINGS: u8 = 4;
+    let (ahead, mut inner) = stream.into_parts();
+    let mut seen = BytesMut::from(ahead);
+    loop {
+        let got = seen.len().min(PREFACE.len());
+        if seen[..got] != PREFACE[..got] {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2"));
+        }
+        match seen.get(PREFACE.len() + TYPE) {
+            Some(&SETTINGS) if seen.len() >= PREFACE.len() + HEAD => {
+                return Ok(Rewind::new(seen.freeze(), inner));
+            }
+            None | Some(&SETTINGS) => {}
+            Some(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "no SETTINGS")),
         }
         if inner.read_buf(&mut seen).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

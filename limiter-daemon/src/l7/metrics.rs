@@ -148,7 +148,7 @@ impl Entered {
     ///
     /// # Errors
     /// [`Closed::SourceFull`].
-    pub(super) fn from_source(
+    pub(super) fn come_from(
         &mut self,
         source: IpAddr,
         limits: &ConnectionLimits,
@@ -212,17 +212,17 @@ mod tests {
         };
         let ip = |text: &str| text.parse().unwrap();
         let mut first = door.enter(&limits).unwrap();
-        first.from_source(ip("2001:db8::1"), &limits).unwrap();
+        first.come_from(ip("2001:db8::1"), &limits).unwrap();
         let mut second = door.enter(&limits).unwrap();
         assert_eq!(
-            second.from_source(ip("2001:db8::2"), &limits),
+            second.come_from(ip("2001:db8::2"), &limits),
             Err(Closed::SourceFull)
         );
-        second.from_source(ip("2001:db8:0:1::1"), &limits).unwrap();
+        second.come_from(ip("2001:db8:0:1::1"), &limits).unwrap();
         assert_eq!(door.enter(&limits).unwrap_err(), Closed::ListenerFull);
         drop(first);
         let mut third = door.enter(&limits).unwrap();
-        third.from_source(ip("2001:db8::2"), &limits).unwrap();
+        third.come_from(ip("2001:db8::2"), &limits).unwrap();
         drop((second, third));
         assert_eq!(door.open.load(Ordering::Relaxed), 0);
         assert!(door.sources().is_empty());

@@ -69,7 +69,7 @@ impl Mirrors {
 
 /// Reads the answer to its end, so that the connection can be used again.
 async fn exchange(upstreams: &Upstreams, target: &Arc<Target>, copy: Request<RequestBody>) {
-    match upstreams.send(target, copy).await {
+    match upstreams.send(target, &mut Some(copy)).await {
         Ok((response, lease)) => {
             let body = Streamed::new(response.into_body(), lease, None, None, false);
             let mut body = Body::upstream(body);

@@ -20,6 +20,7 @@ pub mod metrics;
 mod mirror;
 mod path;
 mod pipeline;
+pub mod preview;
 mod proxy_protocol;
 pub mod record;
 mod request_id;

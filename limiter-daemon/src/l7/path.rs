@@ -22,7 +22,7 @@ pub(super) fn normalise<B>(request: &mut Request<B>) -> Result<(), Refusal> {
 }
 
 /// `path` in its normal form; `None`: it leads above the root.
-fn normal(path: &str) -> Option<Cow<'_, str>> {
+pub(super) fn normal(path: &str) -> Option<Cow<'_, str>> {
     if !needs_work(path) {
         return Some(Cow::Borrowed(path));
     }

@@ -1,5 +1,6 @@
 //! The life of a connection and of a request, in their order.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ use super::connection::{self, Conn};
 use super::cost_body::CostBody;
 use super::forward::Forward;
 use super::handshake;
-use super::io::{Rewind, speaks_http2};
+use super::io::{Rewind, http2_preface, speaks_http2};
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
@@ -86,7 +87,7 @@ pub(super) async fn converse(
     let read = proxy_protocol::read(settings.proxy_protocol, stream);
     let (stream, stated) = within(&mut drain, bound, read, || close(Closed::ProxyProtocol)).await?;
     let peer = stated.unwrap_or(peer);
-    if let Err(reason) = entered.from_source(peer.ip(), limits) {
+    if let Err(reason) = entered.come_from(peer.ip(), limits) {
         close(reason);
         return None;
     }
@@ -106,13 +107,17 @@ pub(super) async fn converse(
     if tls {
         let accept = handshake::accept(&pipeline, bind, stream);
         let secured = within(&mut drain, bound, accept, || close(Closed::Handshake)).await?;
-        let conn = conn(Some(secured.name), secured.settings);
         let stream = Rewind::new(Bytes::new(), secured.stream);
+        let late = || close(Closed::HeadTimeout);
+        let bound = secured.settings.timeouts.head;
+        let stream = preface(&mut drain, bound, stream, secured.http2, late).await?;
+        let conn = conn(Some(secured.name), secured.settings);
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let (http2, stream) =
-            sniff(&mut drain, bound, stream, || close(Closed::HeadTimeout)).await?;
+        let late = || close(Closed::HeadTimeout);
+        let (http2, stream) = sniff(&mut drain, bound, stream, late).await?;
+        let stream = preface(&mut drain, bound, stream, http2, late).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())
@@ -123,55 +128,62 @@ pub(super) async fn converse(
 pub(super) fn answer(
     conn: Arc<Conn>,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<CostBody<Body>>> + Send {
+) -> impl Future<Output = Result<Response<CostBody<Body>>, Infallible>> + Send {
     // Before anything is waited for: the connection counts its requests.
-    let last = conn.life.begin(conn.settings.connections.max_requests);
+    let now = conn.pipeline.clock.now();
+    let last = conn.life.begin(now, conn.settings.connections.max_requests);
     let ending = Ending::new(Arc::clone(&conn));
     async move {
-        let version = request.version();
-        let mut response = serve(&conn, request, ending).await;
+        let mut request = request;
+        let mut ending = ending;
+        let mut decided = Decided::default();
+        if conn.pipeline.sink.is_some() {
+            ending.keep(record(&conn, &request, now));
+        }
+        let (version, grpc) = (request.version(), is_grpc(&request));
+        let next = match conn.pipeline.decide(&conn, &mut request, &mut decided) {
+            Ok((limits, next)) => {
+                let outcome = match limits {
+                    Decision::Ready(outcome) => outcome,
+                    Decision::Pending(outcome) => outcome.await,
+                };
+                decided.take(outcome, &request, &mut ending).and(next)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let answer = match next {
+            Ok(Next::Forward(forward)) => {
+                // A request is large: from here on it is handed on by reference.
+                let mut sending = forward.prepare(&conn, request, &mut ending);
+                forward.send(&conn, &mut sending, &mut ending, now).await
+            }
+            Ok(Next::Answer(response)) => Ok(*response),
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = finish(&conn, answer, decided, &mut ending, (version, grpc));
         if last && version <= Version::HTTP_11 && response.status().as_u16() != 101 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
         }
-        response
+        let settlement = std::mem::take(&mut ending.settlement);
+        let clock = conn.pipeline.clock;
+        Ok(response.map(|body| CostBody::new(body.ends(ending), settlement, clock)))
     }
 }
 
-async fn serve(
-    conn: &Arc<Conn>,
-    mut request: Request<Incoming>,
-    mut ending: Ending,
-) -> Response<CostBody<Body>> {
-    let pipeline = &conn.pipeline;
-    let now = pipeline.clock.now();
-    if pipeline.sink.is_some() {
-        ending.keep(record(conn, &request, now));
-    }
-    let (version, grpc) = (request.version(), is_grpc(&request));
-    let mut decided = Decided::default();
-    let next = match pipeline.decide(conn, &mut request, &mut decided) {
-        Ok((limits, next)) => {
-            decided.outcome = limits.outcome().await;
-            ending.settlement = std::mem::take(&mut decided.outcome.settlement);
-            decided.note_limit(&mut ending, &request);
-            match decided.outcome.denied {
-                Some(_) => Err(Refusal::Limited),
-                None => next,
-            }
-        }
-        Err(refusal) => Err(refusal),
-    };
-    let answer = match next {
-        Ok(Next::Forward(forward)) => forward.send(conn, request, &mut ending, now).await,
-        Ok(Next::Answer(response)) => Ok(*response),
-        Err(refusal) => Err(refusal),
-    };
-    let mut settlement = std::mem::take(&mut ending.settlement);
+/// Refunds, response headers, metrics, and what the log needs to know.
+fn finish(
+    conn: &Conn,
+    answer: Result<Response<Body>, Refusal>,
+    decided: Decided,
+    ending: &mut Ending,
+    (version, grpc): (Version, bool),
+) -> Response<Body> {
     let mut response = answer.unwrap_or_else(|refusal| {
         note(&refusal, decided.rule.as_deref());
         if refusal.is_upstreams() {
-            std::mem::take(&mut settlement).failed(Failure::Upstream, pipeline.clock.both());
+            let settlement = std::mem::take(&mut ending.settlement);
+            settlement.failed(Failure::Upstream, conn.pipeline.clock.both());
         }
         if let Some(record) = ending.record() {
             record.refused = Some(refusal.name());
@@ -184,14 +196,15 @@ async fn serve(
     match &decided.rule {
         Some(rule) => rule.route.stats.count(response.status()),
         None => {
-            pipeline.counters.unrouted.fetch_add(1, Ordering::Relaxed);
+            let unrouted = &conn.pipeline.counters.unrouted;
+            unrouted.fetch_add(1, Ordering::Relaxed);
         }
     }
     if let Some(record) = ending.record() {
         decided.tell(record);
         record.status = response.status();
     }
-    response.map(|body| CostBody::new(body.ends(ending), settlement, pipeline.clock))
+    response
 }
 
 /// What is known of a request whose decision may have ended early.
@@ -211,6 +224,25 @@ enum Next {
 }
 
 impl Decided {
+    /// Keeps what the limits say, and what is left to do about it.
+    ///
+    /// # Errors
+    /// If they deny the request.
+    fn take(
+        &mut self,
+        mut outcome: Outcome,
+        request: &Request<Incoming>,
+        ending: &mut Ending,
+    ) -> Result<(), Refusal> {
+        ending.settlement = std::mem::take(&mut outcome.settlement);
+        self.outcome = outcome;
+        self.note_limit(ending, request);
+        match self.outcome.denied {
+            Some(_) => Err(Refusal::Limited),
+            None => Ok(()),
+        }
+    }
+
     /// For the log: the bucket that decided, before the request is changed.
     fn note_limit(&mut self, ending: &mut Ending, request: &Request<Incoming>) {
         if let (Some(record), Some(client)) = (ending.record(), self.client)
@@ -434,5 +466,20 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
     late: impl FnOnce(),
 ) -> Option<(bool, Rewind<S>)> {
     let first = async { Ok(speaks_http2(stream).await) };
+    within(drain, bound, first, late).await?.ok()
+}
+
+/// As [`sniff`], for what HTTP/2 begins with.
+async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
+    drain: &mut watch::Receiver<bool>,
+    bound: Duration,
+    stream: Rewind<S>,
+    http2: bool,
+    late: impl FnOnce(),
+) -> Option<Rewind<S>> {
+    if !http2 {
+        return Some(stream);
+    }
+    let first = async { Ok(http2_preface(stream).await) };
     within(drain, bound, first, late).await?.ok()
 }

@@ -11,7 +11,7 @@ use super::connection::Conn;
 use super::upstream::Target;
 use crate::engine::outcome::Decisive;
 use crate::engine::route::Rule;
-use crate::engine::settle::Settlement;
+use crate::engine::settle::{self, Settlement};
 
 /// Takes the record of each request at its end. It is called on the worker's thread: it must not
 /// wait.
@@ -175,6 +175,11 @@ impl Drop for Ending {
             return;
         }
         self.conn.life.end();
+        if !self.settlement.is_empty() {
+            // Nobody waited for the answer, or it became a tunnel, which is over now.
+            let now = self.conn.pipeline.clock.both();
+            std::mem::take(&mut self.settlement).finished(settle::Ending::Abandoned, now);
+        }
         let Some(mut record) = self.record.take() else {
             return;
         };

@@ -3,17 +3,20 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The files work, but perhaps not as meant.
     Warning,
-    /// The plan cannot be made.
+    /// The resource cannot be used as it is.
     Error,
 }
 
 /// One finding in the policy files.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     pub severity: Severity,
     pub file: PathBuf,

@@ -156,6 +156,8 @@ pub(crate) struct Refusal {
     pub(crate) in_version: bool,
     /// It may be passed over: nothing that is enforced is lost.
     pub(crate) harmless: bool,
+    /// There is no such kind, so another one may be meant.
+    pub(crate) unknown: bool,
     pub(crate) message: String,
     pub(crate) remedy: String,
 }
@@ -169,6 +171,7 @@ pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
         Some(found) => Err(Refusal {
             in_version: true,
             harmless: false,
+            unknown: true,
             message: format!("there is no `{kind}` in `{api_version}`"),
             remedy: format!(
                 "write `{}/{}`",
@@ -180,12 +183,14 @@ pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
         None if listed(PASSED_OVER, group, kind) => Err(Refusal {
             in_version: false,
             harmless: true,
+            unknown: false,
             message: format!("the kind `{kind}` has no meaning to limiterd and is passed over"),
             remedy: String::new(),
         }),
         None => Err(Refusal {
             in_version: false,
             harmless: false,
+            unknown: true,
             message: format!("unknown kind `{kind}`"),
             remedy: suggest::remedy(
                 kind,
@@ -215,6 +220,7 @@ fn unsupported(group: &str, kind: &str) -> Refusal {
     Refusal {
         in_version: false,
         harmless: false,
+        unknown: false,
         message: format!("the kind `{kind}`{of} is not supported yet"),
         remedy: "remove it: limiterd would not enforce it".to_owned(),
     }

@@ -107,6 +107,7 @@ fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     let usable = match good {
         Some(good) => {
             resources.recover(good, sources.all_lost, &mut findings);
+            compile::strays::keep(&mut resources, good, &mut findings);
             true
         }
         None => !sources.all_lost && !resources.is_incomplete(),

@@ -154,3 +154,60 @@ fn put(conditions: &mut Vec<Condition>, condition: Condition) {
         Some(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Ancestor, Condition, Statuses};
+
+    #[test]
+    fn as_json() {
+        let mut statuses = Statuses::default();
+        let ancestor = Ancestor {
+            kind: "Gateway",
+            namespace: "default".to_owned(),
+            name: "eg".to_owned(),
+            section_name: Some("http".to_owned()),
+        };
+        let status = statuses.of("BackendTrafficPolicy", "default", "p");
+        status.add_for(&ancestor, Condition::accepted("yes"));
+        status.add_for(&ancestor, Condition::not_accepted("Invalid", "no"));
+        let expected = serde_json::json!([{
+            "kind": "BackendTrafficPolicy",
+            "namespace": "default",
+            "name": "p",
+            "ancestors": [{
+                "ancestor": {
+                    "kind": "Gateway", "namespace": "default", "name": "eg", "sectionName": "http",
+                },
+                "conditions": [{
+                    "type": "Accepted", "status": "False", "reason": "Invalid", "message": "no",
+                }],
+            }],
+        }]);
+        let found = serde_json::to_value(statuses.into_sorted()).ok();
+        assert_eq!(found, Some(expected));
+    }
+
+    #[test]
+    fn warnings_are_joined_and_what_is_not_accepted_stays_so() {
+        let mut statuses = Statuses::default();
+        let status = statuses.of("Gateway", "default", "eg");
+        status.add(Condition::not_accepted("Invalid", "no"));
+        status.add(Condition::accepted("yes"));
+        for (reason, message) in [("A", "one"), ("A", "two"), ("B", "three")] {
+            status.add(Condition::new("Warning", true, reason, message));
+        }
+        let found: Vec<_> = status
+            .conditions
+            .iter()
+            .map(|one| (one.kind, one.status, one.reason, one.message.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("Accepted", false, "Invalid", "no"),
+                ("Warning", true, "Warnings", "one; two; three"),
+            ]
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! HTTP/2 frames as bytes (RFC 9113 section 4), made and read by hand.
 
-use std::io::{Read, Write as _};
+use std::io::{ErrorKind, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -83,11 +83,15 @@ pub(crate) enum End {
     Answer(u16),
     /// A PING was answered, and nothing else happened.
     Alive,
+    /// Nothing happened, for long.
+    Silence,
 }
 
 /// A raw connection.
 pub(crate) struct H2Raw {
     stream: TcpStream,
+    /// Nothing came, for long.
+    silent: bool,
 }
 
 impl H2Raw {
@@ -95,9 +99,12 @@ impl H2Raw {
     pub(crate) fn silent(address: SocketAddr) -> Self {
         let stream = tcp(address);
         stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
+            .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
-        Self { stream }
+        Self {
+            stream,
+            silent: false,
+        }
     }
 
     /// Connects, and exchanges prefaces and settings.
@@ -113,10 +120,14 @@ impl H2Raw {
         let _cut_off = self.stream.write_all(bytes);
     }
 
-    /// The next frame; `None`: closed.
+    /// The next frame; `None`: closed, or nothing came.
     pub(crate) fn read(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        self.stream.read_exact(&mut head).ok()?;
+        let read = self.stream.read_exact(&mut head);
+        self.silent = read
+            .as_ref()
+            .is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        read.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; usize::try_from(length).unwrap()];
         self.stream.read_exact(&mut payload).ok()?;
@@ -128,32 +139,13 @@ impl H2Raw {
         })
     }
 
-    /// Reads until it is clear what became of the connection. A last PING asks whether it lives.
+    /// What becomes of the connection, when a PING asks.
     pub(crate) fn end(&mut self) -> End {
         self.send(&frame(PING, 0, 0, b"the last"));
-        let mut end = End::Alive;
-        while let Some(frame) = self.read() {
-            let code = |at: usize| {
-                let bytes = frame.payload.get(at..at + 4);
-                bytes.map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]))
-            };
-            match frame.kind {
-                GOAWAY if code(4) != 0 => return End::Connection(Some(code(4))),
-                RST_STREAM => return End::Stream(code(0)),
-                HEADERS => return End::Answer(status(&frame.payload)),
-                PING if frame.flags & ACK != 0 && frame.payload == b"the last" => {
-                    // An answer may come behind it, if one is to come at all.
-                    end = End::Alive;
-                    return end;
-                }
-                _ => {}
-            }
-        }
-        let _alive = end;
-        End::Connection(None)
+        self.answer()
     }
 
-    /// As [`Self::end`], without a last PING: for requests that are answered.
+    /// What becomes of the connection: the first that happens.
     pub(crate) fn answer(&mut self) -> End {
         while let Some(frame) = self.read() {
             match frame.kind {
@@ -167,8 +159,14 @@ impl H2Raw {
                     return End::Stream(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
                 }
                 HEADERS => return End::Answer(status(&frame.payload)),
+                PING if frame.flags & ACK != 0 && frame.payload == b"the last" => {
+                    return End::Alive;
+                }
                 _ => {}
             }
+        }
+        if self.silent {
+            return End::Silence;
         }
         End::Connection(None)
     }

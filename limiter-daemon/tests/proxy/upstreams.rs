@@ -9,7 +9,7 @@ use limiter_daemon::policy::plan::{Endpoint, Timeouts};
 
 use super::client::{Client, get};
 use super::plans::{backend, endpoint, plan, with_rule, with_settings};
-use super::stage::{Stage, address, eventually};
+use super::stage::{Stage, address};
 use super::upstream::{Upstream, nobody, ok, read};
 
 #[test]
@@ -66,9 +66,12 @@ fn connections_are_kept_behind_every_kind_of_body() {
 #[test]
 fn a_connection_that_was_closed_meanwhile_is_replaced() {
     // Each connection is closed behind its first answer, without a word before it.
-    let upstream = Upstream::new(|mut client, number| {
+    let (sender, closed) = mpsc::channel();
+    let upstream = Upstream::new(move |mut client, number| {
         if read(&mut client).is_some() {
             client.send(ok(number.to_string().as_bytes()));
+            drop(client);
+            sender.send(()).unwrap();
         }
     });
     let bind = address();
@@ -77,10 +80,9 @@ fn a_connection_that_was_closed_meanwhile_is_replaced() {
     for number in 0..20 {
         let answer = client.get("/", "");
         assert_eq!((answer.status, answer.text()), (200, number.to_string()));
-        eventually(|| (upstream.connections() == number + 1).then_some(()));
-        // The close may be on its way still.
-        std::thread::sleep(Duration::from_millis(2));
+        closed.recv().unwrap();
     }
+    assert_eq!(upstream.connections(), 20);
 }
 
 #[test]
@@ -298,11 +300,12 @@ fn other_protocols_are_switched_to_and_tunnelled() {
             return;
         };
         if seen.header("upgrade") != "websocket" || seen.header("connection") != "upgrade" {
-            client.send(ok(b"plain"));
+            client.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nplain");
             return;
         }
         if seen.target() == "GET /no" {
-            client.send("HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
+            client
+                .send("HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno");
             return;
         }
         client.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nx: y\r\n\r\nfirst");
@@ -367,4 +370,61 @@ fn reloads_lose_no_request_and_no_connection() {
         assert_eq!(client.join().unwrap(), 250);
     }
     assert!(upstream.connections() <= 4);
+}
+
+#[test]
+fn answers_are_framed_in_one_way() {
+    let chunks = "4\r\nabcd\r\n0\r\n\r\n";
+    let upstream = Upstream::new(move |mut client, _| {
+        let Some(seen) = read(&mut client) else {
+            return;
+        };
+        let head = match seen.target() {
+            "GET /both" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n",
+            "GET /reversed" => {
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 2\r\n"
+            }
+            "GET /lengths" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n",
+            "GET /old" => "HTTP/1.0 200 OK\r\n",
+            _ => "HTTP/1.1 200 OK\r\n",
+        };
+        client.send(format!("{head}\r\n{chunks}"));
+    });
+    let bind = address();
+    let _stage = Stage::new(&plan(bind, upstream.address));
+    for (path, status, body) in [
+        ("/both", 200, "abcd"),
+        ("/reversed", 200, "abcd"),
+        ("/lengths", 502, ""),
+        ("/old", 200, chunks),
+        ("/until-close", 200, chunks),
+    ] {
+        let answer = get(bind, path, "");
+        assert_eq!(answer.status, status, "{path}");
+        if status == 200 {
+            assert_eq!(answer.text(), body, "{path}");
+            assert_eq!(answer.header("content-length"), "", "{path}");
+            assert!(answer.head.starts_with("HTTP/1.1 "), "{path}");
+        }
+    }
+}
+
+#[test]
+fn large_bodies_pass_whole() {
+    let body: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+    let sent = body.clone();
+    let upstream = Upstream::answering(move |seen| {
+        assert!(seen.body == sent);
+        ok(&seen.body)
+    });
+    let bind = address();
+    let _stage = Stage::new(&plan(bind, upstream.address));
+    let mut client = Client::connect(bind);
+    client.send(format!(
+        "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    ));
+    client.send(&body);
+    let answer = client.answer().unwrap();
+    assert!(answer.body == body);
 }

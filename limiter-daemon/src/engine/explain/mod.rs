@@ -11,14 +11,15 @@ mod words;
 use serde::{Deserialize, Serialize};
 
 pub use holds::{Subject, Why, holds};
+pub(super) use words::secret;
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
 use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost, RouteRule,
-    UpstreamProtocol,
+    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost,
+    RouteRule, UpstreamProtocol,
 };
 use routing::Taken;
 
@@ -161,6 +162,13 @@ pub struct BackendSaid {
     pub protocol: Option<String>,
     pub endpoints: Vec<String>,
     pub filters: Vec<String>,
+}
+
+/// The settings of the listener that takes a request, which say whom it is attributed to.
+#[must_use]
+pub fn settings<'a>(plan: &'a Plan, asked: &Asked<'_>) -> Option<&'a ClientSettings> {
+    let (listener, _) = routing::listener(plan, asked);
+    Some(&plan.listeners.get(listener?)?.client)
 }
 
 /// Explains what becomes of a request at `now`.

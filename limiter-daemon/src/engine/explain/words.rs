@@ -43,7 +43,7 @@ fn bytes(value: &[u8]) -> String {
     format!("`{}`", clean(&String::from_utf8_lossy(value)))
 }
 
-fn secret(name: &HeaderName) -> bool {
+pub(in crate::engine) fn secret(name: &HeaderName) -> bool {
     SECRET.contains(&name.as_str())
 }
 

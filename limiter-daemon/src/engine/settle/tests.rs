@@ -141,10 +141,13 @@ fn a_request_that_nobody_waits_for_keeps_what_it_was_charged() {
     });
     drop(admitted(&limits, at(0)).unwrap());
     assert_eq!(left(&limits, at(0)), 90);
+    let open = admitted(&limits, at(0)).unwrap();
+    open.finished(Ending::Abandoned, at(0));
+    assert_eq!(left(&limits, at(0)), 80);
     let mut open = admitted(&limits, at(0)).unwrap();
     open.answered(StatusCode::OK, &HeaderMap::new(), at(0));
     drop(open);
-    assert_eq!(left(&limits, at(0)), 60);
+    assert_eq!(left(&limits, at(0)), 50);
     assert_eq!(counts(&limits), [0, 20, 0]);
 }
 

@@ -1,7 +1,7 @@
 //! A response's body on its way to a client.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -73,13 +73,19 @@ impl Streamed {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         loop {
-            let mut polled = Pin::new(&mut self.body).poll_frame(cx);
-            if polled.is_pending()
-                && let Some(lease) = &mut self.lease
-            {
-                lease.drive(cx);
-                polled = Pin::new(&mut self.body).poll_frame(cx);
-            }
+            let polled = match &mut self.lease {
+                Some(lease) if lease.is_driven() => {
+                    // What we drive ourselves need not wake us.
+                    let quiet = &mut Context::from_waker(Waker::noop());
+                    let mut polled = Pin::new(&mut self.body).poll_frame(quiet);
+                    if polled.is_pending() {
+                        lease.drive(cx);
+                        polled = Pin::new(&mut self.body).poll_frame(quiet);
+                    }
+                    polled
+                }
+                _ => Pin::new(&mut self.body).poll_frame(cx),
+            };
             match polled {
                 Poll::Ready(Some(Ok(frame))) => {
                     self.timer.progress();

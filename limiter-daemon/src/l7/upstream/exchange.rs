@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::header::HOST;
+use http::header::{Entry, HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
@@ -74,6 +74,11 @@ pub(in crate::l7) struct Held {
 }
 
 impl Lease {
+    /// Whether nothing comes unless [`Self::drive`] is called.
+    pub(in crate::l7) const fn is_driven(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+
     pub(in crate::l7) fn drive(&mut self, cx: &mut Context<'_>) {
         if let Self::Http1(held) = self {
             held.connection.drive(cx);
@@ -107,46 +112,38 @@ pub(in crate::l7) enum Switched {
     No(Lease),
 }
 
-pub(super) type Outcome = Result<(Response<Incoming>, Lease), Failed>;
+pub(super) type Outcome = Result<(Response<Incoming>, Lease), Error>;
 
 /// An exchange that came to nothing.
-pub(super) struct Failed {
-    error: hyper::Error,
-    /// The request, if none of it was sent.
-    unsent: Option<Request<RequestBody>>,
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("there is no request to send any more")]
+    Nothing,
 }
 
-impl Failed {
-    pub(super) fn unsent(self) -> Result<Request<RequestBody>, Refusal> {
-        match self.unsent {
-            Some(request) => Ok(request),
-            None => Err(Refusal::Broken(self.error.into())),
-        }
-    }
+type Unsent = hyper::client::conn::TrySendError<Request<RequestBody>>;
 
-    pub(super) fn refusal(self) -> Refusal {
-        Refusal::Broken(self.error.into())
-    }
+/// Puts back a request of which nothing was sent.
+fn put_back(mut failed: Unsent, request: &mut Option<Request<RequestBody>>) -> Error {
+    *request = failed.take_message();
+    failed.into_error().into()
 }
 
-impl From<hyper::client::conn::TrySendError<Request<RequestBody>>> for Failed {
-    fn from(mut failed: hyper::client::conn::TrySendError<Request<RequestBody>>) -> Self {
-        let unsent = failed.take_message();
-        let error = failed.into_error();
-        Self { error, unsent }
-    }
-}
-
+/// Sends the request on `connection`. If nothing of it was sent, it is put back.
 pub(super) async fn http1(
     pool: &Arc<Pool>,
     target: &Target,
     mut connection: Box<Http1>,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
 ) -> Outcome {
-    to_http1(&mut request);
+    let Some(sending) = to_http1(request) else {
+        return Err(Error::Nothing);
+    };
     // Only driving the connection can bring the response, and that is done here: nobody else needs
     // to wake this task, and a budget that runs out must not.
-    let mut sent = pin!(unconstrained(connection.sender.try_send_request(request)));
+    let mut sent = pin!(unconstrained(connection.sender.try_send_request(sending)));
     let response = poll_fn(|cx| {
         let ended = match &mut connection.connection {
             Some(connection) => Pin::new(connection).poll(cx).is_ready(),
@@ -157,9 +154,10 @@ pub(super) async fn http1(
         }
         sent.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     });
-    let response = response.await.map_err(Failed::from)?;
-    let lease = held(pool, target, connection);
-    Ok((response, lease))
+    match response.await {
+        Ok(response) => Ok((response, held(pool, target, connection))),
+        Err(failed) => Err(put_back(failed, request)),
+    }
 }
 
 fn held(pool: &Arc<Pool>, target: &Target, connection: Box<Http1>) -> Lease {
@@ -175,9 +173,11 @@ pub(super) async fn upgrade(
     pool: &Arc<Pool>,
     target: &Target,
     mut connection: Box<Http1>,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
 ) -> Result<(Response<Incoming>, Switched), Refusal> {
-    to_http1(&mut request);
+    let Some(request) = to_http1(request) else {
+        return Err(Refusal::Broken(Error::Nothing.into()));
+    };
     let mut sent = pin!(unconstrained(connection.sender.try_send_request(request)));
     let mut ended = false;
     let response = poll_fn(|cx| {
@@ -193,7 +193,9 @@ pub(super) async fn upgrade(
             polled => polled,
         }
     });
-    let response = response.await.map_err(|e| Failed::from(e).refusal())?;
+    let response = response
+        .await
+        .map_err(|failed| Refusal::Broken(failed.into_error().into()))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let lease = held(pool, target, connection);
         return Ok((response, Switched::No(lease)));
@@ -209,30 +211,46 @@ pub(super) async fn upgrade(
 pub(super) async fn http2(
     target: &Target,
     mut connection: Http2,
-    request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
 ) -> Outcome {
-    let request = to_http2(target, request);
+    let Some(sending) = to_http2(target, request) else {
+        return Err(Error::Nothing);
+    };
     connection.in_flight.fetch_add(1, Ordering::Relaxed);
     let place = InFlight(Arc::clone(&connection.in_flight));
-    let response = connection.sender.try_send_request(request).await?;
-    Ok((response, Lease::Http2 { _place: place }))
-}
-
-/// The target in origin form; the host is in its header.
-fn to_http1(request: &mut Request<RequestBody>) {
-    *request.version_mut() = Version::HTTP_11;
-    if request.uri().authority().is_some() {
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    match connection.sender.try_send_request(sending).await {
+        Ok(response) => Ok((response, Lease::Http2 { _place: place })),
+        Err(failed) => Err(put_back(failed, request)),
     }
 }
 
-/// The host in the target.
-fn to_http2(target: &Target, mut request: Request<RequestBody>) -> Request<RequestBody> {
+/// Takes the request, with the target in origin form and the host in its header.
+fn to_http1(request: &mut Option<Request<RequestBody>>) -> Option<Request<RequestBody>> {
+    let mut request = request.take()?;
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        let host = HeaderValue::from_str(authority.as_str()).ok();
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+        // It is missing if the request was to go over HTTP/2 first.
+        if let (Some(host), Entry::Vacant(slot)) = (host, request.headers_mut().entry(HOST)) {
+            slot.insert(host);
+        }
+    }
+    Some(request)
+}
+
+/// Takes the request, with the host in the target.
+fn to_http2(
+    target: &Target,
+    request: &mut Option<Request<RequestBody>>,
+) -> Option<Request<RequestBody>> {
+    let mut request = request.take()?;
     let host = request.headers_mut().remove(HOST);
-    let authority = host.and_then(|host| {
+    let host = host.and_then(|host| {
         Authority::from_maybe_shared(Bytes::copy_from_slice(host.as_bytes())).ok()
     });
+    let authority = host.or_else(|| request.uri().authority().cloned());
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(target.scheme());
     parts.authority = Some(authority.unwrap_or_else(|| target.authority()));
@@ -242,5 +260,5 @@ fn to_http2(target: &Target, mut request: Request<RequestBody>) -> Request<Reque
         *request.uri_mut() = uri;
     }
     *request.version_mut() = Version::HTTP_2;
-    request
+    Some(request)
 }

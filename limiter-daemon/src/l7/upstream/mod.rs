@@ -22,7 +22,6 @@ use super::body::RequestBody;
 use super::clock::Clock;
 use super::respond::Refusal;
 use connect::Connection;
-use exchange::{Failed, Outcome};
 use pool::{Pool, Pooled};
 
 /// How long a connection to an endpoint may take (Envoy Gateway's `timeout.tcp.connectTimeout`).
@@ -54,32 +53,27 @@ impl Upstreams {
     pub(super) async fn send(
         &self,
         target: &Arc<Target>,
-        mut request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Lease), Refusal> {
-        // A pooled connection may have been closed meanwhile. What was not sent is sent on another.
-        while let Some(pooled) = self.pool.take(target) {
-            match self.exchange(target, pooled, request).await {
+        loop {
+            // What is rare is boxed: each request carries the size of what is not.
+            let (pooled, fresh) = match self.pool.take(target) {
+                Some(pooled) => (pooled, false),
+                None => (Box::pin(self.pool.connect(target)).await?, true),
+            };
+            let outcome = match pooled {
+                Pooled::Http1(connection) => {
+                    exchange::http1(&self.pool, target, connection, request).await
+                }
+                Pooled::Http2(connection) => exchange::http2(target, connection, request).await,
+            };
+            match outcome {
                 Ok(done) => return Ok(done),
-                Err(failed) => request = failed.unsent()?,
+                // A pooled connection may have been closed meanwhile. What was not sent is sent on
+                // another.
+                Err(_closed) if !fresh && request.is_some() => {}
+                Err(error) => return Err(Refusal::Broken(error.into())),
             }
-        }
-        let pooled = self.pool.connect(target).await?;
-        self.exchange(target, pooled, request)
-            .await
-            .map_err(Failed::refusal)
-    }
-
-    async fn exchange(
-        &self,
-        target: &Arc<Target>,
-        pooled: Pooled,
-        request: Request<RequestBody>,
-    ) -> Outcome {
-        match pooled {
-            Pooled::Http1(connection) => {
-                exchange::http1(&self.pool, target, connection, request).await
-            }
-            Pooled::Http2(connection) => exchange::http2(target, connection, request).await,
         }
     }
 
@@ -91,7 +85,7 @@ impl Upstreams {
     pub(super) async fn upgrade(
         &self,
         target: &Arc<Target>,
-        request: Request<RequestBody>,
+        request: &mut Option<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Switched), Refusal> {
         match connect::connect(target, false).await? {
             Connection::Http1(connection) => {

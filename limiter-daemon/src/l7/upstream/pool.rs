@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::client::conn::http2;
+use tokio::time::timeout;
 
+use super::CONNECT_TIMEOUT;
 use super::connect::{self, Connection};
 use super::exchange::Http1;
 use super::target::Target;
@@ -35,7 +37,8 @@ pub(super) struct Pool {
 struct Slot {
     /// By the time since when they are idle; the last one is used next.
     idle: Vec<(u64, Box<Http1>)>,
-    http2: Vec<Http2>,
+    /// With the time when each was last seen in use.
+    http2: Vec<(u64, Http2)>,
     /// Held by the request that makes an HTTP/2 connection: others wait for it and share.
     connecting: Arc<tokio::sync::Mutex<()>>,
 }
@@ -72,7 +75,7 @@ impl Pool {
         if let Some((_, connection)) = slot.idle.pop() {
             return Some(Pooled::Http1(connection));
         }
-        slot.shared().map(Pooled::Http2)
+        slot.shared(self.clock.now()).map(Pooled::Http2)
     }
 
     /// A new connection; where HTTP/2 is spoken, one that another request makes meanwhile will do.
@@ -85,8 +88,10 @@ impl Pool {
         };
         let _turn = match &shares {
             Some(connecting) => {
-                let turn = connecting.lock().await;
-                let there = self.slots().get_mut(&target.id).and_then(Slot::shared);
+                let turn = timeout(CONNECT_TIMEOUT, connecting.lock()).await;
+                let turn = turn.map_err(|elapsed| Refusal::Unreachable(elapsed.into()))?;
+                let now = self.clock.now();
+                let there = self.slots().get_mut(&target.id).and_then(|s| s.shared(now));
                 if let Some(there) = there {
                     return Ok(Pooled::Http2(there));
                 }
@@ -99,7 +104,7 @@ impl Pool {
             Connection::Http2(connection) => {
                 let mut slots = self.slots();
                 let slot = slots.entry(target.id).or_default();
-                slot.http2.push(connection.clone());
+                slot.http2.push((self.clock.now(), connection.clone()));
                 Pooled::Http2(connection)
             }
         })
@@ -116,12 +121,19 @@ impl Pool {
     }
 
     pub(super) fn sweep(&self) {
+        let now = self.clock.now();
         let timeout = u64::try_from(IDLE_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
-        let oldest = self.clock.now().saturating_sub(timeout);
+        // The clock may be younger than the timeout.
+        let is_old = |since: u64| now.saturating_sub(since) > timeout;
         self.slots().retain(|_, slot| {
             slot.idle
-                .retain_mut(|(since, connection)| *since > oldest && connection.is_open());
-            slot.http2.retain(|http2| !http2.sender.is_closed());
+                .retain_mut(|(since, connection)| !is_old(*since) && connection.is_open());
+            slot.http2.retain_mut(|(used, http2)| {
+                if http2.in_flight.load(Ordering::Relaxed) > 0 {
+                    *used = now;
+                }
+                !is_old(*used) && !http2.sender.is_closed()
+            });
             let connecting = Arc::strong_count(&slot.connecting) > 1;
             connecting || !slot.idle.is_empty() || !slot.http2.is_empty()
         });
@@ -130,14 +142,16 @@ impl Pool {
 
 impl Slot {
     /// The HTTP/2 connection with the fewest requests, if another request fits in.
-    fn shared(&mut self) -> Option<Http2> {
-        self.http2.retain(|http2| !http2.sender.is_closed());
+    fn shared(&mut self, now: u64) -> Option<Http2> {
+        self.http2.retain(|(_, http2)| !http2.sender.is_closed());
         let full = self.http2.len() >= MAX_HTTP2;
-        self.http2
-            .iter()
-            .map(|http2| (http2.in_flight.load(Ordering::Relaxed), http2))
-            .filter(|(in_flight, _)| full || *in_flight < MAX_STREAMS)
-            .min_by_key(|(in_flight, _)| *in_flight)
-            .map(|(_, http2)| http2.clone())
+        let (_, used, http2) = self
+            .http2
+            .iter_mut()
+            .map(|(used, http2)| (http2.in_flight.load(Ordering::Relaxed), used, http2))
+            .filter(|(in_flight, _, _)| full || *in_flight < MAX_STREAMS)
+            .min_by_key(|(in_flight, _, _)| *in_flight)?;
+        *used = now;
+        Some(http2.clone())
     }
 }

@@ -249,10 +249,10 @@ fn places<P: Policy>(
     places
 }
 
-type NotFound = (Vec<Ancestor>, String);
+pub(super) type NotFound = (Vec<Ancestor>, String);
 
 /// The place that a target names. `Ok(None)`: it is there, and has errors of its own.
-fn named(
+pub(super) fn named(
     target: &Target,
     meta: &Meta,
     resources: &Resources,

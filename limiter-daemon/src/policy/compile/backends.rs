@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{certificates, missing};
+use crate::policy::core;
 use crate::policy::core::endpoint_slice::{self, EndpointSlice};
 use crate::policy::core::service::{Address, Service};
-use crate::policy::core::{self};
 use crate::policy::envoy_gateway;
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api;

@@ -2,8 +2,7 @@
 
 use super::missing;
 use super::topology::Entry;
-use crate::policy::core::pem;
-use crate::policy::core::{self};
+use crate::policy::core;
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gateway_api;
 use crate::policy::gateway_api::references::ObjectRef;
@@ -156,20 +155,14 @@ fn authority(
         mark,
     } = reference;
     permitted(resources, from, reference, scope).ok()?;
-    let (kind, there, bytes) = match (group.as_str(), kind.as_str()) {
+    let (kind, found) = match (group.as_str(), kind.as_str()) {
         (core::GROUP, "Secret") => {
             let secret = resources.secrets.get(name);
-            let bytes = secret.and_then(|secret| secret.authorities.as_ref());
-            (Kind::Secret, secret.is_some(), bytes.map(|ca| &ca.0[..]))
+            (Kind::Secret, secret.map(|secret| &secret.authorities))
         }
         (core::GROUP, "ConfigMap") => {
             let map = resources.config_maps.get(name);
-            let bytes = map.and_then(|map| map.authorities.as_ref());
-            (
-                Kind::ConfigMap,
-                map.is_some(),
-                bytes.map(|text| text.as_bytes()),
-            )
+            (Kind::ConfigMap, map.map(|map| &map.authorities))
         }
         (_, other) => {
             scope.error(
@@ -180,19 +173,19 @@ fn authority(
             return None;
         }
     };
-    if !there {
-        missing(resources, kind, name, mark, scope);
-        return None;
+    match found {
+        Some(Some(pem)) => Some(pem.clone()),
+        Some(None) => {
+            scope.error(
+                mark,
+                format!("the {} `{name}` has no `ca.crt`", kind.name()),
+                "give it certificates in PEM under that key",
+            );
+            None
+        }
+        None => {
+            missing(resources, kind, name, mark, scope);
+            None
+        }
     }
-    let problem = match bytes.map(pem::authorities) {
-        Some(Ok(pem)) => return Some(pem),
-        Some(Err(problem)) => problem,
-        None => "it has no `ca.crt`".to_owned(),
-    };
-    scope.error(
-        mark,
-        format!("the {} `{name}` cannot be used: {problem}", kind.name()),
-        "give it certificates in PEM under `ca.crt`",
-    );
-    None
 }

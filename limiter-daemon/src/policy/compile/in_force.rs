@@ -80,12 +80,18 @@ pub(super) struct InForce<'a> {
 }
 
 impl<'a> InForce<'a> {
-    pub(super) fn new(resources: &'a Resources, attached: &'a Attached<'a, TrafficPolicy>) -> Self {
+    /// With `unlimited_if_invalid`, limits that were never valid are passed over.
+    pub(super) fn new(
+        resources: &'a Resources,
+        attached: &'a Attached<'a, TrafficPolicy>,
+        unlimited_if_invalid: bool,
+    ) -> Self {
         let own = Kind::BackendTrafficPolicy.name();
         let known = [own, Kind::ClientTrafficPolicy.name()];
+        let breaks = |kind: &str| kind == own && !unlimited_if_invalid;
         Self {
             attached,
-            broken: Broken::find(resources, |kind| kind == own),
+            broken: Broken::find(resources, breaks),
             strange: Broken::find(resources, |kind| !known.contains(&kind)),
             used: BTreeMap::new(),
             overridden: BTreeMap::new(),

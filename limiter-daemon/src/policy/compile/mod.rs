@@ -7,6 +7,7 @@ mod clients;
 mod in_force;
 mod network;
 mod routes;
+pub(crate) mod strays;
 mod topology;
 
 use super::findings::{Findings, Mark, Scope};
@@ -33,13 +34,12 @@ pub(crate) fn compile(
     let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
     let clients = attach::attach(&resources.clients, resources, statuses, findings);
     let settings = Settings::new(resources, &clients, statuses, findings);
-    let mut in_force = InForce::new(resources, &traffic);
+    let mut in_force = InForce::new(resources, &traffic, unlimited_if_invalid);
     let mut backends = Backends::new(resources);
     let mut context = Context {
         resources,
         backends: &mut backends,
         in_force: &mut in_force,
-        unlimited_if_invalid,
         statuses,
         findings,
     };

@@ -24,8 +24,6 @@ pub(super) struct Context<'a, 'b> {
     pub(super) resources: &'a Resources,
     pub(super) backends: &'b mut Backends<'a>,
     pub(super) in_force: &'b mut InForce<'a>,
-    /// What is never valid is passed over, not answered with 500.
-    pub(super) unlimited_if_invalid: bool,
     pub(super) statuses: &'b mut Statuses,
     pub(super) findings: &'b mut Findings,
 }
@@ -99,10 +97,9 @@ fn limited(
     context: &mut Context<'_, '_>,
 ) -> RouteRule {
     let (limits, broken) = context.in_force.on(route, rule, entry);
-    let broken = broken.or_else(|| clients.broken.clone());
     RouteRule {
         limits,
-        broken: broken.filter(|_| !context.unlimited_if_invalid),
+        broken: broken.or_else(|| clients.broken.clone()),
         ..base.clone()
     }
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::policy::decode::Ignored;
+use super::pem;
+use crate::policy::decode::{At, Ignored};
+use crate::policy::findings::Scope;
+use crate::policy::plan::Pem;
 use crate::policy::resource::{HasMetadata, RawMetadata};
 
 #[derive(Debug, Deserialize)]
@@ -17,7 +20,7 @@ pub(crate) struct RawConfigMap {
     api_version: String,
     kind: String,
     metadata: RawMetadata,
-    data: Option<BTreeMap<String, String>>,
+    data: Option<BTreeMap<String, At<String>>>,
     binary_data: Option<Ignored>,
     immutable: Option<Ignored>,
 }
@@ -31,14 +34,13 @@ impl HasMetadata for RawConfigMap {
 /// A ConfigMap, as far as it is used.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigMap {
-    /// The value of `ca.crt`.
-    pub(crate) authorities: Option<String>,
+    /// `ca.crt`.
+    pub(crate) authorities: Option<Pem>,
 }
 
-/// Keeps what is used of a ConfigMap; whether that is right is asked where it is referred to.
-pub(crate) fn lower(raw: RawConfigMap) -> ConfigMap {
-    let mut data = raw.data.unwrap_or_default();
-    ConfigMap {
-        authorities: data.remove("ca.crt"),
-    }
+/// Checks a ConfigMap: what is under `ca.crt` must be certificates, or its last good version goes on.
+pub(crate) fn lower(raw: RawConfigMap, scope: &mut Scope<'_>) -> ConfigMap {
+    let text = raw.data.unwrap_or_default().remove("ca.crt");
+    let authorities = text.and_then(|text| pem::authorities_at(&text.mark, text.as_bytes(), scope));
+    ConfigMap { authorities }
 }

@@ -3,6 +3,7 @@
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{Certificate, Pem};
 
 /// A certificate chain and its key.
@@ -29,18 +30,20 @@ pub(crate) fn pair(name: String, chain: &[u8], key: &[u8]) -> Result<Certificate
     })
 }
 
-/// Certificates of authorities, at least one.
-///
-/// # Errors
-/// A sentence, when it is no PEM of certificates.
-pub(crate) fn authorities(pem: &[u8]) -> Result<Pem, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in certificates(pem)? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("a certificate in it cannot be used: {error}"))?;
+/// Certificates of authorities, at least one; or an error at them.
+pub(crate) fn authorities_at(mark: &Mark, pem: &[u8], scope: &mut Scope<'_>) -> Option<Pem> {
+    let found = certificates(pem).and_then(|certificates| {
+        let mut roots = rustls::RootCertStore::empty();
+        certificates
+            .into_iter()
+            .try_for_each(|certificate| roots.add(certificate))
+            .map_err(|error| format!("a certificate in it cannot be used: {error}"))
+    });
+    if let Err(problem) = found {
+        scope.error(mark, problem, "give it certificates in PEM");
+        return None;
     }
-    Ok(Pem(pem.to_vec()))
+    Some(Pem(pem.to_vec()))
 }
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {

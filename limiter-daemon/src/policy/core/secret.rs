@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::pem;
 use crate::policy::decode::{At, Ignored};
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::Certificate;
+use crate::policy::plan::{Certificate, Pem};
 use crate::policy::resource::{HasMetadata, Meta, RawMetadata};
 
 const TLS: &str = "kubernetes.io/tls";
@@ -46,17 +46,7 @@ pub(crate) struct Secret {
     /// `tls.crt` and `tls.key`, of a Secret of type `kubernetes.io/tls`.
     pub(crate) certificate: Option<Certificate>,
     /// `ca.crt`.
-    pub(crate) authorities: Option<Bytes>,
-}
-
-/// What must not be printed.
-#[derive(Clone)]
-pub(crate) struct Bytes(pub(crate) Vec<u8>);
-
-impl std::fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bytes({})", self.0.len())
-    }
+    pub(crate) authorities: Option<Pem>,
 }
 
 /// Checks a Secret. One that is neither a certificate nor an authority is of no use here, and passes.
@@ -101,7 +91,9 @@ pub(crate) fn lower(raw: RawSecret, meta: &Meta, scope: &mut Scope<'_>) -> Secre
             }
         }
     });
-    let authorities = values.remove("ca.crt").map(|(bytes, _)| Bytes(bytes));
+    let authorities = values
+        .get("ca.crt")
+        .and_then(|(bytes, mark)| pem::authorities_at(mark, bytes, scope));
     Secret {
         certificate,
         authorities,

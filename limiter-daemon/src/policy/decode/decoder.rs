@@ -71,6 +71,8 @@ impl<'a> Decoder<'a> {
         let remedy = match (&self.node.value, due) {
             (Value::Int(value), STRING) => format!("write \"{value}\", in quotes"),
             (Value::Bool(_) | Value::Float(_), STRING) => "write it in quotes".to_owned(),
+            // `Off` and `No` are booleans where they are not quoted, as Kubernetes has it.
+            (Value::Bool(_), due) if due.starts_with("one of ") => "write it in quotes".to_owned(),
             (Value::String(_), WHOLE_NUMBER) => {
                 "write plain digits, without quotes and leading zeros".to_owned()
             }

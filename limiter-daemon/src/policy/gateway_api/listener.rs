@@ -330,7 +330,7 @@ fn from_files(
         return Vec::new();
     };
     let mut read = |path: &str| {
-        let base = meta.origin.file.parent().unwrap_or(Path::new(""));
+        let base = meta.origin.file.parent().unwrap_or_else(|| Path::new(""));
         let path = base.join(path);
         source::read_text(&path)
             .map_err(|unreadable| {

@@ -90,7 +90,7 @@ struct RawHttp {
     on_invalid_policy: Option<OnInvalidPolicy>,
 }
 
-/// What is done with requests under a policy that was never valid.
+/// What is done with requests under limits that were never valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 enum OnInvalidPolicy {
     /// They are answered with 500.
@@ -104,7 +104,7 @@ enum OnInvalidPolicy {
 pub(crate) struct Config {
     pub(crate) meta: Meta,
     pub(crate) daemon: DaemonConfig,
-    /// Requests under a policy that was never valid pass.
+    /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
     pub(crate) mark: Mark,
 }

@@ -27,7 +27,7 @@ use super::kinds::Kind;
 use super::native::limiter_config::Config;
 use super::native::network_rate_limit_policy::NetworkLimit;
 use super::plan::RouteKind;
-use super::resource::Name;
+use super::resource::{Meta, Name};
 pub(crate) use read::Reader;
 
 type Table<R> = BTreeMap<Name, R>;
@@ -57,6 +57,8 @@ pub(crate) struct Resources {
     pub(crate) rejected: Vec<Rejected>,
     /// Files of which something is not known at all.
     lost: BTreeSet<PathBuf>,
+    /// Documents of no known kind, by file and name: a kind may be misspelt.
+    misnamed: BTreeSet<(PathBuf, Name)>,
     pub(crate) counts: BTreeMap<&'static str, usize>,
 }
 
@@ -156,32 +158,65 @@ impl Resources {
         self.lost.insert(file.to_path_buf());
     }
 
-    /// Takes over what `good` had of the files that are lost, or of `all`.
+    /// Takes over what `good` had of the files that are lost, or of `all`; and what has the name of a
+    /// document of its file that is of no known kind.
     pub(crate) fn recover(&mut self, good: &Self, all: bool, findings: &mut Findings) {
         for ((kind, name), seen) in &good.seen {
-            let lost = all || self.lost.contains(&seen.file);
+            let misnamed = self.misnamed.contains(&(seen.file.clone(), name.clone()));
+            let lost = all || misnamed || self.lost.contains(&seen.file);
             if !lost || self.has(*kind, name) || !self.carry(*kind, name, good) {
                 continue;
             }
-            let label = format!("{} {name}", kind.name());
             let origin = Origin {
                 file: seen.file.clone(),
-                resource: Some(label),
+                resource: Some(format!("{} {name}", kind.name())),
             };
             findings
                 .at(&origin)
                 .warning(&Mark::none(), KEPT, KEPT_REMEDY);
             self.seen.insert((*kind, name.clone()), seen.clone());
+            if misnamed {
+                let same = |rejected: &&mut Rejected| rejected.name == *name;
+                for rejected in self.rejected.iter_mut().filter(same) {
+                    // Nothing is broken: what was meant goes on.
+                    rejected.is_policy = false;
+                }
+            }
             self.rejected.push(Rejected {
                 kind: kind.name().to_owned(),
                 name: name.clone(),
-                reason: "its file cannot be read".to_owned(),
+                reason: "its document cannot be read".to_owned(),
                 kept: true,
                 is_policy: false,
                 targets: Targets::default(),
             });
         }
         self.lost.clear();
+    }
+
+    /// Puts the version of `good` in the place of a resource that is valid by itself.
+    pub(crate) fn keep(
+        &mut self,
+        kind: Kind,
+        meta: &Meta,
+        reason: String,
+        good: &Self,
+        findings: &mut Findings,
+    ) {
+        if !self.carry(kind, &meta.name, good) {
+            return;
+        }
+        findings
+            .at(&meta.origin)
+            .warning(&meta.mark, KEPT, KEPT_REMEDY);
+        self.rejected.push(Rejected {
+            kind: kind.name().to_owned(),
+            name: meta.name.clone(),
+            reason,
+            kept: true,
+            is_policy: true,
+            targets: Targets::default(),
+        });
     }
 
     /// Takes one resource over from `good`; `false`: it has none.

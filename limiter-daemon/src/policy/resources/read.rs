@@ -130,6 +130,10 @@ impl<'a> Reader<'a> {
             return;
         }
         scope.error(&mark, refusal.message.clone(), refusal.remedy);
+        if refusal.unknown {
+            let place = (reading.origin.file.clone(), reading.name.clone());
+            self.resources.misnamed.insert(place);
+        }
         let targets = targets::salvage(reading.node, &reading.name.namespace, reading.origin);
         self.resources.rejected.push(Rejected {
             kind: header.kind.1.to_owned(),
@@ -254,7 +258,7 @@ impl Resources {
                 &mut self.config_maps,
                 reading,
                 scope,
-                |raw, _meta, _scope: &mut Scope<'_>| config_map::lower(raw),
+                |raw, _meta, scope: &mut Scope<'_>| config_map::lower(raw, scope),
             ),
         }
     }

@@ -181,11 +181,15 @@ impl Numbers {
             None => (self.unit.nanos(), &self.unit.mark),
         };
         let fill = self.tokens_per_fill.as_ref().unwrap_or(&self.requests);
-        if let Some(burst) = self
-            .burst
-            .as_ref()
-            .filter(|_| algorithm != Algorithm::TokenBucket)
-        {
+        let windows = algorithm != Algorithm::TokenBucket;
+        if windows && interval % NANOS != 0 {
+            scope.error(
+                interval_mark,
+                format!("the windows of `{algorithm:?}` are whole seconds"),
+                "write so, or `algorithm: TokenBucket`",
+            );
+        }
+        if let Some(burst) = self.burst.as_ref().filter(|_| windows) {
             scope.error(
                 &burst.mark,
                 format!("`{algorithm:?}` admits as many as its rate, and knows no burst"),
@@ -233,6 +237,18 @@ fn candidates(
                 &mark,
                 "the candidate does not differ from the limit in force",
                 "give it `requests`, `unit`, `fillInterval`, `tokensPerFill` or `burst`",
+            );
+        }
+        let interval = raw
+            .unit
+            .as_ref()
+            .map(|at| &at.mark)
+            .or_else(|| raw.fill_interval.as_ref().map(|at| &at.mark));
+        if let Some(mark) = interval.filter(|_| algorithm != Algorithm::TokenBucket) {
+            scope.error(
+                mark,
+                format!("with `{algorithm:?}` a candidate has the windows of its rule"),
+                "remove it, or write `algorithm: TokenBucket`",
             );
         }
         // What a candidate does not say, it has of the limit in force; but what it does say of the

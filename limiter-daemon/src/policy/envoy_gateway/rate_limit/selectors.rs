@@ -203,10 +203,15 @@ fn value_test(raw: RawValue, scope: &mut Scope<'_>) -> Option<ValueTest> {
             })
         }
         (kind @ (ValueKind::Exact | ValueKind::RegularExpression), None) => {
+            let remedy = if invert {
+                "give it one, or write `type: Distinct` for requests without it"
+            } else {
+                "give it one, or write `type: Distinct` for a bucket each value"
+            };
             scope.error(
                 &raw.name.mark,
                 format!("a selector of type `{kind:?}` needs a `value`"),
-                "give it one, or write `type: Distinct` for a bucket each value",
+                remedy,
             );
             None
         }
