@@ -1,5 +1,6 @@
 //! `cargo xtask fuzz`: the kernel half's parser against a plain one, on random and damaged frames;
-//! and the decisions of HTTP limits against a plain model, on random rules and requests.
+//! the decisions of HTTP limits against a plain model, on random rules and requests; and the reader of
+//! policy files, on damaged ones.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -14,7 +15,7 @@ pub(crate) struct Args {
     /// What is tried
     #[arg(value_enum, default_value_t = What::Packets)]
     what: What,
-    /// How many frames; of limits, a hundredth as many sets of rules
+    /// How many frames; a hundredth as many sets of rules, or files
     #[arg(long, default_value_t = 5_000_000)]
     runs: u64,
     /// Where frames come from; the same seed gives the same frames
@@ -26,13 +27,18 @@ pub(crate) struct Args {
 enum What {
     Packets,
     Limits,
+    Policy,
 }
 
 pub(crate) fn fuzz(workspace: &Workspace, args: &Args) -> Result<()> {
-    if args.what == What::Limits {
+    let tests = match args.what {
+        What::Packets => None,
+        What::Limits => Some(["--lib", "engine::decide::tests::model"].as_slice()),
+        What::Policy => Some(["--test", "policy_plan", "no_file_makes_it_panic"].as_slice()),
+    };
+    if let Some(tests) = tests {
         let cases = (args.runs / 100).to_string();
-        let test = "engine::decide::tests::model";
-        cmd!(workspace.sh, "cargo test -p limiter-daemon --lib {test}")
+        cmd!(workspace.sh, "cargo test -p limiter-daemon {tests...}")
             .env("PROPTEST_CASES", cases)
             .run()?;
         return Ok(());

@@ -105,7 +105,7 @@ impl Status {
         if let Some(reason) = &state.rejected {
             let _infallible = writeln!(
                 report,
-                "last reload rejected, the previous policy goes on:\n{reason}"
+                "last reload with errors, what is not valid stays as it was:\n{reason}"
             );
         }
         (ready, report)
@@ -126,7 +126,7 @@ mod tests {
         assert!(ready);
         assert_eq!(
             report,
-            "ready\nxdp: lo generic\nlast reload rejected, the previous policy goes on:\na.yaml:1:1: error\n"
+            "ready\nxdp: lo generic\nlast reload with errors, what is not valid stays as it was:\na.yaml:1:1: error\n"
         );
         status.reloaded();
         assert_eq!(status.report(), (true, "ready\nxdp: lo generic\n".into()));

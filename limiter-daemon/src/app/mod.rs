@@ -133,6 +133,7 @@ impl Daemon {
             plan,
             outcome,
         } = first;
+        reload::warn_of_global_limits(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());

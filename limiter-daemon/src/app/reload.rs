@@ -82,6 +82,7 @@ impl Daemon {
     }
 
     async fn put_in_force(&mut self, plan: Plan) -> anyhow::Result<Plan> {
+        warn_of_global_limits(&plan);
         if plan.daemon != self.config {
             tracing::warn!("changes of the LimiterConfig take effect at the next start");
         }
@@ -103,5 +104,14 @@ impl Daemon {
         self.workers.close(&gone).await;
         self.served = served;
         Ok(plan)
+    }
+}
+
+/// Says that global limits are per node: there is no store yet that nodes share.
+pub(super) fn warn_of_global_limits(plan: &Plan) {
+    let routes = plan.listeners.iter().flat_map(|listener| &listener.routes);
+    let mut rules = routes.flat_map(|route| &route.rules);
+    if rules.any(|rule| !rule.limits.global.is_empty()) {
+        tracing::warn!("global limits are counted by each node for itself: no store is shared");
     }
 }

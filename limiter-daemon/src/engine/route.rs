@@ -71,12 +71,13 @@ impl RouteTable {
     pub fn compile(listener: &Listener, state: &State) -> Self {
         let mut hosts = Hosts::<Paths>::default();
         for plan in &listener.routes {
+            let identity = plan.identity();
             let route = Arc::new(Route {
                 name: plan.name.clone(),
-                stats: state.route_stats(&plan.name),
+                stats: state.route_stats(&identity),
             });
             for (index, rule) in plan.rules.iter().enumerate() {
-                let shared = Arc::new(Rule::compile(rule, index, &route, state));
+                let shared = Arc::new(Rule::compile((rule, index), &route, &identity, state));
                 for condition in &rule.matches {
                     for hostname in &plan.hostnames {
                         hosts.entry(hostname, Paths::default).push(Entry {
@@ -101,11 +102,16 @@ impl RouteTable {
 }
 
 impl Rule {
-    fn compile(rule: &RouteRule, index: usize, route: &Arc<Route>, state: &State) -> Self {
+    fn compile(
+        (rule, index): (&RouteRule, usize),
+        route: &Arc<Route>,
+        identity: &str,
+        state: &State,
+    ) -> Self {
         Self {
             route: Arc::clone(route),
             name: rule.name.clone().unwrap_or_else(|| index.to_string()),
-            limits: Limits::compile(&rule.limits, &route.name, state),
+            limits: Limits::compile(&rule.limits, identity, state),
             backends: WeightedChoice::new(&rule.backends),
             filters: rule.filters.clone(),
             timeouts: rule.timeouts,

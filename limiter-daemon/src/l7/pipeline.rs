@@ -237,10 +237,7 @@ impl Decided {
         ending.settlement = std::mem::take(&mut outcome.settlement);
         self.outcome = outcome;
         self.note_limit(ending, request);
-        match self.outcome.denied {
-            Some(_) => Err(Refusal::Limited),
-            None => Ok(()),
-        }
+        refused(&self.outcome)
     }
 
     /// For the log: the bucket that decided, before the request is changed.
@@ -301,18 +298,21 @@ impl Pipeline {
             Some(limits) => limits.decide(&view, self.clock.both()),
             None => Decision::Ready(Outcome::default()),
         };
-        let next = match &limits {
-            // Who is refused takes no turn from others.
-            Decision::Ready(outcome) if outcome.denied.is_some() => Err(Refusal::Limited),
-            _ => self.next(
+        // Who is refused takes no turn from others.
+        let admitted = match &limits {
+            Decision::Ready(outcome) => refused(outcome),
+            Decision::Pending(_) => Ok(()),
+        };
+        let next = admitted.and_then(|()| {
+            self.next(
                 conn,
                 request,
                 &active,
                 (rule, matched.prefix),
                 settings,
                 client,
-            ),
-        };
+            )
+        });
         Ok((limits, next))
     }
 
@@ -343,6 +343,13 @@ impl Pipeline {
             trusted: client.by_trusted,
         }))
     }
+}
+
+/// # Errors
+/// If the limits deny.
+fn refused(outcome: &Outcome) -> Result<(), Refusal> {
+    let denied = outcome.denied.as_ref();
+    denied.map_or(Ok(()), |denied| Err(Refusal::Limited(denied.rule.reach())))
 }
 
 fn view(request: &Request<Incoming>, client: Client) -> RequestView<'_> {

@@ -5,6 +5,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{Response, StatusCode, Version};
 
 use super::body::Body;
+use crate::engine::state::Reach;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -36,8 +37,8 @@ pub(super) enum Refusal {
     NoBackend,
     /// The backend has no endpoints.
     NoEndpoint,
-    /// Over a limit; [`super::limit_headers`] says which.
-    Limited,
+    /// Over a limit of this kind; [`super::limit_headers`] says which.
+    Limited(Reach),
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -65,7 +66,7 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Limited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::NoEndpoint | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -87,8 +88,9 @@ impl Refusal {
             Self::Invalid => "a policy on this route is not valid",
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoint => "the backend has no endpoints",
-            // Envoy's body.
-            Self::Limited => "local_rate_limited",
+            // Envoy's bodies: its global filter sends none.
+            Self::Limited(Reach::Local) => "local_rate_limited",
+            Self::Limited(Reach::Global) => "",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -112,7 +114,7 @@ impl Refusal {
             Self::Invalid => "invalid_policy",
             Self::NoBackend => "no_backend",
             Self::NoEndpoint => "no_endpoint",
-            Self::Limited => "rate_limited",
+            Self::Limited(_) => "rate_limited",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn over_a_limit_is_429_on_a_connection_that_goes_on() {
-        let response = Refusal::Limited.respond(Version::HTTP_11, false);
+        let response = Refusal::Limited(Reach::Local).respond(Version::HTTP_11, false);
         assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(!response.headers().contains_key(CONNECTION));
     }
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn grpc_calls_get_a_status_of_grpc() {
         for (refusal, wanted) in [
-            (Refusal::Limited, "14"),
+            (Refusal::Limited(Reach::Global), "14"),
             (Refusal::NoRoute, "12"),
             (Refusal::NoBackend, "2"),
         ] {

@@ -129,6 +129,13 @@ mod tests {
     fn memory_is_read() {
         let rollup = "55d0-7ffd ---p 00000000 00:00 0 [rollup]\nRss: 2048 kB\nPss:    1024 kB\n";
         assert_eq!(proportional(rollup), Some(1 << 20));
-        assert!(memory(std::process::id()).unwrap() > 0);
+        // A process of its own: this one's children come and go with other tests.
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(memory(child.id()).unwrap() > 0);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
     }
 }

@@ -234,12 +234,13 @@ impl Explanation {
             (Reach::Global, &limits.global),
         ] {
             for policy in policies {
+                let identity = route.identity();
                 let state = |rule: &LimitRule| {
                     let at = Place {
                         reach,
                         policy,
                         rule,
-                        route: &route.name,
+                        route: &identity,
                     };
                     look.look(&at, &asked.request, now)
                 };

@@ -45,6 +45,18 @@ pub enum RouteKind {
     Grpc,
 }
 
+impl Route {
+    /// What its buckets and counters are filed under: an HTTPRoute and a GRPCRoute of one name are
+    /// two routes.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match self.kind {
+            RouteKind::Http => self.name.clone(),
+            RouteKind::Grpc => format!("{} (GRPCRoute)", self.name),
+        }
+    }
+}
+
 /// A host pattern, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hostname {
