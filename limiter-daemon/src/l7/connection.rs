@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -46,6 +47,8 @@ pub(super) struct Conn {
     pub(super) bind: SocketAddr,
     /// The other end; as PROXY protocol states it, if that is on.
     pub(super) peer: SocketAddr,
+    /// Its address, as `X-Forwarded-For` has it.
+    pub(super) peer_text: HeaderValue,
     /// `None`: clear text. The name that the client asked for, in lower case; empty: none.
     pub(super) sni: Option<Box<str>>,
     /// Of the listener that took the connection.
