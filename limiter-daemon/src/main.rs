@@ -50,6 +50,9 @@ enum Command {
         /// Exit status 1 for warnings, too.
         #[arg(long)]
         deny_warnings: bool,
+        /// Tell the conditions of each resource as well (JSON always has them).
+        #[arg(long)]
+        status: bool,
     },
     /// Say what becomes of a request and why: listener, route, limits, bucket, backend. Nothing is
     /// sent and nothing is charged.
@@ -140,10 +143,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             dir,
             format,
             deny_warnings,
+            status,
         } => {
             let options = Options {
                 format,
                 deny_warnings,
+                statuses: status,
                 paint: Paint::of_stdout(),
             };
             let code =

@@ -165,6 +165,29 @@ fn merge_a_route_has_its_own_limit_in_place_of_the_default() -> Result<()> {
 }
 
 #[test]
+fn conditions_are_told_as_envoy_gateway_states_them() -> Result<()> {
+    let check = |name: &str| -> Result<String> {
+        let dir = examples().join("envoy-gateway").join(name);
+        let output = limiterd(&["check", "--status", dir.to_str().context("not UTF-8")?])?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let text = check("merge")?;
+    for line in [
+        "BackendTrafficPolicy default/gateway-default at Gateway default/eg: Accepted=True (Accepted)",
+        "BackendTrafficPolicy default/gateway-default at Gateway default/eg: Overridden=True (Overridden)",
+        "Gateway default/eg listener http: Programmed=True (Programmed)",
+        "HTTPRoute default/llm-inference at Gateway default/eg: ResolvedRefs=True (ResolvedRefs)",
+    ] {
+        assert!(text.contains(line), "no {line:?} in\n{text}");
+    }
+    let text = check("merge-strategic")?;
+    let merged =
+        "BackendTrafficPolicy default/llm-limit at Gateway default/eg: Merged=True (Merged)";
+    assert!(text.contains(merged), "{text}");
+    Ok(())
+}
+
+#[test]
 fn merge_strategic_joins_both_policies() -> Result<()> {
     let example = Example::start("merge-strategic")?;
     let answers = example.ask("/v1/inference/chat", None, 15)?;

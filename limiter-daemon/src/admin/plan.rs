@@ -1,16 +1,20 @@
 //! The plan as JSON. A type of its own, so that nothing is shown by accident: private keys and
 //! certificates are not in it, and header values that may be secrets are redacted.
 
+mod network;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use network::NetworkView;
+
 use crate::engine::explain as words;
 use crate::policy::plan::{
-    Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener, NetworkPolicy, Plan,
-    PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule, Scope, SourceLimits, Tls,
-    TlsVersion,
+    AccessLog, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
+    LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule,
+    Tls, TlsVersion,
 };
 
 #[derive(Debug, Serialize)]
@@ -51,6 +55,8 @@ struct DaemonView {
     max_sources: u32,
     sketch_cells: u32,
     drain_timeout_seconds: f64,
+    /// As `json to /dev/stdout`; `None`: there is none.
+    access_log: Option<String>,
 }
 
 impl From<&DaemonConfig> for DaemonView {
@@ -65,8 +71,22 @@ impl From<&DaemonConfig> for DaemonView {
             max_sources: config.max_sources,
             sketch_cells: config.sketch_cells,
             drain_timeout_seconds: seconds(config.drain_timeout),
+            access_log: config.access_log.as_ref().map(access_log),
         }
     }
+}
+
+fn access_log(log: &AccessLog) -> String {
+    let format = match log.format {
+        LogFormat::Json => "json",
+        LogFormat::Text => "text",
+    };
+    let target = match &log.target {
+        LogTarget::Stdout => "/dev/stdout".to_owned(),
+        LogTarget::Stderr => "/dev/stderr".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    };
+    format!("{format} to {target}, {} %", log.sample)
 }
 
 #[derive(Debug, Serialize)]
@@ -301,9 +321,15 @@ struct LimitView {
     window_seconds: Option<u64>,
     shared: bool,
     shadow: bool,
+    /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<bool>,
     request_cost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_cost: Option<String>,
+    /// What gives a request's tokens back.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refund_on: Vec<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     candidates: BTreeMap<String, u64>,
 }
@@ -316,6 +342,11 @@ impl From<&LimitRule> for LimitView {
         };
         let rate = |(limit, window)| u64::try_from(words::per_window(limit, window)).ok();
         let candidates = rule.candidates.iter();
+        let refunds = [
+            (rule.refund_on.upstream_failure, "upstream failure"),
+            (rule.refund_on.server_error, "server error"),
+            (rule.refund_on.overload, "overload"),
+        ];
         Self {
             name: rule.name.clone(),
             conditions: rule.conditions.iter().map(words::condition).collect(),
@@ -325,8 +356,13 @@ impl From<&LimitRule> for LimitView {
             window_seconds: limited.map(|(_, window)| window),
             shared: rule.shared,
             shadow: rule.shadow,
+            headers: rule.headers,
             request_cost: rule.request_cost,
             response_cost: rule.response_cost.as_ref().map(words::response_cost),
+            refund_on: refunds
+                .into_iter()
+                .filter_map(|(on, what)| on.then_some(what))
+                .collect(),
             candidates: candidates
                 .map(|one| (one.name.clone(), one.limit.capacity))
                 .collect(),
@@ -367,167 +403,5 @@ impl From<&Backend> for BackendView {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct NetworkView {
-    name: String,
-    /// As `tcp/443`; an interface as `interface/eth0`.
-    targets: Vec<String>,
-    default: SourceLimitsView,
-    rules: Vec<SourceRuleView>,
-    allow: usize,
-    deny: usize,
-    shadow: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct SourceRuleView {
-    name: String,
-    cidrs: Vec<String>,
-    limits: SourceLimitsView,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum SourceLimitsView {
-    Unlimited,
-    Levels(Vec<LevelView>),
-}
-
-#[derive(Debug, Serialize)]
-struct LevelView {
-    scope: String,
-    /// Tokens of a full bucket, by unit.
-    bursts: BTreeMap<&'static str, u64>,
-    /// Tokens a second, by unit.
-    rates: BTreeMap<&'static str, u64>,
-}
-
-impl From<&NetworkPolicy> for NetworkView {
-    fn from(policy: &NetworkPolicy) -> Self {
-        let ports = policy
-            .ports
-            .iter()
-            .map(|(protocol, port)| format!("{protocol:?}/{port}").to_lowercase());
-        let interfaces = policy
-            .interfaces
-            .iter()
-            .map(|name| format!("interface/{name}"));
-        let rules = policy.rules.iter().map(|rule| SourceRuleView {
-            name: rule.name.clone(),
-            cidrs: rule.cidrs.iter().map(ToString::to_string).collect(),
-            limits: SourceLimitsView::from(&rule.limits),
-        });
-        Self {
-            name: policy.name.clone(),
-            targets: ports.chain(interfaces).collect(),
-            default: SourceLimitsView::from(&policy.default),
-            rules: rules.collect(),
-            allow: policy.allow.len(),
-            deny: policy.deny.len(),
-            shadow: policy.shadow,
-        }
-    }
-}
-
-impl From<&SourceLimits> for SourceLimitsView {
-    fn from(limits: &SourceLimits) -> Self {
-        let SourceLimits::Levels(levels) = limits else {
-            return Self::Unlimited;
-        };
-        let levels = levels.iter().map(|level| {
-            let units = [
-                ("connections", level.connections),
-                ("packets", level.packets),
-                ("bytes", level.bytes),
-            ];
-            let limited = || {
-                units
-                    .into_iter()
-                    .filter_map(|(unit, limit)| Some((unit, limit?)))
-            };
-            let rate = |limit| u64::try_from(words::per_window(limit, 1)).unwrap_or(u64::MAX);
-            LevelView {
-                scope: match level.scope {
-                    Scope::Listener => "listener".to_owned(),
-                    Scope::Source { v4, v6 } => format!("source /{v4}, /{v6}"),
-                },
-                bursts: limited()
-                    .map(|(unit, limit)| (unit, limit.capacity))
-                    .collect(),
-                rates: limited().map(|(unit, limit)| (unit, rate(limit))).collect(),
-            }
-        });
-        Self::Levels(levels.collect())
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use http::{HeaderName, HeaderValue};
-
-    use super::*;
-    use crate::policy::plan::{
-        Certificate, PathMatch, Pem, RouteMatch, UpstreamProtocol, UpstreamTls,
-    };
-
-    #[test]
-    fn secrets_are_not_told() {
-        let secret = || Pem(b"SECRET".to_vec());
-        let tls = Tls {
-            certificates: vec![Certificate {
-                name: "d/cert".into(),
-                chain: secret(),
-                key: secret(),
-            }],
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
-            alpn: Vec::new(),
-            client_certificates: None,
-        };
-        let mut rule = RouteRule {
-            matches: vec![RouteMatch {
-                path: PathMatch::Prefix(String::new()),
-                method: None,
-                headers: Vec::new(),
-                query: Vec::new(),
-            }],
-            ..RouteRule::default()
-        };
-        let key = (
-            HeaderName::from_static("authorization"),
-            HeaderValue::from_static("SECRET"),
-        );
-        rule.filters.request_headers.set.push(key);
-        let plan = Plan {
-            listeners: vec![Listener {
-                tls: Some(Arc::new(tls)),
-                routes: vec![Route {
-                    rules: vec![rule],
-                    ..Route::default()
-                }],
-                ..Listener::default()
-            }],
-            backends: vec![Backend {
-                name: "d/b".into(),
-                endpoints: Vec::new(),
-                protocol: UpstreamProtocol::Http1,
-                tls: Some(UpstreamTls {
-                    server_name: None,
-                    authorities: vec![secret()],
-                    insecure: false,
-                }),
-            }],
-            ..Plan::default()
-        };
-        let text = serde_json::to_string(&PlanView::from(&plan)).unwrap();
-        assert!(text.contains("d/cert"), "{text}");
-        assert!(text.contains("authorization set to (redacted)"), "{text}");
-        // Neither as text nor as bytes.
-        assert!(
-            !text.contains("SECRET") && !text.contains("83,69,67"),
-            "{text}"
-        );
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::paint::{Paint, Style};
 use crate::admin::FindingView;
-use crate::policy::status::ResourceStatus;
+use crate::policy::status::{Ancestor, Condition, ResourceStatus};
 use crate::policy::{self, Diagnostic, Outcome, Severity, SourceFile};
 
 /// Exit code of a directory that can be used.
@@ -34,6 +34,8 @@ pub struct Options {
     pub format: Format,
     /// Warnings fail as errors do.
     pub deny_warnings: bool,
+    /// The conditions of each resource as well; JSON always has them.
+    pub statuses: bool,
     pub paint: Paint,
 }
 
@@ -72,6 +74,12 @@ pub fn run_with(dir: &Path, options: Options, out: &mut impl Write) -> io::Resul
         Format::Text => {
             for diagnostic in &outcome.diagnostics {
                 write_diagnostic(diagnostic, &outcome.sources, options.paint, out)?;
+            }
+            if options.statuses {
+                for status in &outcome.statuses {
+                    write_status(status, options.paint, out)?;
+                }
+                writeln!(out)?;
             }
             writeln!(out, "{}", summary(&outcome, ok, options.paint))?;
         }
@@ -127,6 +135,53 @@ fn write_diagnostic(
     writeln!(out, "{} {bar} {line}", paint.paint(Style::Blue, &number))?;
     writeln!(out, "{gutter} {bar} {indent}{caret}")?;
     writeln!(out)
+}
+
+/// Writes the conditions of a resource, a line each.
+fn write_status(status: &ResourceStatus, paint: Paint, out: &mut impl Write) -> io::Result<()> {
+    let ResourceStatus {
+        kind,
+        namespace,
+        name,
+        ..
+    } = status;
+    let name = format!("{kind} {namespace}/{name}");
+    let mut write = |of: String, conditions: &[Condition]| {
+        conditions.iter().try_for_each(|condition| {
+            // What is true is good, but for these.
+            let good = condition.status
+                != matches!(condition.kind, "Conflicted" | "Overridden" | "Warning");
+            let style = if good { Style::Green } else { Style::Yellow };
+            let word = if condition.status { "True" } else { "False" };
+            let state = format!("{}={word}", condition.kind);
+            let state = paint.paint(style, state);
+            let (reason, message) = (condition.reason, condition.message.trim());
+            let colon = if message.is_empty() { "" } else { ": " };
+            writeln!(out, "{of}: {state} ({reason}){colon}{message}")
+        })
+    };
+    write(name.clone(), &status.conditions)?;
+    for listener in &status.listeners {
+        write(
+            format!("{name} listener {}", listener.name),
+            &listener.conditions,
+        )?;
+    }
+    for one in &status.ancestors {
+        let Ancestor {
+            kind,
+            namespace,
+            name: ancestor,
+            section_name,
+        } = &one.ancestor;
+        let section = section_name.as_ref().map(|name| format!("/{name}"));
+        let at = format!(
+            "{name} at {kind} {namespace}/{ancestor}{}",
+            section.unwrap_or_default()
+        );
+        write(at, &one.conditions)?;
+    }
+    Ok(())
 }
 
 const fn style(severity: Severity) -> Style {

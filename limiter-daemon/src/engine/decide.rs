@@ -99,11 +99,12 @@ impl Limits {
     /// its limit.
     pub fn decide(&self, request: &RequestView<'_>, now: Now) -> Decision {
         let local = meet(&self.local, request);
-        let first = charge::charge(&local, now);
+        let mut first = charge::charge(&local, now);
         let global = meet(&self.global, request);
         if first.denied.is_some() || global.is_empty() {
-            let none = (Few::new(), Verdicts::default());
-            return Decision::Ready(finish((local, first), none, &self.store, now));
+            let mut none = Verdicts::default();
+            let (local, global) = ((&*local, &mut first), (&[][..], &mut none));
+            return Decision::Ready(finish(local, global, &self.store, now));
         }
         let asked = ChargeRequest {
             draws: &global,
@@ -111,9 +112,9 @@ impl Limits {
             now,
         };
         match self.store.charge(&asked) {
-            Answer::Ready(second) => {
-                let global = (global, second);
-                Decision::Ready(finish((local, first), global, &self.store, now))
+            Answer::Ready(mut second) => {
+                let (local, global) = ((&*local, &mut first), (&*global, &mut second));
+                Decision::Ready(finish(local, global, &self.store, now))
             }
             Answer::Pending(answer) => {
                 let mut held = Held {
@@ -124,9 +125,10 @@ impl Limits {
                 let global: Few<_> = global.into_iter().map(Draw::owned).collect();
                 let store = Arc::clone(&self.store);
                 Decision::Pending(Box::pin(async move {
-                    let second = answer.await;
-                    let local = held.release();
-                    finish(local, (global, second), &store, now)
+                    let mut second = answer.await;
+                    let (draws, mut first) = held.release();
+                    let (local, global) = ((&*draws, &mut first), (&*global, &mut second));
+                    finish(local, global, &store, now)
                 }))
             }
         }
@@ -207,8 +209,8 @@ impl Drop for Held {
 
 /// Brings local and global together: gives back, observes, counts, and says what came of it.
 fn finish<R: Borrow<Arc<Rule>>>(
-    (local, mut first): (Few<Draw<R>>, Verdicts),
-    (global, second): (Few<Draw<R>>, Verdicts),
+    (local, first): (&[Draw<R>], &mut Verdicts),
+    (global, second): (&[Draw<R>], &mut Verdicts),
     store: &Arc<dyn Store>,
     now: Now,
 ) -> Outcome {
@@ -218,9 +220,9 @@ fn finish<R: Borrow<Arc<Rule>>>(
         ..denial
     });
     if elsewhere.is_some() {
-        charge::give_all_back(&local, &mut first.drawn, now);
+        charge::give_all_back(local, &mut first.drawn, now);
     }
-    charge::observe(&local, &mut first.drawn, first.denied.or(elsewhere), now);
+    charge::observe(local, &mut first.drawn, first.denied.or(elsewhere), now);
     let denied = match (first.denied, second.denied) {
         (Some(denial), _) => local.get(denial.by).map(|draw| (draw, denial.wait)),
         (None, Some(denial)) => global.get(denial.by).map(|draw| (draw, denial.wait)),
@@ -236,11 +238,11 @@ fn finish<R: Borrow<Arc<Rule>>>(
     let mut statuses = Few::new();
     let mut decisive: Option<(&Arc<Rule>, u64)> = None;
     let mut settlement = Settlement::default();
-    let drawn = first.drawn.into_iter().chain(second.drawn);
-    for (draw, drawn) in local.iter().chain(&global).zip(drawn) {
+    let drawn = first.drawn.iter_mut().chain(&mut second.drawn);
+    for (draw, drawn) in local.iter().chain(global).zip(drawn) {
         let rule = draw.rule.borrow();
-        count(rule, &drawn, denied.is_none());
-        if let Some(status) = status(rule, &drawn) {
+        count(rule, drawn, denied.is_none());
+        if let Some(status) = status(rule, drawn) {
             if decisive.is_none_or(|(_, least)| status.remaining < least) {
                 decisive = Some((rule, status.remaining));
             }

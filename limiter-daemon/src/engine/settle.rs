@@ -72,9 +72,15 @@ pub enum Ending {
 }
 
 impl Settlement {
-    pub(super) fn add(&mut self, rule: &Arc<Rule>, drawn: Drawn, store: &Arc<dyn Store>, now: Now) {
+    pub(super) fn add(
+        &mut self,
+        rule: &Arc<Rule>,
+        drawn: &mut Drawn,
+        store: &Arc<dyn Store>,
+        now: Now,
+    ) {
         self.told = now;
-        if let Some(receipt) = drawn.taken.filter(|_| rule.settles()) {
+        if let Some(receipt) = drawn.taken.take_if(|_| rule.settles()) {
             if rule.reach() == Reach::Global {
                 self.store.get_or_insert_with(|| Arc::clone(store));
             }

@@ -72,6 +72,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     }
 }
 
+/// Writes `bufs`, joined if they are small: one `send` costs less than a `writev`.
+pub(super) fn write_joined<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    bufs: &[io::IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    const SMALL: usize = 1 << 10;
+    let stream = Pin::new(stream);
+    if let [only] = bufs {
+        return stream.poll_write(cx, only);
+    }
+    if bufs.iter().map(|buf| buf.len()).sum::<usize>() > SMALL {
+        return stream.poll_write_vectored(cx, bufs);
+    }
+    let mut joined = [0; SMALL];
+    let mut length = 0;
+    for buf in bufs {
+        joined[length..length + buf.len()].copy_from_slice(buf);
+        length += buf.len();
+    }
+    stream.poll_write(cx, &joined[..length])
+}
+
 /// A connection to an endpoint, before TLS.
 #[derive(Debug)]
 pub(super) enum Raw {
@@ -113,9 +136,7 @@ macro_rules! passes_on {
                 cx: &mut Context<'_>,
                 bufs: &[io::IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                match self.get_mut() {
-                    $(Self::$variant(s) => Pin::new(s).poll_write_vectored(cx, bufs)),+
-                }
+                match self.get_mut() { $(Self::$variant(s) => write_joined(s, cx, bufs)),+ }
             }
 
             fn is_write_vectored(&self) -> bool {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::Clock;
+use super::io::write_joined;
 use super::metrics::Closed;
 use crate::policy::plan::ClientSettings;
 
@@ -53,9 +54,9 @@ impl Life {
         }
     }
 
-    /// A request begins; whether it is the last one that the connection may have.
-    pub(super) fn begin(&self, max_requests: Option<u64>) -> bool {
-        self.has_moved();
+    /// A request begins at `now`; whether it is the last one that the connection may have.
+    pub(super) fn begin(&self, now: u64, max_requests: Option<u64>) -> bool {
+        self.moved.store(now, Ordering::Relaxed);
         self.reading.store(false, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
@@ -202,7 +203,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        let written = write_joined(&mut self.inner, cx, bufs);
         self.life.has_written(&written);
         written
     }

@@ -131,13 +131,13 @@ pub(super) fn answer(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<CostBody<Body>>, Infallible>> + Send {
     // Before anything is waited for: the connection counts its requests.
-    let last = conn.life.begin(conn.settings.connections.max_requests);
+    let now = conn.pipeline.clock.now();
+    let last = conn.life.begin(now, conn.settings.connections.max_requests);
     let ending = Ending::new(Arc::clone(&conn));
     async move {
         let mut request = request;
         let mut ending = ending;
         let mut decided = Decided::default();
-        let now = conn.pipeline.clock.now();
         if conn.pipeline.sink.is_some() {
             ending.keep(record(&conn, &request, now));
         }

@@ -91,7 +91,10 @@ fn a_stream_is_not_held_back_and_its_last_count_is_charged() {
                     .ends_with(&format!("{piece}\r\n"))
             );
         }
-        assert_eq!(client.body("transfer-encoding: chunked\r\n").unwrap().0, b"");
+        assert_eq!(
+            client.body("transfer-encoding: chunked\r\n").unwrap().0,
+            b""
+        );
     }
 }
 

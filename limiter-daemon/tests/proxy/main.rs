@@ -1,10 +1,13 @@
 //! The data plane over real sockets, on plans that are built in code.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a helper that fails, fails the test"
+)]
 
 mod certificates;
 mod client;
-mod costs;
 mod frames;
 mod http2;
 mod plans;
@@ -13,6 +16,7 @@ mod upstream;
 
 mod bounds;
 mod clients;
+mod costs;
 mod grpc;
 mod h2_frames;
 mod logging;

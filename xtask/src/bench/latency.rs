@@ -61,7 +61,7 @@ pub(super) fn bench(run: &mut Run<'_>) -> Result<()> {
         "---|".repeat(names.len())
     );
     for ((name, _), servers) in CASES.iter().zip(&added) {
-        let cells: Vec<_> = servers.iter().map(|one| row(one)).collect();
+        let cells: Vec<_> = servers.iter().map(row).collect();
         println!("| {name} | {} |", cells.join(" | "));
     }
     Ok(())

@@ -118,7 +118,7 @@ fn one_limit_alone_is_told_from_several() {
         }
     };
     assert_eq!([0, 1, 2].map(|unit| sole(vec![with(unit)])), [1, 2, 3]);
-    assert_eq!(sole(vec![one.clone(), one.clone()]), 0);
+    assert_eq!(sole(vec![one, one]), 0);
     let bytes = Some(limit(1));
     assert_eq!(sole(vec![NetworkLevel { bytes, ..one }]), 0);
     assert_eq!(sole(Vec::new()), 0);

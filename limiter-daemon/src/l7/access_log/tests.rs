@@ -10,6 +10,7 @@ use limiter_common::Limit;
 use super::format::line;
 use super::*;
 use crate::engine::decide::{Decision, Limits};
+use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::state::State;
 use crate::engine::time::Now;
@@ -50,11 +51,13 @@ fn decided(quota: u64, requests: usize) -> DecidedBy {
         headers: &headers,
         client: [192, 0, 2, 7].into(),
     };
-    let outcomes = (0..requests).map(|_| match limits.decide(&view, Now::default()) {
-        Decision::Ready(outcome) => outcome,
-        Decision::Pending(_) => panic!("local limits are decided at once"),
-    });
-    let outcome = outcomes.last().unwrap();
+    let mut outcome = Outcome::default();
+    for _ in 0..requests {
+        outcome = match limits.decide(&view, Now::default()) {
+            Decision::Ready(outcome) => outcome,
+            Decision::Pending(_) => panic!("local limits are decided at once"),
+        };
+    }
     let decisive = outcome.decisive.unwrap();
     DecidedBy {
         descriptor: decisive.descriptor(&view),
