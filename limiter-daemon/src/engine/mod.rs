@@ -20,7 +20,7 @@ pub mod state;
 pub mod store;
 pub mod time;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,8 @@ pub struct Engine {
     pub listeners: Vec<Listener>,
     /// In the order of the plan's backends.
     pub backends: Vec<Balancer>,
-    bound: HashMap<SocketAddr, Bound>,
+    /// In the order of their addresses.
+    bound: Vec<(SocketAddr, Bound)>,
 }
 
 /// One listener, ready to route.
@@ -81,19 +82,24 @@ impl Engine {
     /// one with the most specific hostname.
     #[must_use]
     pub fn listener(&self, bind: SocketAddr, host: &str) -> Option<usize> {
-        self.bound.get(&bind)?.hosts.get(host).copied()
+        self.bound(bind)?.hosts.get(host).copied()
     }
 
     /// Index of the first listener of the plan on `bind`: its settings hold for what comes before a
     /// connection has named a host.
     #[must_use]
     pub fn first_listener(&self, bind: SocketAddr) -> Option<usize> {
-        self.bound.get(&bind).map(|bound| bound.first)
+        self.bound(bind).map(|bound| bound.first)
+    }
+
+    fn bound(&self, bind: SocketAddr) -> Option<&Bound> {
+        let at = self.bound.binary_search_by_key(&bind, |(bind, _)| *bind);
+        at.ok().map(|at| &self.bound[at].1)
     }
 }
 
-fn bound(listeners: &[plan::Listener]) -> HashMap<SocketAddr, Bound> {
-    let mut bound = HashMap::new();
+fn bound(listeners: &[plan::Listener]) -> Vec<(SocketAddr, Bound)> {
+    let mut bound = BTreeMap::new();
     for (index, listener) in listeners.iter().enumerate() {
         for bind in &listener.binds {
             let on = bound.entry(*bind).or_insert_with(|| Bound {
@@ -103,7 +109,7 @@ fn bound(listeners: &[plan::Listener]) -> HashMap<SocketAddr, Bound> {
             on.hosts.entry(&listener.hostname, || index);
         }
     }
-    bound
+    bound.into_iter().collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -31,6 +32,8 @@ const MAX_RESETS: usize = 100;
 const FEW_RESETS: usize = 10;
 /// The least that hyper takes, in bytes.
 const MIN_BUFFER: usize = 8 << 10;
+/// Headers that hyper takes unless told otherwise.
+const HYPER_HEADERS: usize = 100;
 /// Bytes of an HTTP/2 response that wait for the client's window.
 const MAX_SEND: usize = 128 << 10;
 /// For the last words on a connection.
@@ -44,6 +47,8 @@ pub(super) struct Conn {
     pub(super) bind: SocketAddr,
     /// The other end; as PROXY protocol states it, if that is on.
     pub(super) peer: SocketAddr,
+    /// Its address, as `X-Forwarded-For` has it.
+    pub(super) peer_text: HeaderValue,
     /// `None`: clear text. The name that the client asked for, in lower case; empty: none.
     pub(super) sni: Option<Box<str>>,
     /// Of the listener that took the connection.
@@ -92,15 +97,19 @@ where
     let settings = &conn.settings.http1;
     let max_head = usize::try_from(settings.max_head).unwrap_or(usize::MAX);
     let service = service_fn(|request| pipeline::answer(Arc::clone(conn), request));
-    let mut served = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         // The bounds on time are kept by `Life`.
         .header_read_timeout(None)
-        .max_headers(usize::try_from(settings.max_headers).unwrap_or(usize::MAX))
         .max_header_size(max_head)
-        .max_buf_size(max_head.max(MIN_BUFFER))
-        .serve_connection(io, service)
-        .with_upgrades();
+        .max_buf_size(max_head.max(MIN_BUFFER));
+    // Told a number, even its own, hyper fills tables of so many places for each request.
+    let max_headers = usize::try_from(settings.max_headers).unwrap_or(usize::MAX);
+    if max_headers != HYPER_HEADERS {
+        builder.max_headers(max_headers);
+    }
+    let mut served = builder.serve_connection(io, service).with_upgrades();
     let mut told = false;
     let ended = supervise(conn, drain, |cx, order| {
         if order == Order::Finish && !told {

@@ -1,6 +1,7 @@
 //! Headers that a proxy must take away, and must add.
 
 use std::io::Write as _;
+use std::net::IpAddr;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -74,7 +75,9 @@ fn strip_named(headers: &mut HeaderMap) {
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         // The usual options are no names of fields that are left.
-        .filter(|name| !name.eq_ignore_ascii_case(b"close"))
+        .filter(|name| {
+            !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close")
+        })
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !is_end_to_end(name))
         .collect();
@@ -132,14 +135,17 @@ pub(super) fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 pub(super) fn forward(headers: &mut HeaderMap, conn: &Conn, trusted: bool) {
     let proto = if conn.sni.is_some() { "https" } else { "http" };
     forwarded(headers, conn, proto, trusted);
-    let mut chain = BytesMut::with_capacity(48);
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        chain.put_slice(value.as_bytes());
-        chain.put_slice(b", ");
+    if headers.contains_key(X_FORWARDED_FOR) {
+        let mut chain = BytesMut::with_capacity(96);
+        for value in headers.get_all(X_FORWARDED_FOR) {
+            chain.put_slice(value.as_bytes());
+            chain.put_slice(b", ");
+        }
+        chain.put_slice(conn.peer_text.as_bytes());
+        insert(headers, X_FORWARDED_FOR, chain.freeze());
+    } else {
+        headers.insert(X_FORWARDED_FOR, conn.peer_text.clone());
     }
-    // Writing to a buffer in memory does not fail.
-    let _infallible = write!((&mut chain).writer(), "{}", conn.peer.ip().to_canonical());
-    insert(headers, X_FORWARDED_FOR, chain.freeze());
     if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
     }
@@ -168,8 +174,8 @@ fn forwarded(headers: &mut HeaderMap, conn: &Conn, proto: &str, trusted: bool) {
     }
     // Writing to a buffer in memory does not fail.
     let _infallible = match conn.peer.ip().to_canonical() {
-        std::net::IpAddr::V4(ip) => write!((&mut chain).writer(), "for={ip};proto={proto}"),
-        std::net::IpAddr::V6(ip) => write!((&mut chain).writer(), "for=\"[{ip}]\";proto={proto}"),
+        IpAddr::V4(ip) => write!((&mut chain).writer(), "for={ip};proto={proto}"),
+        IpAddr::V6(ip) => write!((&mut chain).writer(), "for=\"[{ip}]\";proto={proto}"),
     };
     if let Some(host) = headers.get(header::HOST) {
         chain.put_slice(b";host=\"");
@@ -177,6 +183,13 @@ fn forwarded(headers: &mut HeaderMap, conn: &Conn, proto: &str, trusted: bool) {
         chain.put_u8(b'"');
     }
     insert(headers, FORWARDED, chain.freeze());
+}
+
+/// An address as the value of a header.
+pub(super) fn address(ip: IpAddr) -> HeaderValue {
+    let text = ip.to_canonical().to_string();
+    // An address is made of characters that a header may have.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: Bytes) {

@@ -10,8 +10,7 @@
 //! conform to all limits of this node. There is none where it never will (the limit is nothing, or
 //! the request costs more than the bucket holds).
 
-use std::fmt::Write as _;
-
+use bytes::{BufMut as _, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::engine::outcome::{Outcome, Status};
@@ -46,16 +45,23 @@ fn add_statuses(headers: &mut HeaderMap, statuses: &[Status], listener: bool) {
     let Some(tightest) = tightest.filter(told) else {
         return;
     };
-    let mut limit = tightest.quota.to_string();
+    let mut limit = BytesMut::with_capacity(64);
+    number(&mut limit, tightest.quota);
     for status in statuses.iter().filter(told).filter(|one| one.window > 0) {
-        // Writing to a String does not fail.
-        let _infallible = write!(limit, ", {};w={}", status.quota, status.window);
+        limit.put_slice(b", ");
+        number(&mut limit, status.quota);
+        limit.put_slice(b";w=");
+        number(&mut limit, status.window);
     }
-    if let Ok(limit) = HeaderValue::try_from(limit) {
+    if let Ok(limit) = HeaderValue::from_maybe_shared(limit.freeze()) {
         headers.insert(LIMIT, limit);
         headers.insert(REMAINING, tightest.remaining.into());
         headers.insert(RESET, seconds(tightest.reset).into());
     }
+}
+
+fn number(text: &mut BytesMut, number: u64) {
+    text.put_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Whole seconds, rounded up: after that many, what was waited for is there.

@@ -36,7 +36,7 @@ use super::record::{Completion, Ending, Record, Sink};
 use super::request_id::{Random, X_REQUEST_ID};
 use super::respond::Refusal;
 use super::upstream::Upstreams;
-use super::{filters, limit_headers, record};
+use super::{filters, headers, limit_headers, record};
 use crate::engine::decide::Decision;
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
@@ -98,6 +98,7 @@ pub(super) async fn converse(
             pipeline: Arc::clone(&pipeline),
             bind,
             peer,
+            peer_text: headers::address(peer.ip()),
             sni,
             settings,
             life: Arc::new(Life::new(clock)),

@@ -29,13 +29,14 @@ impl Random {
         let bits = u128::from(self.next()) << 64 | u128::from(self.next());
         let bits = bits & !(0xf << 76 | 0b11 << 62) | 0x4 << 76 | 0b10 << 62;
         let mut text = [b'-'; 36];
-        let mut nibble = 128;
-        for (at, letter) in text.iter_mut().enumerate() {
-            if !matches!(at, 8 | 13 | 18 | 23) {
-                nibble -= 4;
-                let value = usize::try_from(bits >> nibble & 0xf).unwrap_or(0);
-                *letter = HEX[value];
+        let mut at = 0;
+        for byte in bits.to_be_bytes() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                at += 1;
             }
+            text[at] = HEX[usize::from(byte >> 4)];
+            text[at + 1] = HEX[usize::from(byte & 0xf)];
+            at += 2;
         }
         text
     }

@@ -82,7 +82,9 @@ async fn shake_hands(
     let io = TokioIo::new(io);
     if !http2 {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(MAX_HEAD);
+        // Most requests are a head alone: one buffer and one `send` cost less than a queue of
+        // pieces and `writev`.
+        builder.max_buf_size(MAX_HEAD).writev(false);
         let (sender, connection) = builder.handshake(io).await?;
         return Ok(Connection::Http1(Box::new(Http1::new(sender, connection))));
     }

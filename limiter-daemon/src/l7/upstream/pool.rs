@@ -1,6 +1,6 @@
 //! A worker's idle connections.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,8 +29,11 @@ const MAX_HTTP2: usize = 16;
 #[derive(Debug)]
 pub(super) struct Pool {
     clock: Clock,
-    slots: Mutex<HashMap<u64, Slot>>,
+    slots: Mutex<Slots>,
 }
+
+/// By the number of the target: nobody can choose those, so that no keyed hash is needed.
+type Slots = BTreeMap<u64, Slot>;
 
 /// Connections to one endpoint.
 #[derive(Debug, Default)]
@@ -64,7 +67,7 @@ impl Pool {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<u64, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
