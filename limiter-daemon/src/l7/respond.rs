@@ -88,9 +88,9 @@ impl Refusal {
             Self::Invalid => "a policy on this route is not valid",
             Self::NoBackend => "the route has no backend",
             Self::NoEndpoint => "the backend has no endpoints",
-            // Envoy's bodies: its global filter sends none.
+            // Envoy's body; its global filter sends none.
             Self::Limited(Reach::Local) => "local_rate_limited",
-            Self::Limited(Reach::Global) => "",
+            Self::Limited(Reach::Global) => "rate_limited",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",

@@ -212,7 +212,7 @@ fn grpc_calls_have_their_trailers_and_refusals_of_their_own() -> Result<()> {
     }
     let told = call("shop.v1.Orders/Place", "ann", "0")?;
     assert_eq!((told.status, told.header("grpc-status")), (200, "14"));
-    assert_eq!(told.header("grpc-message"), "local_rate_limited");
+    assert_eq!(told.header("grpc-message"), "rate_limited");
     assert_eq!(told.header("content-type"), "application/grpc");
     assert_eq!(told.header("x-ratelimit-limit"), "2, 2;w=3600");
     let wait: u64 = told.header("retry-after").parse()?;
