@@ -51,16 +51,17 @@ pub trait Slots {
 /// more than the comparisons.
 #[inline(always)]
 pub fn find<S: Slots>(slots: &S, key: u64) -> Option<S::Slot> {
-    let (mut found, mut at) = (0, 0);
+    let (mut found, mut at) = (0, 0_usize);
     let mut index = 0;
     while index < S::COUNT {
         // Else the compiler finds out that this is 0 or 1, and makes branches of it.
         let same = black_box(is_zero(slots.slot(index).key().load() ^ key));
         found |= same;
-        at |= index & same.wrapping_neg();
+        at = at.wrapping_add(same.wrapping_mul(index));
         index += 1;
     }
-    // No more than says the loop; it is for whoever must see it, as the kernel's verifier.
+    // The mask says no more than the loop. It is for the kernel's verifier, which must see it last:
+    // before Linux 6.10 it forgets what it knows of two numbers when they are combined by OR.
     (found != 0).then(|| slots.slot(at & (S::COUNT - 1)))
 }
 
