@@ -27,7 +27,7 @@ const PROGRAMS: &[&str] = &["busybox", "ip", "tc", "setpriv"];
 
 /// Busybox under these names only: its shell would run an applet `ip` before iproute2's.
 const APPLETS: &[&str] = &[
-    "cat", "grep", "insmod", "ls", "mkdir", "mount", "sh", "sleep", "timeout", "uname",
+    "cat", "cp", "grep", "insmod", "ls", "mkdir", "mount", "sh", "sleep", "timeout", "uname",
 ];
 
 /// Packs the file system; the image.
