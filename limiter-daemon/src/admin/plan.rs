@@ -338,7 +338,7 @@ impl From<&LimitRule> for LimitView {
     fn from(rule: &LimitRule) -> Self {
         let limited = match rule.quota {
             Quota::Limited { limit, window, .. } => Some((limit, window)),
-            Quota::Blocked | Quota::Unlimited => None,
+            Quota::Blocked { .. } | Quota::Unlimited => None,
         };
         let rate = |(limit, window)| u64::try_from(words::per_window(limit, window)).ok();
         let candidates = rule.candidates.iter();

@@ -61,7 +61,7 @@ impl Rule {
         let debts = rule.response_cost.is_some();
         let distinct = rule.conditions.iter().any(Condition::is_distinct);
         let (measure, window, candidates) = match rule.quota {
-            Quota::Blocked => (Measure::Nothing, 0, [].as_slice()),
+            Quota::Blocked { window } => (Measure::Nothing, window, [].as_slice()),
             Quota::Unlimited => (Measure::Everything, 0, [].as_slice()),
             Quota::Limited {
                 limit,
@@ -84,7 +84,7 @@ impl Rule {
         let tried = |candidate: &Candidate| {
             let algorithm = match rule.quota {
                 Quota::Limited { algorithm, .. } => algorithm,
-                Quota::Blocked | Quota::Unlimited => return None,
+                Quota::Blocked { .. } | Quota::Unlimited => return None,
             };
             let meter = Meter::new(candidate.limit, algorithm, window, debts);
             let scope = scope(&candidate.name, Some(&meter));

@@ -216,8 +216,8 @@ mod tests {
         };
         let told = refused(Quota::bucket(limit, 1), &quiet);
         assert_eq!(told, ["x-envoy-ratelimited: true"]);
-        let told = refused(Quota::Blocked, &Arc::default());
-        assert_eq!(told[0], "x-ratelimit-limit: 0");
+        let told = refused(Quota::Blocked { window: 60 }, &Arc::default());
+        assert_eq!(told[0], "x-ratelimit-limit: 0, 0;w=60");
         assert!(!told.iter().any(|line| line.starts_with("retry-after")));
     }
 }

@@ -161,7 +161,7 @@ fn all_matching_rules_are_charged_and_any_denies() -> Result<()> {
     );
 
     let told = scene.get("blocked", "/", &[A])?;
-    scene.expect(&told, 429, ["0, 10;w=3600", "0", "0", ""]);
+    scene.expect(&told, 429, ["0, 0;w=3600, 10;w=3600", "0", "0", ""]);
     let told = scene.get("blocked", "/", &[])?;
     scene.expect(&told, 200, ["10, 10;w=3600", "9", "360", ""]);
     Ok(())

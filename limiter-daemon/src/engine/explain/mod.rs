@@ -323,7 +323,7 @@ fn rules(
             quota: quota(rule.quota),
             cost: rule.request_cost,
             response_cost: rule.response_cost.as_ref().map(response_cost),
-            blocked: rule.quota == Quota::Blocked,
+            blocked: matches!(rule.quota, Quota::Blocked { .. }),
             shadow: rule.shadow,
             bucket: matches.then(|| words::bucket(rule, route, request)),
             state: matches.then(|| state(rule)).flatten(),

@@ -374,7 +374,7 @@ fn what_cannot_be_served_is_said() {
     );
     let rule = &mut plan.listeners[0].routes[0].rules[0];
     let blocked = LimitRule {
-        quota: Quota::Blocked,
+        quota: Quota::Blocked { window: 60 },
         ..limit_rule("d/p/rule/0", Vec::new())
     };
     rule.limits = limited(vec![blocked], None);

@@ -196,7 +196,7 @@ pub(crate) fn hostname(hostname: &Hostname) -> String {
 /// How much a rule admits, as `100 a minute`.
 pub(crate) fn quota(quota: Quota) -> String {
     let (limit, algorithm, window) = match quota {
-        Quota::Blocked => return "nothing".to_owned(),
+        Quota::Blocked { .. } => return "nothing".to_owned(),
         Quota::Unlimited => return "everything".to_owned(),
         Quota::Limited {
             limit,

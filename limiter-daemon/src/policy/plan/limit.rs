@@ -87,7 +87,10 @@ impl LimitRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Quota {
     /// Nothing (`requests: 0` of a global rule).
-    Blocked,
+    Blocked {
+        /// As that of `Limited`.
+        window: u64,
+    },
     /// Everything. Only where a file says so.
     Unlimited,
     Limited {

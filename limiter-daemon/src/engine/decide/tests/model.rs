@@ -97,7 +97,7 @@ impl Spec {
         });
         let quota = match self.quota {
             None => Quota::Unlimited,
-            Some(0) => Quota::Blocked,
+            Some(0) => Quota::Blocked { window: 60 },
             Some(n) => Quota::bucket(Limit::new(n, n, UNIT * n).unwrap(), 60),
         };
         LimitRule {

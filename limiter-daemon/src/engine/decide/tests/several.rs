@@ -150,7 +150,7 @@ fn nothing_and_everything_are_said_outright() {
     let is = |value| vec![header("a", ValueTest::Is(HeaderValue::from_static(value)))];
     let limits = compile(
         vec![
-            quota(0, Quota::Blocked, is("bad")),
+            quota(0, Quota::Blocked { window: 60 }, is("bad")),
             quota(1, Quota::Unlimited, is("good")),
         ],
         Some(anyone(2, 3)),
@@ -165,7 +165,7 @@ fn nothing_and_everything_are_said_outright() {
     assert_eq!(outcome.denied.unwrap().wait, None);
     assert_eq!(
         (outcome.statuses[0].quota, outcome.statuses[0].window),
-        (0, 0)
+        (0, 60)
     );
     assert_eq!(admitted(&limits, &with("good"), 50, 0), 50);
     assert!(

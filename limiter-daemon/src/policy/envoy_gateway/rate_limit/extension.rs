@@ -163,7 +163,8 @@ fn quota(
         return Some(Quota::Unlimited);
     }
     if store == Store::Global && numbers.requests.value == 0 && !own {
-        return Some(Quota::Blocked);
+        let window = numbers.unit.seconds();
+        return Some(Quota::Blocked { window });
     }
     let (limit, interval) = numbers.limit(algorithm, scope)?;
     Some(Quota::Limited {
