@@ -12,7 +12,8 @@ use crate::l7::Active;
 use crate::l7::clock::wall;
 use crate::policy::{self, Outcome, Plan, Severity};
 
-/// Reads the policy files; findings are logged. What is not valid stays as it was in `previous`.
+/// Reads the policy files; findings are logged, errors only where there is something to go on with.
+/// What is not valid stays as it was in `previous`.
 pub(super) fn load(dir: &Path, previous: Option<&Outcome>) -> Outcome {
     let outcome = match previous {
         Some(previous) => policy::reload(dir, previous),
@@ -21,7 +22,8 @@ pub(super) fn load(dir: &Path, previous: Option<&Outcome>) -> Outcome {
     for finding in &outcome.diagnostics {
         match finding.severity {
             Severity::Warning => tracing::warn!("{finding}"),
-            Severity::Error => tracing::error!("{finding}"),
+            Severity::Error if outcome.plan.is_some() => tracing::error!("{finding}"),
+            Severity::Error => {}
         }
     }
     outcome
