@@ -108,6 +108,7 @@ mod tests {
             endpoints,
             protocol: UpstreamProtocol::Http1,
             tls: None,
+            ..Backend::default()
         });
         let seen: Vec<_> = (0..6).map(|_| balancer.next()).collect();
         assert_eq!(seen, [0, 1, 2, 0, 1, 2].map(Some));

@@ -20,7 +20,7 @@ use super::balance::WeightedChoice;
 use super::decide::Limits;
 use super::request::RequestView;
 use super::state::{RouteStats, State};
-use crate::policy::plan::{Filters, Listener, RouteRule, Timeouts};
+use crate::policy::plan::{Filters, Listener, RouteRule, RouteTraffic, Timeouts};
 
 /// The routes of one listener, by host.
 #[derive(Debug, Default)]
@@ -40,6 +40,7 @@ pub struct Rule {
     pub backends: WeightedChoice,
     pub filters: Filters,
     pub timeouts: Timeouts,
+    pub traffic: Arc<RouteTraffic>,
     /// Why every request is answered with 500.
     pub broken: Option<String>,
 }
@@ -115,6 +116,7 @@ impl Rule {
             backends: WeightedChoice::new(&rule.backends),
             filters: rule.filters.clone(),
             timeouts: rule.timeouts,
+            traffic: Arc::clone(&rule.traffic),
             broken: rule.broken.clone(),
         }
     }

@@ -52,7 +52,7 @@ pub(crate) fn backend(endpoints: Vec<Endpoint>) -> Backend {
         name: "d/backend".into(),
         endpoints,
         protocol: UpstreamProtocol::Http1,
-        tls: None,
+        ..Backend::default()
     }
 }
 

@@ -53,6 +53,7 @@ fn secrets_are_not_told() {
                 authorities: vec![secret()],
                 insecure: false,
             }),
+            ..Backend::default()
         }],
         ..Plan::default()
     };

@@ -94,6 +94,7 @@ fn plan(limits: Arc<RateLimits>) -> Plan {
             endpoints: vec![Endpoint::Ip([127, 0, 0, 1].into(), 3000)],
             protocol: UpstreamProtocol::Http1,
             tls: None,
+            ..Backend::default()
         }],
         ..Plan::default()
     }

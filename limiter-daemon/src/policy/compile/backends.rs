@@ -156,6 +156,7 @@ impl<'a> Backends<'a> {
             endpoints: found.endpoints.clone(),
             protocol: found.protocol,
             tls,
+            ..Backend::default()
         })
     }
 
@@ -195,6 +196,7 @@ impl<'a> Backends<'a> {
             endpoints,
             protocol: found.map(|port| port.protocol).unwrap_or_default(),
             tls: None,
+            ..Backend::default()
         })
     }
 

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::Pem;
+use super::{BackendSettings, Pem};
 
-/// A group of endpoints that requests are spread over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A group of endpoints that requests are spread over, as one policy treats it: under two policies it
+/// is two backends, each with its own breakers, health and connections.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Backend {
     /// `namespace/name`, of a Service with the port: `namespace/name:port`.
     pub name: String,
@@ -15,6 +17,9 @@ pub struct Backend {
     pub protocol: UpstreamProtocol,
     /// `None`: in clear text.
     pub tls: Option<UpstreamTls>,
+    /// `namespace/name` of the policies in force, joined with `+`; empty: none.
+    pub policy: String,
+    pub settings: Arc<BackendSettings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -8,10 +8,13 @@ mod backend;
 mod client;
 mod daemon;
 mod filter;
+mod fraction;
 mod limit;
 mod network;
 mod route;
 mod tls;
+mod traffic;
+mod upstream;
 
 pub use backend::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
 pub use client::{
@@ -22,6 +25,7 @@ pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
 };
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
+pub use fraction::Fraction;
 pub use limit::{
     Algorithm, Candidate, Condition, LimitRule, PolicyLimits, Quota, RateLimits, RefundOn,
     ResponseCost, SourcePrefixes, ValueTest,
@@ -32,6 +36,14 @@ pub use route::{
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
+pub use traffic::{
+    Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,
+    RetryTrigger, RouteTraffic,
+};
+pub use upstream::{
+    BackendSettings, Balancing, CircuitBreaker, Dns, HashBy, HealthCheck, LoadBalancer,
+    LookupFamily, OutlierDetection, Probe, RetryBudget, TcpKeepalive,
+};
 
 /// Everything the daemon enforces, compiled from one policy directory.
 #[derive(Clone, Debug, Default)]
