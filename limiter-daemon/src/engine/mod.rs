@@ -13,12 +13,14 @@ pub mod meter;
 mod nets;
 pub mod outcome;
 pub mod request;
+pub mod retry;
 pub mod route;
 pub mod rule;
 pub mod settle;
 pub mod state;
 pub mod store;
 pub mod time;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
