@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::explain;
 use super::nets::{self, Nets};
-use super::request::RequestView;
+use super::request::{RequestView, decodes_to};
 use crate::policy::plan::{Condition, PathMatch, SourcePrefixes, ValueTest};
 
 /// Bytes of a value that are shown at most.
@@ -81,7 +81,7 @@ impl Matcher {
     pub(super) fn holds(&self, request: &RequestView<'_>) -> bool {
         match self {
             Self::Header { name, test } => header_passes(request.headers, name, test),
-            Self::Query { name, test } => query_passes(request.query, name, test),
+            Self::Query { name, test } => query_passes(request, name, test),
             Self::Method(methods) => methods
                 .iter()
                 .any(|(method, invert)| (method == request.method) != *invert),
@@ -112,7 +112,7 @@ impl Matcher {
                 name,
                 test: ValueTest::Each,
             } => {
-                if let Some(value) = parameter(request.query, name) {
+                if let Some(value) = request.parameter(name) {
                     percent_decode(value).for_each(|byte| hasher.write_u8(byte));
                 }
                 hasher.write_u8(0);
@@ -144,7 +144,7 @@ impl Matcher {
                 name,
                 test: ValueTest::Each,
             } => {
-                let value = Cow::from(percent_decode(parameter(request.query, name)?));
+                let value = Cow::from(percent_decode(request.parameter(name)?));
                 Some(format!("{name}={}", shown(&value)))
             }
             Self::Source {
@@ -211,8 +211,8 @@ pub(super) fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Co
     Some(Cow::Owned(value))
 }
 
-fn query_passes(query: Option<&str>, name: &str, test: &ValueTest) -> bool {
-    let value = parameter(query, name);
+fn query_passes(request: &RequestView<'_>, name: &str, test: &ValueTest) -> bool {
+    let value = request.parameter(name);
     match test {
         ValueTest::Is(wanted) => value.is_some_and(|value| decodes_to(value, wanted.as_bytes())),
         ValueTest::IsNot(wanted) => !value.is_some_and(|v| decodes_to(v, wanted.as_bytes())),
@@ -221,24 +221,6 @@ fn query_passes(query: Option<&str>, name: &str, test: &ValueTest) -> bool {
         ValueTest::Each => value.is_some(),
         ValueTest::Absent => value.is_none(),
     }
-}
-
-/// The value, as it was sent, of the first parameter that is called `name` when it is decoded. A
-/// parameter without `=` has an empty value. `+` is a plus sign (RFC 3986), not a blank.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a [u8]> {
-    query?
-        .as_bytes()
-        .split(|byte| *byte == b'&')
-        .find_map(|pair| {
-            let at = pair.iter().position(|byte| *byte == b'=');
-            let (key, value) =
-                at.map_or((pair, b"".as_slice()), |at| (&pair[..at], &pair[at + 1..]));
-            (!pair.is_empty() && decodes_to(key, name.as_bytes())).then_some(value)
-        })
-}
-
-fn decodes_to(sent: &[u8], wanted: &[u8]) -> bool {
-    percent_decode(sent).eq(wanted.iter().copied())
 }
 
 /// The decoded value; on the stack, as long as it is short.

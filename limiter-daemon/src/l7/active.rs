@@ -8,7 +8,8 @@ use rustls::ServerConfig;
 
 use super::metrics::Door;
 use super::tls::{self, TlsError};
-use super::upstream::Target;
+use super::upstream::Cluster;
+use crate::engine::state::State;
 use crate::engine::{Engine, Listener};
 use crate::policy::plan::{Plan, Tls};
 
@@ -19,8 +20,8 @@ pub struct Active {
     doors: HashMap<SocketAddr, Arc<Door>>,
     /// In the order of the listeners.
     tls: Vec<Option<ListenerTls>>,
-    /// In the order of the backends, and of their endpoints.
-    targets: Vec<Vec<Arc<Target>>>,
+    /// In the order of the backends.
+    clusters: Vec<Arc<Cluster>>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,13 +42,19 @@ pub enum ActiveError {
 }
 
 impl Active {
-    /// Makes `plan` ready to serve with `engine`, which was compiled from it. What did not change
-    /// since `previous` is taken over: connections to upstreams, counts of connections, TLS
-    /// sessions.
+    /// Makes `plan` ready to serve with `engine`, which was compiled from it with `state`, at `now` in
+    /// nanoseconds. What did not change since `previous` is taken over: connections to upstreams,
+    /// counts of connections, TLS sessions.
     ///
     /// # Errors
     /// [`ActiveError`].
-    pub fn new(plan: &Plan, engine: Engine, previous: Option<&Self>) -> Result<Self, ActiveError> {
+    pub fn new(
+        plan: &Plan,
+        engine: Engine,
+        state: &State,
+        now: u64,
+        previous: Option<&Self>,
+    ) -> Result<Self, ActiveError> {
         let binds = plan.listeners.iter().flat_map(|l| &l.binds);
         let doors = binds
             .map(|bind| {
@@ -58,7 +65,7 @@ impl Active {
         Ok(Self {
             doors,
             tls: listener_tls(plan, previous)?,
-            targets: targets(plan, previous)?,
+            clusters: clusters(plan, state, now, previous)?,
             engine,
         })
     }
@@ -92,10 +99,9 @@ impl Active {
         Some((&self.engine.listeners[listener], Arc::clone(&tls.config)))
     }
 
-    /// The endpoint of `backend` whose turn it is.
-    pub(super) fn endpoint(&self, backend: usize) -> Option<Arc<Target>> {
-        let endpoint = self.engine.backends.get(backend)?.next()?;
-        self.targets[backend].get(endpoint).cloned()
+    /// The backend of this index.
+    pub(super) fn cluster(&self, backend: usize) -> Option<&Arc<Cluster>> {
+        self.clusters.get(backend)
     }
 }
 
@@ -124,28 +130,26 @@ fn listener_tls(
         .collect()
 }
 
-fn targets(plan: &Plan, previous: Option<&Active>) -> Result<Vec<Vec<Arc<Target>>>, ActiveError> {
-    let mut known: HashMap<_, Vec<_>> = HashMap::new();
-    for target in previous.iter().flat_map(|p| p.targets.iter().flatten()) {
-        known
-            .entry(target.endpoint.clone())
-            .or_default()
-            .push(target);
-    }
+fn clusters(
+    plan: &Plan,
+    state: &State,
+    now: u64,
+    previous: Option<&Active>,
+) -> Result<Vec<Arc<Cluster>>, ActiveError> {
+    let before = previous.map_or(&[][..], |previous| &previous.clusters);
+    let known: HashMap<_, _> = before
+        .iter()
+        .map(|cluster| {
+            let breaker = &cluster.breaker;
+            ((breaker.backend.as_str(), breaker.policy.as_str()), cluster)
+        })
+        .collect();
     plan.backends
         .iter()
         .map(|backend| {
-            let mut config = None;
-            let endpoints = backend.endpoints.iter();
-            endpoints
-                .map(|endpoint| {
-                    let same = known.get(endpoint).into_iter().flatten();
-                    match same.into_iter().find(|target| target.is_of(backend)) {
-                        Some(same) => Ok(Arc::clone(same)),
-                        None => Target::new(backend, endpoint, &mut config).map(Arc::new),
-                    }
-                })
-                .collect()
+            let known = known.get(&(backend.name.as_str(), backend.policy.as_str()));
+            let cluster = Cluster::new(backend, state, now, known.map(|known| &***known))?;
+            Ok(Arc::new(cluster))
         })
         .collect()
 }

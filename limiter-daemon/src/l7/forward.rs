@@ -1,6 +1,5 @@
 //! A request on its way to an upstream, and the response on its way back.
 
-use std::pin::pin;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,24 +11,30 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::active::Active;
+use super::affinity::Affinity;
+use super::attempt::{Bound, Template, Times, Tried};
 use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
 use super::record::{Ending, Upstream};
 use super::request_id::{self, X_REQUEST_ID};
 use super::respond::Refusal;
+use super::retrying::Retrying;
 use super::tunnel::Tunnel;
-use super::upstream::{Lease, Switched, Target};
+use super::upstream::{Cluster, Lease, Pick, Upgraded};
 use super::{filters, headers};
 use crate::engine::route::Rule;
-use crate::policy::plan::{ClientSettings, Filters};
+use crate::engine::upstream::{Ejected, Hosts, Stat};
+use crate::policy::plan::{ClientSettings, Filters, UpstreamProtocol};
 
 /// Mirrors of one rule; more than one is rare.
-pub(super) type Copies = SmallVec<[Arc<Target>; 1]>;
+pub(super) type Copies = SmallVec<[Arc<Cluster>; 1]>;
 
 /// Where a request goes, and what is done to it on the way.
 pub(super) struct Forward {
-    pub(super) target: Arc<Target>,
+    pub(super) cluster: Arc<Cluster>,
+    /// What a consistent hash makes of it.
+    pub(super) affinity: Affinity,
     pub(super) mirrors: Copies,
     pub(super) rule: Arc<Rule>,
     pub(super) backend_filters: Option<Arc<Filters>>,
@@ -41,14 +46,14 @@ pub(super) struct Forward {
 }
 
 impl Pipeline {
-    /// The endpoints that get a copy of this request.
+    /// The backends that get a copy of this request.
     pub(super) fn mirrors(&self, active: &Active, rule: &Rule) -> Copies {
         let taken = rule.filters.mirrors.iter().filter(|mirror| {
             mirror.numerator >= mirror.denominator
                 || self.random.next() % u64::from(mirror.denominator) < u64::from(mirror.numerator)
         });
         taken
-            .filter_map(|mirror| active.endpoint(mirror.backend))
+            .filter_map(|mirror| active.cluster(mirror.backend).cloned())
             .collect()
     }
 }
@@ -57,6 +62,8 @@ impl Pipeline {
 pub(super) struct Sending {
     /// `None`: it was sent.
     request: Option<Request<RequestBody>>,
+    /// `None`: it is sent once.
+    template: Option<Template>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     upload: Option<Arc<Upload>>,
 }
@@ -70,11 +77,10 @@ impl Forward {
         ending: &mut Ending,
     ) -> Sending {
         let upgrade = headers::upgrade(request.version(), request.method(), request.headers())
-            .filter(|_| !self.target.is_http2());
+            .filter(|_| self.cluster.protocol != UpstreamProtocol::Http2);
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         self.change_request(conn, &mut request);
         if let Some(record) = ending.record() {
-            record.upstream = Some(Upstream(Arc::clone(&self.target)));
             record.request_id = request.headers().get(X_REQUEST_ID).cloned();
         }
         let copies = self.copy(conn, &request);
@@ -85,15 +91,23 @@ impl Forward {
         let (parts, body) = request.into_parts();
         let (body, upload) = RequestBody::client(body, self.bounds(), copies);
         ending.uploads(upload.clone());
+        let request = Request::from_parts(parts, body);
+        let (template, request) = if self.rule.traffic.retry.is_some() && upgrade.is_none() {
+            let (template, request) = Template::new(request);
+            (Some(template), request)
+        } else {
+            (None, request)
+        };
         Sending {
-            request: Some(Request::from_parts(parts, body)),
+            request: Some(request),
+            template,
             upgrade,
             upload,
         }
     }
 
-    /// Sends the request and waits for the response's head. `began`: when the request's head had
-    /// come, in nanoseconds.
+    /// Sends the request, again if need be, and waits for the response's head. `began`: when the
+    /// request's head had come, in nanoseconds.
     ///
     /// # Errors
     /// [`Refusal`] as the client is to see it.
@@ -104,58 +118,131 @@ impl Forward {
         ending: &mut Ending,
         began: u64,
     ) -> Result<Response<Body>, Refusal> {
+        let clock = conn.pipeline.clock;
         let upload = sending.upload.take();
-        let mut exchange = pin!(self.exchange(conn, sending, ending, began));
-        let answered = match self.wait(None) {
-            Some(bound) => timeout(bound, exchange.as_mut())
-                .await
-                .unwrap_or(Err(Refusal::Timeout)),
-            None => exchange.await,
+        let times = Times {
+            rule: &self.rule,
+            settings: &self.settings,
+            began,
         };
-        answered.map_err(|refusal| match upload.and_then(|upload| upload.fault()) {
-            Some(Fault::TooLarge) => Refusal::TooLarge,
-            Some(Fault::TimedOut) => Refusal::Slow,
-            Some(Fault::Broken | Fault::Copy) => Refusal::BrokenBody,
-            None => refusal,
-        })
+        let mut pick = Pick::new(Arc::clone(&self.cluster), self.affinity.hash);
+        let mut retrying = None;
+        let mut from = clock.now();
+        let (tried, now) = loop {
+            pick.choose(conn.pipeline.random.next(), from);
+            note_upstream(&pick, ending);
+            let tried = self.attempt(conn, &mut pick, sending, &times, from).await;
+            let now = clock.both();
+            self.report(&pick, &tried, now.mono);
+            let Some(template) = &sending.template else {
+                break (tried, now);
+            };
+            // What is rare is boxed: each request carries the size of what is not.
+            let again = Retrying {
+                forward: self,
+                upload: upload.as_deref(),
+                template,
+                times: &times,
+                random: &conn.pipeline.random,
+            };
+            match Box::pin(again.wait(tried, &mut retrying, now)).await {
+                Ok(request) => sending.request = Some(request),
+                Err(tried) => break (tried, now),
+            }
+            pick.avoid_current();
+            from = clock.now();
+        };
+        self.done(retrying.is_some(), &tried);
+        note_upstream(&pick, ending);
+        let fault = upload.and_then(|upload| upload.fault());
+        match tried {
+            Tried::Answered(response, lease) => {
+                let (status, headers) = (response.status(), response.headers());
+                ending.settlement.answered(status, headers, now);
+                if let Some(record) = ending.record() {
+                    record.responded = Some(now.mono);
+                }
+                let rest = times.rest(from, now.mono);
+                Ok(self.respond(response, lease, times.idle(), rest))
+            }
+            Tried::Switched(response, upstream, hold) => {
+                let (status, headers) = (response.status(), response.headers());
+                ending.settlement.answered(status, headers, now);
+                let Some((_, client)) = sending.upgrade.take() else {
+                    return Err(Refusal::NoUpgrade);
+                };
+                let tunnel = Tunnel {
+                    client,
+                    upstream,
+                    hold,
+                    ending: Some(ending.take_over()),
+                };
+                Ok(self.switch(conn, response, tunnel))
+            }
+            Tried::Failed(failed) => Err(blame(fault, failed.into())),
+            Tried::TimedOut(bound) => Err(blame(fault, bound.into())),
+        }
     }
 
-    async fn exchange(
+    async fn attempt(
         &self,
         conn: &Arc<Conn>,
+        pick: &mut Pick,
         sending: &mut Sending,
-        ending: &mut Ending,
-        began: u64,
-    ) -> Result<Response<Body>, Refusal> {
+        times: &Times<'_>,
+        now: u64,
+    ) -> Tried {
         let upstreams = &conn.pipeline.upstreams;
         let request = &mut sending.request;
-        let (response, lease) = match sending.upgrade.take() {
-            None => upstreams.send(&self.target, request).await?,
-            Some((_, client)) => match Box::pin(upstreams.upgrade(&self.target, request)).await? {
-                (response, Switched::No(lease)) => (response, lease),
-                (response, Switched::Yes(upstream)) => {
-                    let now = conn.pipeline.clock.both();
-                    let (status, headers) = (response.status(), response.headers());
-                    ending.settlement.answered(status, headers, now);
-                    let tunnel = Tunnel {
-                        client,
-                        upstream,
-                        ending: Some(ending.take_over()),
-                    };
-                    return Ok(self.switch(conn, response, tunnel));
-                }
-            },
+        let upgrade = sending.upgrade.is_some();
+        let exchange = async {
+            if upgrade {
+                let upgraded = Box::pin(upstreams.upgrade(pick, request)).await;
+                return match upgraded {
+                    Ok((response, Upgraded::Yes(io, hold))) => Tried::Switched(response, io, hold),
+                    Ok((response, Upgraded::No(lease))) => Tried::Answered(response, lease),
+                    Err(failed) => Tried::Failed(failed),
+                };
+            }
+            match upstreams.send(pick, request).await {
+                Ok((response, lease)) => Tried::Answered(response, lease),
+                Err(failed) => Tried::Failed(failed),
+            }
         };
-        let now = conn.pipeline.clock.now();
-        ending.settlement.answered(
-            response.status(),
-            response.headers(),
-            conn.pipeline.clock.both(),
-        );
-        if let Some(record) = ending.record() {
-            record.responded = Some(now);
+        match times.head(now) {
+            Some((bound, which)) => {
+                let tried = timeout(bound, exchange).await;
+                tried.unwrap_or(Tried::TimedOut(which))
+            }
+            None => exchange.await,
         }
-        Ok(self.respond(response, lease, now.saturating_sub(began)))
+    }
+
+    /// Takes note of what the attempt says of the endpoint.
+    fn report(&self, pick: &Pick, tried: &Tried, now: u64) {
+        if let Tried::TimedOut(bound) = tried {
+            self.cluster.breaker.stats.count(match bound {
+                Bound::Try => Stat::RqPerTryTimeout,
+                Bound::Request => Stat::RqTimeout,
+            });
+        }
+        if let (Some(host), Some(exchange)) = (pick.current(), tried.exchange()) {
+            let settings = self.cluster.settings.outlier_detection.as_ref();
+            let hosts = &pick.endpoints.hosts;
+            let outliers = &self.cluster.outliers;
+            if let Some(ejected) = outliers.report(settings, hosts, host, exchange, now) {
+                note_ejection(&self.cluster, hosts, &ejected);
+            }
+        }
+    }
+
+    fn done(&self, retried: bool, tried: &Tried) {
+        if retried && let Tried::Answered(response, _) = tried {
+            // Envoy: a retry has succeeded if its answer is none that fails.
+            if !response.status().is_server_error() {
+                self.cluster.breaker.stats.count(Stat::RqRetrySuccess);
+            }
+        }
     }
 
     fn change_request(&self, conn: &Conn, request: &mut Request<Incoming>) {
@@ -189,12 +276,13 @@ impl Forward {
     fn copy(&self, conn: &Conn, request: &Request<Incoming>) -> Vec<Copy> {
         let pipeline = &conn.pipeline;
         let has_body = !request.body().is_end_stream();
-        let send = |target: &Arc<Target>| {
-            let target = Arc::clone(target);
+        let send = |mirror: &Arc<Cluster>| {
+            let mut mirror = Pick::new(Arc::clone(mirror), None);
+            mirror.choose(pipeline.random.next(), pipeline.clock.now());
             let (upstreams, counters) = (&pipeline.upstreams, &pipeline.counters);
             pipeline
                 .mirrors
-                .send(upstreams, counters, target, request, has_body)
+                .send(upstreams, counters, mirror, request, has_body)
         };
         self.mirrors.iter().filter_map(send).collect()
     }
@@ -203,27 +291,23 @@ impl Forward {
         let settings = &self.settings;
         Bounds {
             size: settings.max_body,
-            idle: settings.timeouts.stream_idle,
+            idle: self
+                .rule
+                .traffic
+                .stream_idle
+                .or(settings.timeouts.stream_idle),
             left: settings.timeouts.request_received,
             trailers: settings.http1.trailers,
         }
     }
 
-    /// How long may be waited: for the head, or (`passed` since the request began) for the rest.
-    fn wait(&self, passed: Option<Duration>) -> Option<Duration> {
-        let timeouts = &self.rule.timeouts;
-        let whole = [timeouts.request, timeouts.backend_request];
-        let whole = whole.into_iter().flatten().min();
-        match passed {
-            None => whole
-                .into_iter()
-                .chain(self.settings.timeouts.stream_idle)
-                .min(),
-            Some(passed) => whole.map(|whole| whole.saturating_sub(passed)),
-        }
-    }
-
-    fn respond(&self, response: Response<Incoming>, lease: Lease, passed: u64) -> Response<Body> {
+    fn respond(
+        &self,
+        response: Response<Incoming>,
+        lease: Lease,
+        idle: Option<Duration>,
+        rest: Option<Duration>,
+    ) -> Response<Body> {
         let (mut parts, body) = response.into_parts();
         parts.version = Version::HTTP_11;
         if parts.headers.contains_key(header::TRANSFER_ENCODING) {
@@ -232,13 +316,11 @@ impl Forward {
         }
         headers::strip_response(&mut parts.headers);
         self.change(&mut parts.headers);
-        let body = Streamed::new(
-            body,
-            lease,
-            self.settings.timeouts.stream_idle,
-            self.wait(Some(Duration::from_nanos(passed))),
-            self.settings.http1.trailers,
-        );
+        if let Some(cookie) = &self.affinity.cookie {
+            parts.headers.append(header::SET_COOKIE, cookie.clone());
+        }
+        let trailers = self.settings.http1.trailers;
+        let body = Streamed::new(body, lease, idle, rest, trailers);
         Response::from_parts(parts, Body::upstream(body))
     }
 
@@ -263,4 +345,31 @@ impl Forward {
         *slot = Some(tunnel);
         Response::from_parts(parts, Body::empty())
     }
+}
+
+/// Whose fault it is: if the client's body was wrong, the client's.
+fn blame(fault: Option<Fault>, refusal: Refusal) -> Refusal {
+    match fault {
+        Some(Fault::TooLarge) => Refusal::TooLarge,
+        Some(Fault::TimedOut) => Refusal::Slow,
+        Some(Fault::Broken | Fault::Copy) => Refusal::BrokenBody,
+        None => refusal,
+    }
+}
+
+fn note_upstream(pick: &Pick, ending: &mut Ending) {
+    if let Some(record) = ending.record() {
+        record.upstream = pick.current_target().cloned().map(Upstream);
+    }
+}
+
+fn note_ejection(cluster: &Cluster, hosts: &Hosts, ejected: &Ejected) {
+    let endpoint = hosts.all().get(ejected.host).map(|host| host.name.as_str());
+    tracing::warn!(
+        backend = cluster.breaker.backend,
+        policy = cluster.breaker.policy,
+        endpoint,
+        reason = ejected.kind.name(),
+        "endpoint ejected"
+    );
 }

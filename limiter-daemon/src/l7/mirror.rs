@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::body::{self, Body, Copy, RequestBody, Streamed};
 use super::metrics::Counters;
-use super::upstream::{Target, Upstreams};
+use super::upstream::{Pick, Upstreams};
 
 /// Copies on their way at once, for each worker; more are dropped and counted.
 const MAX_COPIES: usize = 256;
@@ -26,13 +26,13 @@ pub(super) struct Mirrors {
 }
 
 impl Mirrors {
-    /// Sends a copy of `request` to `target`. If the request `has_body`, the copy's comes by what is
+    /// Sends a copy of `request` to the endpoint that `mirror` has chosen. If the request `has_body`, the copy's comes by what is
     /// returned.
     pub(super) fn send<B>(
         &self,
         upstreams: &Arc<Upstreams>,
         counters: &Counters,
-        target: Arc<Target>,
+        mirror: Pick,
         request: &Request<B>,
         has_body: bool,
     ) -> Option<Copy> {
@@ -56,11 +56,10 @@ impl Mirrors {
         *copy.headers_mut() = request.headers().clone();
         let upstreams = Arc::clone(upstreams);
         copies.spawn(async move {
-            if timeout(TIME, exchange(&upstreams, &target, copy))
-                .await
-                .is_err()
-            {
-                tracing::debug!(%target, "mirror took too long");
+            let backend = mirror.cluster.breaker.backend.clone();
+            let exchange = exchange(&upstreams, mirror, copy);
+            if timeout(TIME, exchange).await.is_err() {
+                tracing::debug!(backend, "mirror took too long");
             }
         });
         pieces
@@ -68,13 +67,16 @@ impl Mirrors {
 }
 
 /// Reads the answer to its end, so that the connection can be used again.
-async fn exchange(upstreams: &Upstreams, target: &Arc<Target>, copy: Request<RequestBody>) {
-    match upstreams.send(target, &mut Some(copy)).await {
+async fn exchange(upstreams: &Upstreams, mut pick: Pick, copy: Request<RequestBody>) {
+    match upstreams.send(&mut pick, &mut Some(copy)).await {
         Ok((response, lease)) => {
             let body = Streamed::new(response.into_body(), lease, None, None, false);
             let mut body = Body::upstream(body);
             while let Some(Ok(_piece)) = body.frame().await {}
         }
-        Err(refusal) => tracing::debug!(%target, ?refusal, "mirror failed"),
+        Err(failed) => {
+            let backend = &pick.cluster.breaker.backend;
+            tracing::debug!(backend, ?failed, "mirror failed");
+        }
     }
 }

@@ -3,6 +3,8 @@
 pub mod access_log;
 mod active;
 mod admission;
+mod affinity;
+mod attempt;
 mod body;
 mod client_address;
 pub mod clock;
@@ -25,6 +27,7 @@ mod proxy_protocol;
 pub mod record;
 mod request_id;
 mod respond;
+mod retrying;
 mod tls;
 mod tunnel;
 mod upstream;

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::active::Active;
 use super::admission;
+use super::affinity::affinity;
 use super::body::Body;
 use super::client_address::{self, Client};
 use super::clock::Clock;
@@ -41,7 +42,6 @@ use crate::engine::decide::Decision;
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
-use crate::engine::settle::Failure;
 use crate::policy::plan::ClientSettings;
 
 /// What a worker's requests need.
@@ -182,9 +182,9 @@ fn finish(
 ) -> Response<Body> {
     let mut response = answer.unwrap_or_else(|refusal| {
         note(&refusal, decided.rule.as_deref());
-        if refusal.is_upstreams() {
+        if let Some(failure) = refusal.failure() {
             let settlement = std::mem::take(&mut ending.settlement);
-            settlement.failed(Failure::Upstream, conn.pipeline.clock.both());
+            settlement.failed(failure, conn.pipeline.clock.both());
         }
         if let Some(record) = ending.record() {
             record.refused = Some(refusal.name());
@@ -334,8 +334,11 @@ impl Pipeline {
         }
         let chosen = rule.backends.next().ok_or(Refusal::NoBackend)?;
         let backend = chosen.backend.ok_or(Refusal::NoBackend)?;
+        let cluster = active.cluster(backend).ok_or(Refusal::NoEndpoint)?;
+        let affinity = affinity(&cluster.settings, &view(request, client), &self.random);
         Ok(Next::Forward(Forward {
-            target: active.endpoint(backend).ok_or(Refusal::NoEndpoint)?,
+            cluster: Arc::clone(cluster),
+            affinity,
             mirrors: self.mirrors(active, rule),
             rule: Arc::clone(rule),
             backend_filters: chosen.filters.clone(),

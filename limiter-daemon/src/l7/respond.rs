@@ -5,8 +5,12 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{Response, StatusCode, Version};
 
 use super::body::Body;
+use crate::engine::settle::Failure;
 use crate::engine::state::Reach;
+use crate::engine::upstream::{Overflow, Resource};
 
+/// Envoy's sign that a circuit is open.
+const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
@@ -39,6 +43,10 @@ pub(super) enum Refusal {
     NoEndpoint,
     /// Over a limit of this kind; [`super::limit_headers`] says which.
     Limited(Reach),
+    /// As much is under way to the backend as may be: the circuit is open.
+    Overloaded(Overflow),
+    /// It waited for a connection to the backend, and none came free in time.
+    Waited,
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -67,7 +75,9 @@ impl Refusal {
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoEndpoint | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::Overloaded(_) | Self::Waited | Self::Unreachable(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -91,6 +101,11 @@ impl Refusal {
             // Envoy's body; its global filter sends none.
             Self::Limited(Reach::Local) => "local_rate_limited",
             Self::Limited(Reach::Global) => "rate_limited",
+            Self::Overloaded(Overflow(Resource::Pending)) => {
+                "too many requests are waiting for the upstream"
+            }
+            Self::Overloaded(_) => "too many requests are under way to the upstream",
+            Self::Waited => "no connection to the upstream came free in time",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -115,6 +130,8 @@ impl Refusal {
             Self::NoBackend => "no_backend",
             Self::NoEndpoint => "no_endpoint",
             Self::Limited(_) => "rate_limited",
+            Self::Overloaded(_) => "circuit_open",
+            Self::Waited => "pending_timeout",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -122,16 +139,17 @@ impl Refusal {
         }
     }
 
-    /// Whether the upstream is at fault.
-    pub(super) const fn is_upstreams(&self) -> bool {
-        matches!(
-            self,
+    /// What the limits that admitted the request make of it; `None`: nothing.
+    pub(super) const fn failure(&self) -> Option<Failure> {
+        match self {
             Self::NoEndpoint
-                | Self::Unreachable(_)
-                | Self::Broken(_)
-                | Self::Timeout
-                | Self::NoUpgrade
-        )
+            | Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::Timeout
+            | Self::NoUpgrade => Some(Failure::Upstream),
+            Self::Overloaded(_) | Self::Waited => Some(Failure::Overload),
+            _ => None,
+        }
     }
 
     /// Whether what follows on an HTTP/1 connection cannot be trusted to be the next request.
@@ -150,9 +168,19 @@ impl Refusal {
 
     /// The answer to a request of `version`; a gRPC call gets a status that gRPC clients understand.
     pub(super) fn respond(&self, version: Version, grpc: bool) -> Response<Body> {
-        if grpc {
-            return self.respond_grpc();
+        let mut response = if grpc {
+            self.respond_grpc()
+        } else {
+            self.respond_http(version)
+        };
+        if matches!(self.failure(), Some(Failure::Overload)) {
+            let yes = HeaderValue::from_static("true");
+            response.headers_mut().insert(OVERLOADED, yes);
         }
+        response
+    }
+
+    fn respond_http(&self, version: Version) -> Response<Body> {
         let mut response = Response::new(Body::own(Bytes::from_static(self.body().as_bytes())));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();

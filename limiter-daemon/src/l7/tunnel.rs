@@ -15,6 +15,7 @@ use super::clock::Clock;
 use super::connection::Conn;
 use super::io::{Rewind, UpstreamIo};
 use super::record::Ending;
+use super::upstream::Hold;
 
 /// Both ends of a connection whose protocol was switched.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Tunnel {
     /// The client's, as soon as it has the response.
     pub(super) client: OnUpgrade,
     pub(super) upstream: Box<Rewind<UpstreamIo>>,
+    /// What it takes up at the upstream.
+    pub(super) hold: Hold,
     /// The request is over when the tunnel is.
     pub(super) ending: Option<Ending>,
 }

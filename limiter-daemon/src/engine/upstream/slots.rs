@@ -143,6 +143,28 @@ impl<W: Waiter> Slot<W> {
         }
     }
 
+    /// Whether more slots are taken than may be: the limit has become lower.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| {
+            let max = slots.max.load(Ordering::Relaxed);
+            slots.breaker.connections.load(Ordering::Relaxed) > max
+        })
+    }
+
+    /// Whether somebody waits for one.
+    #[must_use]
+    pub fn has_waiting(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.has_waiting())
+    }
+
+    /// The one that waits longest, as [`Slots::next`].
+    #[must_use]
+    pub fn next_waiting(&self) -> Option<W> {
+        let slots = self.slots.as_ref()?;
+        slots.has_waiting().then(|| slots.next()).flatten()
+    }
+
     /// Counts the connection that it was taken for.
     pub fn connected(&self, failed: bool) {
         if let Some(slots) = &self.slots {

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::replay::{Reader, Replay};
 use super::timer::{Over, Timer};
 
 /// What is sent to an upstream.
@@ -18,6 +19,8 @@ use super::timer::{Over, Timer};
 pub(in crate::l7) enum RequestBody {
     Empty,
     Client(Box<Upstreaming>),
+    /// A client's, which may be sent again.
+    Replayed(Reader),
     /// A copy for a mirror; it breaks off if the mirror does not keep up.
     Copy(Copied),
 }
@@ -143,10 +146,34 @@ impl RequestBody {
         };
         (Self::Client(Box::new(body)), Some(upload))
     }
+
+    /// Makes a body that is sent once one that may be sent again; `None` if there is nothing to
+    /// keep.
+    pub(in crate::l7) fn replayed(self) -> (Self, Option<Replay>) {
+        match self {
+            Self::Client(body) => {
+                let replay = Replay::new(body);
+                let first = replay.attempt().map_or(Self::Empty, Self::Replayed);
+                (first, Some(replay))
+            }
+            other => (other, None),
+        }
+    }
 }
 
 impl Upstreaming {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         loop {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
@@ -215,6 +242,7 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Client(body) => body.poll(cx),
+            Self::Replayed(reader) => reader.poll(cx),
             Self::Copy(copied) => Poll::Ready(match ready!(copied.pieces.poll_recv(cx)) {
                 Some(piece) => Some(Ok(piece)),
                 None if copied.whole.load(Ordering::Relaxed) => None,
@@ -226,7 +254,8 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Client(body) => body.body.is_end_stream(),
+            Self::Client(body) => body.is_end_stream(),
+            Self::Replayed(reader) => reader.is_end_stream(),
             Self::Copy(_) => false,
         }
     }
@@ -234,7 +263,8 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Client(body) => body.body.size_hint(),
+            Self::Client(body) => body.size_hint(),
+            Self::Replayed(reader) => reader.size_hint(),
             Self::Copy(_) => SizeHint::default(),
         }
     }

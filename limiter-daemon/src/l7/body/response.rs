@@ -118,6 +118,20 @@ impl Streamed {
     }
 }
 
+/// Reads what has come of a body that nobody wants, so that its connection can be used again if that
+/// is all.
+pub(in crate::l7) fn let_go(body: Incoming, lease: Lease) {
+    const MOST: usize = 64 << 10;
+    let mut streamed = Streamed::new(body, lease, None, None, false);
+    let mut read = 0;
+    let cx = &mut Context::from_waker(Waker::noop());
+    while read < MOST
+        && let Poll::Ready(Some(Ok(frame))) = streamed.poll(cx)
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
+    }
+}
+
 impl Body {
     pub(in crate::l7) const fn empty() -> Self {
         Self::own(Bytes::new())

@@ -2,21 +2,25 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::CONNECT_TIMEOUT;
+use super::cluster::Waiting;
 use super::exchange::Http1;
+use super::life::Life;
 use super::pool::Http2;
 use super::target::{Target, TargetTls};
+use crate::engine::upstream::Slot;
+use crate::l7::body::RequestBody;
+use crate::l7::clock::Clock;
 use crate::l7::io::{Raw, UpstreamIo};
-use crate::l7::respond::Refusal;
+use crate::l7::respond::Cause;
 use crate::l7::tls;
-use crate::policy::plan::{Endpoint, UpstreamProtocol};
+use crate::policy::plan::{BackendSettings, Endpoint, TcpKeepalive, UpstreamProtocol};
 
 /// Bytes of a response's head.
 const MAX_HEAD: usize = 64 << 10;
@@ -32,13 +36,19 @@ pub(super) enum Connection {
     Http2(Http2),
 }
 
-/// Connects to `target`. Without `http2`, TLS does not offer it.
+/// Connects to `target` on `slot`. Without `http2`, TLS does not offer it.
 ///
 /// # Errors
-/// [`Refusal::Unreachable`], also when it takes too long.
-pub(super) async fn connect(target: &Target, http2: bool) -> Result<Connection, Refusal> {
+/// Why there is no connection; also that it took too long.
+pub(super) async fn connect(
+    target: &Target,
+    settings: &BackendSettings,
+    slot: Slot<Waiting>,
+    http2: bool,
+    clock: Clock,
+) -> Result<Connection, Cause> {
     let connecting = async {
-        let raw = dial(&target.endpoint).await?;
+        let raw = dial(&target.endpoint, settings.tcp_keepalive.as_ref()).await?;
         let (io, speaks_http2) = match &target.tls {
             None => (UpstreamIo::Plain(raw), None),
             Some(tls) => secure(tls, raw, http2).await?,
@@ -46,20 +56,55 @@ pub(super) async fn connect(target: &Target, http2: bool) -> Result<Connection, 
         let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
         shake_hands(io, http2).await
     };
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(connected) => connected.map_err(Refusal::Unreachable),
-        Err(elapsed) => Err(Refusal::Unreachable(elapsed.into())),
-    }
+    let connected = match tokio::time::timeout(settings.connect_timeout, connecting).await {
+        Ok(connected) => connected,
+        Err(elapsed) => Err(elapsed.into()),
+    };
+    slot.connected(connected.is_err());
+    let life = Life::new(settings, clock.now());
+    Ok(match connected? {
+        Shaken::Http1(sender, connection) => {
+            let connection = Http1::new(sender, connection, target.id, life, slot);
+            Connection::Http1(Box::new(connection))
+        }
+        Shaken::Http2(sender, connection) => {
+            // It ends when the last sender is dropped or the endpoint closes.
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
+                }
+                drop(slot);
+            });
+            Connection::Http2(Http2::new(sender, life))
+        }
+    })
 }
 
-async fn dial(endpoint: &Endpoint) -> io::Result<Raw> {
+async fn dial(endpoint: &Endpoint, keepalive: Option<&TcpKeepalive>) -> io::Result<Raw> {
     let tcp = match endpoint {
         Endpoint::Ip(ip, port) => TcpStream::connect((*ip, *port)).await?,
         Endpoint::Fqdn(name, port) => TcpStream::connect((name.as_str(), *port)).await?,
         Endpoint::Unix(path) => return Ok(Raw::Unix(UnixStream::connect(path).await?)),
     };
     tcp.set_nodelay(true)?;
+    if let Some(keepalive) = keepalive {
+        SockRef::from(&tcp).set_tcp_keepalive(&probes(keepalive))?;
+    }
     Ok(Raw::Tcp(tcp))
+}
+
+const fn probes(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
+    let mut probes = socket2::TcpKeepalive::new();
+    if let Some(idle) = keepalive.idle {
+        probes = probes.with_time(idle);
+    }
+    if let Some(interval) = keepalive.interval {
+        probes = probes.with_interval(interval);
+    }
+    if let Some(count) = keepalive.probes {
+        probes = probes.with_retries(count);
+    }
+    probes
 }
 
 /// The stream, and whether HTTP/2 was agreed on, if anything was.
@@ -75,10 +120,19 @@ async fn secure(tls: &TargetTls, raw: Raw, http2: bool) -> io::Result<(UpstreamI
     Ok((UpstreamIo::Tls(Box::new(stream)), agreed))
 }
 
-async fn shake_hands(
-    io: UpstreamIo,
-    http2: bool,
-) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+/// A connection that speaks HTTP.
+enum Shaken {
+    Http1(
+        http1::SendRequest<RequestBody>,
+        http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+    ),
+    Http2(
+        http2::SendRequest<RequestBody>,
+        http2::Connection<TokioIo<UpstreamIo>, RequestBody, TokioExecutor>,
+    ),
+}
+
+async fn shake_hands(io: UpstreamIo, http2: bool) -> Result<Shaken, Cause> {
     let io = TokioIo::new(io);
     if !http2 {
         let mut builder = http1::Builder::new();
@@ -86,7 +140,7 @@ async fn shake_hands(
         // pieces and `writev`.
         builder.max_buf_size(MAX_HEAD).writev(false);
         let (sender, connection) = builder.handshake(io).await?;
-        return Ok(Connection::Http1(Box::new(Http1::new(sender, connection))));
+        return Ok(Shaken::Http1(sender, connection));
     }
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -95,14 +149,5 @@ async fn shake_hands(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(PING_INTERVAL);
     let (sender, connection) = builder.handshake(io).await?;
-    // It ends when the last sender is dropped or the endpoint closes.
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
-        }
-    });
-    Ok(Connection::Http2(Http2 {
-        sender,
-        in_flight: Arc::new(AtomicUsize::new(0)),
-    }))
+    Ok(Shaken::Http2(sender, connection))
 }

@@ -15,27 +15,55 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::task::coop::unconstrained;
 
+use super::cluster::{InUse, Waiting};
+use super::failed::Failed;
+use super::life::Life;
 use super::pool::{Http2, Pool};
 use super::target::Target;
+use crate::engine::upstream::Slot;
 use crate::l7::body::RequestBody;
 use crate::l7::io::{Rewind, UpstreamIo};
-use crate::l7::respond::Refusal;
 
 /// An HTTP/1.1 connection, driven by whoever has it.
 #[derive(Debug)]
-pub(super) struct Http1 {
+pub(in crate::l7) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     /// `None`: it has ended.
     connection: Option<http1::Connection<TokioIo<UpstreamIo>, RequestBody>>,
+    /// The number of the endpoint.
+    pub(super) target: u64,
+    pub(super) life: Life,
+    /// Dropped behind the connection itself.
+    pub(super) slot: Slot<Waiting>,
 }
 
 impl Http1 {
     pub(super) const fn new(
         sender: http1::SendRequest<RequestBody>,
         connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+        target: u64,
+        life: Life,
+        slot: Slot<Waiting>,
     ) -> Self {
-        let connection = Some(connection);
-        Self { sender, connection }
+        Self {
+            sender,
+            connection: Some(connection),
+            target,
+            life,
+            slot,
+        }
+    }
+
+    /// Closes it; its slot is free for another.
+    pub(super) fn close(self) -> Slot<Waiting> {
+        let Self {
+            sender,
+            connection,
+            slot,
+            ..
+        } = self;
+        drop((sender, connection));
+        slot
     }
 
     /// Does what can be done now; the task of `cx` is woken when there is more to do.
@@ -56,9 +84,16 @@ impl Http1 {
     }
 }
 
-/// What a response's body needs to come.
+/// What a response's body needs to come, and what it takes up while it does.
 #[derive(Debug)]
-pub(in crate::l7) enum Lease {
+pub(in crate::l7) struct Lease {
+    connection: Leased,
+    /// Dropped behind the connection, which others may be waiting for.
+    _in_use: InUse,
+}
+
+#[derive(Debug)]
+pub(super) enum Leased {
     /// Drives the connection, and gives it back to the pool behind the body.
     Http1(Held),
     /// Holds the place of a request on a shared connection.
@@ -67,36 +102,42 @@ pub(in crate::l7) enum Lease {
 
 /// A connection in use, and where it goes afterwards.
 #[derive(Debug)]
-pub(in crate::l7) struct Held {
+pub(super) struct Held {
     connection: Box<Http1>,
     pool: Arc<Pool>,
-    target: u64,
 }
 
 impl Lease {
+    pub(super) const fn new(connection: Leased, in_use: InUse) -> Self {
+        Self {
+            connection,
+            _in_use: in_use,
+        }
+    }
+
     /// Whether nothing comes unless [`Self::drive`] is called.
     pub(in crate::l7) const fn is_driven(&self) -> bool {
-        matches!(self, Self::Http1(_))
+        matches!(self.connection, Leased::Http1(_))
     }
 
     pub(in crate::l7) fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Self::Http1(held) = self {
+        if let Leased::Http1(held) = &mut self.connection {
             held.connection.drive(cx);
         }
     }
 
     /// The body has ended: the connection is free.
     pub(in crate::l7) fn release(self) {
-        if let Self::Http1(mut held) = self
+        if let Leased::Http1(mut held) = self.connection
             && held.connection.is_open()
         {
-            held.pool.put(held.target, held.connection);
+            held.pool.put(held.connection);
         }
     }
 }
 
 #[derive(Debug)]
-pub(in crate::l7) struct InFlight(Arc<AtomicUsize>);
+pub(super) struct InFlight(Arc<AtomicUsize>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
@@ -105,14 +146,14 @@ impl Drop for InFlight {
 }
 
 /// What became of a request for another protocol.
-pub(in crate::l7) enum Switched {
+pub(super) enum Switched {
     /// The upstream speaks the other protocol now.
-    Yes(Box<Rewind<UpstreamIo>>),
+    Yes(Box<Rewind<UpstreamIo>>, Slot<Waiting>),
     /// It answered as to any request.
-    No(Lease),
+    No(Leased),
 }
 
-pub(super) type Outcome = Result<(Response<Incoming>, Lease), Error>;
+pub(super) type Outcome = Result<(Response<Incoming>, Leased), Error>;
 
 /// An exchange that came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +162,34 @@ pub(super) enum Error {
     Http(#[from] hyper::Error),
     #[error("there is no request to send any more")]
     Nothing,
+}
+
+impl Error {
+    /// `sent`: whether some of the request may have been.
+    pub(super) fn into_failed(self, sent: bool) -> Failed {
+        if self.is_refusal() {
+            Failed::Refused(self.into())
+        } else if sent {
+            Failed::Broken(self.into())
+        } else {
+            Failed::NotSent(self.into())
+        }
+    }
+
+    /// Whether an HTTP/2 upstream says that it has not looked at the request (RFC 9113 section 8.7).
+    fn is_refusal(&self) -> bool {
+        let Self::Http(error) = self else {
+            return false;
+        };
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(h2) = error.downcast_ref::<h2::Error>() {
+                return h2.reason() == Some(h2::Reason::REFUSED_STREAM);
+            }
+            cause = error.source();
+        }
+        false
+    }
 }
 
 type Unsent = hyper::client::conn::TrySendError<Request<RequestBody>>;
@@ -134,13 +203,13 @@ fn put_back(mut failed: Unsent, request: &mut Option<Request<RequestBody>>) -> E
 /// Sends the request on `connection`. If nothing of it was sent, it is put back.
 pub(super) async fn http1(
     pool: &Arc<Pool>,
-    target: &Target,
     mut connection: Box<Http1>,
     request: &mut Option<Request<RequestBody>>,
 ) -> Outcome {
     let Some(sending) = to_http1(request) else {
         return Err(Error::Nothing);
     };
+    connection.life.begin();
     // Only driving the connection can bring the response, and that is done here: nobody else needs
     // to wake this task, and a budget that runs out must not.
     let mut sent = pin!(unconstrained(connection.sender.try_send_request(sending)));
@@ -155,29 +224,28 @@ pub(super) async fn http1(
         sent.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     });
     match response.await {
-        Ok(response) => Ok((response, held(pool, target, connection))),
+        Ok(response) => Ok((response, held(pool, connection))),
         Err(failed) => Err(put_back(failed, request)),
     }
 }
 
-fn held(pool: &Arc<Pool>, target: &Target, connection: Box<Http1>) -> Lease {
-    Lease::Http1(Held {
+fn held(pool: &Arc<Pool>, connection: Box<Http1>) -> Leased {
+    Leased::Http1(Held {
         connection,
         pool: Arc::clone(pool),
-        target: target.id,
     })
 }
 
 /// As [`http1`], but the connection may stop being HTTP.
 pub(super) async fn upgrade(
     pool: &Arc<Pool>,
-    target: &Target,
     mut connection: Box<Http1>,
     request: &mut Option<Request<RequestBody>>,
-) -> Result<(Response<Incoming>, Switched), Refusal> {
+) -> Result<(Response<Incoming>, Switched), Failed> {
     let Some(request) = to_http1(request) else {
-        return Err(Refusal::Broken(Error::Nothing.into()));
+        return Err(Failed::Broken(Error::Nothing.into()));
     };
+    connection.life.begin();
     let mut sent = pin!(unconstrained(connection.sender.try_send_request(request)));
     let mut ended = false;
     let response = poll_fn(|cx| {
@@ -195,17 +263,20 @@ pub(super) async fn upgrade(
     });
     let response = response
         .await
-        .map_err(|failed| Refusal::Broken(failed.into_error().into()))?;
+        .map_err(|failed| Failed::Broken(failed.into_error().into()))?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let lease = held(pool, target, connection);
+        let lease = held(pool, connection);
         return Ok((response, Switched::No(lease)));
     }
-    let Some(connection) = connection.connection else {
-        return Err(Refusal::NoUpgrade);
+    let Http1 {
+        connection, slot, ..
+    } = *connection;
+    let Some(connection) = connection else {
+        return Err(Failed::NoUpgrade);
     };
     let parts = connection.into_parts();
     let io = Rewind::new(parts.read_buf, parts.io.into_inner());
-    Ok((response, Switched::Yes(Box::new(io))))
+    Ok((response, Switched::Yes(Box::new(io), slot)))
 }
 
 pub(super) async fn http2(
@@ -219,7 +290,7 @@ pub(super) async fn http2(
     connection.in_flight.fetch_add(1, Ordering::Relaxed);
     let place = InFlight(Arc::clone(&connection.in_flight));
     match connection.sender.try_send_request(sending).await {
-        Ok(response) => Ok((response, Lease::Http2 { _place: place })),
+        Ok(response) => Ok((response, Leased::Http2 { _place: place })),
         Err(failed) => Err(put_back(failed, request)),
     }
 }

@@ -1,23 +1,19 @@
 //! A worker's idle connections.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use hyper::client::conn::http2;
-use tokio::time::timeout;
 
-use super::CONNECT_TIMEOUT;
-use super::connect::{self, Connection};
+use super::cluster::Grant;
 use super::exchange::Http1;
+use super::life::{Life, Over};
 use super::target::Target;
+use crate::engine::upstream::{Stat, Stats};
 use crate::l7::body::RequestBody;
 use crate::l7::clock::Clock;
-use crate::l7::respond::Refusal;
 
-/// Idle connections older than this are closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections kept for each endpoint, for each worker.
 const MAX_IDLE: usize = 256;
 /// Requests at once on one HTTP/2 connection, before another one is made.
@@ -25,19 +21,20 @@ const MAX_STREAMS: usize = 100;
 /// HTTP/2 connections to each endpoint, for each worker; beyond them, requests wait for streams.
 const MAX_HTTP2: usize = 16;
 
-/// Connections of a worker. The lock is never held over a wait, and no other worker takes it.
+/// Connections of a worker. The lock is never held over a wait. Other workers take it only when a
+/// backend has as many connections as it may.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(in crate::l7) struct Pool {
     clock: Clock,
-    slots: Mutex<Slots>,
+    kept: Mutex<Kept>,
 }
 
 /// By the number of the target: nobody can choose those, so that no keyed hash is needed.
-type Slots = BTreeMap<u64, Slot>;
+type Kept = BTreeMap<u64, Shelf>;
 
 /// Connections to one endpoint.
 #[derive(Debug, Default)]
-struct Slot {
+struct Shelf {
     /// By the time since when they are idle; the last one is used next.
     idle: Vec<(u64, Box<Http1>)>,
     /// With the time when each was last seen in use.
@@ -48,14 +45,38 @@ struct Slot {
 
 /// A shared connection.
 #[derive(Clone, Debug)]
-pub(super) struct Http2 {
+pub(in crate::l7) struct Http2 {
     pub(super) sender: http2::SendRequest<RequestBody>,
     pub(super) in_flight: Arc<AtomicUsize>,
+    /// Requests so far.
+    requests: Arc<AtomicU32>,
+    life: Life,
+}
+
+impl Http2 {
+    pub(super) fn new(sender: http2::SendRequest<RequestBody>, life: Life) -> Self {
+        Self {
+            sender,
+            in_flight: Arc::default(),
+            requests: Arc::default(),
+            life,
+        }
+    }
+
+    /// Why it takes no request any more.
+    fn over(&self, used: u64, now: u64) -> Option<Over> {
+        if self.life.allows(self.requests.load(Ordering::Relaxed)) {
+            self.life.over(used, now)
+        } else {
+            Some(Over::Requests)
+        }
+    }
 }
 
 /// A connection to send on.
 pub(super) enum Pooled {
-    Http1(Box<Http1>),
+    /// With the time for which it was idle.
+    Http1(Box<Http1>, u64),
     Http2(Http2),
 }
 
@@ -63,90 +84,167 @@ impl Pool {
     pub(super) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            slots: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection that is there.
-    pub(super) fn take(&self, target: &Target) -> Option<Pooled> {
-        let mut slots = self.slots();
-        let slot = slots.get_mut(&target.id)?;
-        if let Some((_, connection)) = slot.idle.pop() {
-            return Some(Pooled::Http1(connection));
-        }
-        slot.shared(self.clock.now()).map(Pooled::Http2)
-    }
-
-    /// A new connection; where HTTP/2 is spoken, one that another request makes meanwhile will do.
-    pub(super) async fn connect(&self, target: &Target) -> Result<Pooled, Refusal> {
-        let shares = {
-            let mut slots = self.slots();
-            let slot = slots.entry(target.id).or_default();
-            let known = target.is_http2() || !slot.http2.is_empty();
-            known.then(|| Arc::clone(&slot.connecting))
-        };
-        let _turn = match &shares {
-            Some(connecting) => {
-                let turn = timeout(CONNECT_TIMEOUT, connecting.lock()).await;
-                let turn = turn.map_err(|elapsed| Refusal::Unreachable(elapsed.into()))?;
-                let now = self.clock.now();
-                let there = self.slots().get_mut(&target.id).and_then(|s| s.shared(now));
-                if let Some(there) = there {
-                    return Ok(Pooled::Http2(there));
-                }
-                Some(turn)
-            }
-            None => None,
-        };
-        Ok(match connect::connect(target, true).await? {
-            Connection::Http1(connection) => Pooled::Http1(connection),
-            Connection::Http2(connection) => {
-                let mut slots = self.slots();
-                let slot = slots.entry(target.id).or_default();
-                slot.http2.push((self.clock.now(), connection.clone()));
-                Pooled::Http2(connection)
-            }
-        })
-    }
-
-    /// Takes back a connection that is idle now.
-    pub(super) fn put(&self, target: u64, connection: Box<Http1>) {
+    /// A connection that is there. Those whose time is over are closed on the way.
+    pub(super) fn take(&self, target: &Target, stats: &Stats) -> Option<Pooled> {
         let now = self.clock.now();
-        let mut slots = self.slots();
-        let idle = &mut slots.entry(target).or_default().idle;
-        if idle.len() < MAX_IDLE {
-            idle.push((now, connection));
+        // Closing a connection may hand its slot to somebody: not under the lock.
+        let mut closed = None;
+        let mut kept = self.kept();
+        let shelf = kept.get_mut(&target.id)?;
+        let taken = loop {
+            let Some((since, connection)) = shelf.idle.pop() else {
+                break shelf.shared(now, stats).map(Pooled::Http2);
+            };
+            match connection.life.over(since, now) {
+                None => break Some(Pooled::Http1(connection, now.saturating_sub(since))),
+                Some(over) => {
+                    count(stats, over);
+                    closed.get_or_insert_with(Vec::new).push(connection);
+                }
+            }
+        };
+        drop(kept);
+        drop(closed);
+        taken
+    }
+
+    /// A shared connection to `target` with room for a request.
+    pub(super) fn shared(&self, target: &Target, stats: &Stats) -> Option<Http2> {
+        let now = self.clock.now();
+        self.kept().get_mut(&target.id)?.shared(now, stats)
+    }
+
+    /// A shared connection, for a request of another worker; however busy it is.
+    pub(super) fn borrow(&self, target: &Target) -> Option<Http2> {
+        let kept = self.kept();
+        let open = |(_, http2): &&(u64, Http2)| !http2.sender.is_closed();
+        let http2 = kept.get(&target.id)?.http2.iter().filter(open);
+        let (_, least) = http2.min_by_key(|(_, http2)| http2.in_flight.load(Ordering::Relaxed))?;
+        Some(least.clone())
+    }
+
+    /// What is to be held by who makes a connection to `target`, if HTTP/2 is known to be spoken.
+    pub(super) fn turn(&self, target: &Target) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let mut kept = self.kept();
+        let shelf = kept.entry(target.id).or_default();
+        let known = target.is_http2() || !shelf.http2.is_empty();
+        known.then(|| Arc::clone(&shelf.connecting))
+    }
+
+    /// Keeps a connection that others can share.
+    pub(super) fn share(&self, target: &Target, connection: Http2) {
+        let now = self.clock.now();
+        let mut kept = self.kept();
+        let shelf = kept.entry(target.id).or_default();
+        shelf.http2.push((now, connection));
+    }
+
+    /// Takes back a connection that is idle now: for who waits for one, or to keep it.
+    pub(super) fn put(&self, connection: Box<Http1>) {
+        let mut idle = Some(connection);
+        while let Some(connection) = idle.take() {
+            let now = self.clock.now();
+            if connection.life.over(now, now).is_some() || connection.slot.is_over() {
+                return;
+            }
+            match connection.slot.next_waiting() {
+                // Who has given up leaves it to the next one.
+                Some(waiting) => match waiting.take_over(connection) {
+                    Ok(()) => return,
+                    Err(Grant::Connection(connection)) => idle = Some(connection),
+                    Err(Grant::Slot(slot)) => drop(slot),
+                },
+                None => idle = self.keep(connection, now),
+            }
         }
     }
 
+    /// Keeps an idle connection; gives it back if somebody has begun to wait, who may have looked
+    /// here in vain just before.
+    fn keep(&self, connection: Box<Http1>, now: u64) -> Option<Box<Http1>> {
+        let mut kept = self.kept();
+        let idle = &mut kept.entry(connection.target).or_default().idle;
+        if idle.len() >= MAX_IDLE {
+            drop(kept);
+            drop(connection);
+            return None;
+        }
+        let waits = |(_, connection): &mut (u64, Box<Http1>)| connection.slot.has_waiting();
+        idle.push((now, connection));
+        idle.pop_if(waits).map(|(_, connection)| connection)
+    }
+
+    /// Closes the connection to one of `targets` that is idle for longest. `None`: none is.
+    pub(super) fn evict(&self, targets: &[Arc<Target>]) -> Option<()> {
+        let mut kept = self.kept();
+        let idle = |(_, http2): &(u64, Http2)| http2.in_flight.load(Ordering::Relaxed) == 0;
+        let longest = targets
+            .iter()
+            .filter_map(|target| {
+                let shelf = kept.get(&target.id)?;
+                let http1 = shelf.idle.first().map(|(since, _)| *since);
+                let http2 = shelf.http2.iter().find(|http2| idle(http2));
+                let since = http1
+                    .into_iter()
+                    .chain(http2.map(|(used, _)| *used))
+                    .min()?;
+                Some((since, target.id))
+            })
+            .min()?;
+        let shelf = kept.get_mut(&longest.1)?;
+        let closed = if shelf.idle.is_empty() {
+            let place = shelf.http2.iter().position(idle)?;
+            Pooled::Http2(shelf.http2.remove(place).1)
+        } else {
+            let (since, connection) = shelf.idle.remove(0);
+            Pooled::Http1(connection, since)
+        };
+        drop(kept);
+        // Its slot may go to somebody who waits: not under the lock.
+        drop(closed);
+        Some(())
+    }
+
+    /// Closes what was idle for long, or what the endpoint has closed.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
-        let timeout = u64::try_from(IDLE_TIMEOUT.as_nanos()).unwrap_or(u64::MAX);
-        // The clock may be younger than the timeout.
-        let is_old = |since: u64| now.saturating_sub(since) > timeout;
-        self.slots().retain(|_, slot| {
-            slot.idle
-                .retain_mut(|(since, connection)| !is_old(*since) && connection.is_open());
-            slot.http2.retain_mut(|(used, http2)| {
+        let mut closed = Vec::new();
+        self.kept().retain(|_, shelf| {
+            let over = |(since, connection): &mut (u64, Box<Http1>)| {
+                connection.life.over(*since, now).is_some() || !connection.is_open()
+            };
+            closed.extend(shelf.idle.extract_if(.., over));
+            shelf.http2.retain_mut(|(used, http2)| {
                 if http2.in_flight.load(Ordering::Relaxed) > 0 {
                     *used = now;
                 }
-                !is_old(*used) && !http2.sender.is_closed()
+                http2.over(*used, now).is_none() && !http2.sender.is_closed()
             });
-            let connecting = Arc::strong_count(&slot.connecting) > 1;
-            connecting || !slot.idle.is_empty() || !slot.http2.is_empty()
+            let connecting = Arc::strong_count(&shelf.connecting) > 1;
+            connecting || !shelf.idle.is_empty() || !shelf.http2.is_empty()
         });
+        drop(closed);
     }
 }
 
-impl Slot {
+impl Shelf {
     /// The HTTP/2 connection with the fewest requests, if another request fits in.
-    fn shared(&mut self, now: u64) -> Option<Http2> {
-        self.http2.retain(|(_, http2)| !http2.sender.is_closed());
+    fn shared(&mut self, now: u64, stats: &Stats) -> Option<Http2> {
+        self.http2.retain(|(used, http2)| {
+            let over = http2.over(*used, now);
+            if let Some(over) = over {
+                count(stats, over);
+            }
+            over.is_none() && !http2.sender.is_closed()
+        });
         let full = self.http2.len() >= MAX_HTTP2;
         let (_, used, http2) = self
             .http2
@@ -155,6 +253,15 @@ impl Slot {
             .filter(|(in_flight, _, _)| full || *in_flight < MAX_STREAMS)
             .min_by_key(|(in_flight, _, _)| *in_flight)?;
         *used = now;
+        http2.requests.fetch_add(1, Ordering::Relaxed);
         Some(http2.clone())
+    }
+}
+
+fn count(stats: &Stats, over: Over) {
+    match over {
+        Over::Requests => stats.count(Stat::CxMaxRequests),
+        Over::Age => stats.count(Stat::CxMaxDuration),
+        Over::Idle => {}
     }
 }

@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use http::uri::{Authority, Scheme};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
+use crate::engine::upstream::Host;
 use crate::l7::active::ActiveError;
 use crate::l7::tls;
-use crate::policy::plan::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
+use crate::policy::plan::{Backend, BackendSettings, Endpoint, UpstreamProtocol, UpstreamTls};
 
 /// An endpoint of a backend. It is the same one over reloads for as long as nothing about it
 /// changes.
@@ -18,8 +19,13 @@ use crate::policy::plan::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
 pub(in crate::l7) struct Target {
     /// Under which its connections are pooled.
     pub(super) id: u64,
-    /// `namespace/name` of its backend.
+    /// `namespace/name` of its backend, and of the policies in force on that.
     pub(in crate::l7) backend: String,
+    policy: String,
+    /// What is known of it; other targets may share it for a while, after its TLS has changed.
+    pub(in crate::l7) host: Arc<Host>,
+    /// Those of all workers.
+    pub(super) connections: Arc<AtomicU32>,
     pub(in crate::l7) endpoint: Endpoint,
     pub(super) protocol: UpstreamProtocol,
     plan: Option<UpstreamTls>,
@@ -40,6 +46,7 @@ impl Target {
     pub(in crate::l7) fn new(
         backend: &Backend,
         endpoint: &Endpoint,
+        host: Arc<Host>,
         config: &mut Option<Arc<ClientConfig>>,
     ) -> Result<Self, ActiveError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -50,6 +57,9 @@ impl Target {
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             backend: backend.name.clone(),
+            policy: backend.policy.clone(),
+            host,
+            connections: Arc::default(),
             endpoint: endpoint.clone(),
             protocol: backend.protocol,
             plan: backend.tls.clone(),
@@ -60,13 +70,20 @@ impl Target {
     /// Whether it is an endpoint of `backend`, as that is now.
     pub(in crate::l7) fn is_of(&self, backend: &Backend) -> bool {
         self.backend == backend.name
+            && self.policy == backend.policy
             && self.protocol == backend.protocol
             && self.plan == backend.tls
     }
 
     /// Whether HTTP/2 is spoken without asking.
-    pub(in crate::l7) fn is_http2(&self) -> bool {
+    pub(super) fn is_http2(&self) -> bool {
         self.protocol == UpstreamProtocol::Http2
+    }
+
+    /// Whether one more connection may be made to it.
+    pub(super) fn has_room(&self, settings: &BackendSettings) -> bool {
+        let max = settings.circuit_breaker.max_connections_per_endpoint;
+        self.connections.load(Ordering::Relaxed) < max
     }
 
     pub(super) fn scheme(&self) -> Scheme {
@@ -87,11 +104,7 @@ impl Target {
 /// The address: `192.0.2.1:80`, `name:80` or `unix:/path`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).fmt(f),
-            Endpoint::Fqdn(name, port) => write!(f, "{name}:{port}"),
-            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
+        self.endpoint.fmt(f)
     }
 }
 

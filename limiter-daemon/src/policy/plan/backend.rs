@@ -1,6 +1,7 @@
 //! Where requests go.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,17 @@ pub enum Endpoint {
     /// Resolved when it is connected to.
     Fqdn(String, u16),
     Unix(PathBuf),
+}
+
+/// The address: `192.0.2.1:80`, `name:80` or `unix:/path`.
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(ip, port) => SocketAddr::new(*ip, *port).fmt(f),
+            Self::Fqdn(name, port) => write!(f, "{name}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What is spoken to the endpoints.

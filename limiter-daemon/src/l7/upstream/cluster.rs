@@ -1,0 +1,276 @@
+//! A backend as the data plane knows it: its endpoints, its breaker, and the connections that all
+//! workers have to it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::exchange::Http1;
+use super::pool::{Http2, Pool};
+use super::target::Target;
+use crate::engine::state::State;
+use crate::engine::upstream::{Breaker, Hosts, Outliers, Permit, Slot, Slots, Waiter};
+use crate::l7::active::ActiveError;
+use crate::policy::plan::{Backend, BackendSettings, UpstreamProtocol};
+
+/// A backend under one policy. What is shared with the plan before (breaker, slots, pools) is the
+/// same over reloads.
+#[derive(Debug)]
+pub(in crate::l7) struct Cluster {
+    pub(in crate::l7) settings: Arc<BackendSettings>,
+    pub(in crate::l7) breaker: Arc<Breaker>,
+    pub(in crate::l7) outliers: Arc<Outliers>,
+    pub(in crate::l7) protocol: UpstreamProtocol,
+    pub(in crate::l7) endpoints: ArcSwap<Endpoints>,
+    pub(super) connections: Arc<Connections>,
+}
+
+/// The endpoints of a backend, of which each is a host and a target of one index.
+#[derive(Debug)]
+pub(in crate::l7) struct Endpoints {
+    pub(in crate::l7) hosts: Hosts,
+    pub(in crate::l7) targets: Vec<Arc<Target>>,
+}
+
+impl Cluster {
+    /// Makes `backend` ready to be used. What `previous`, the same backend before, has and still fits
+    /// is taken over.
+    ///
+    /// # Errors
+    /// [`ActiveError`].
+    pub(in crate::l7) fn new(
+        backend: &Backend,
+        state: &State,
+        now: u64,
+        previous: Option<&Self>,
+    ) -> Result<Self, ActiveError> {
+        let settings = Arc::clone(&backend.settings);
+        let upstreams = state.upstreams();
+        let breaker = upstreams.breaker(&backend.name, &backend.policy);
+        let max = settings.circuit_breaker.max_connections;
+        let connections = match previous {
+            Some(previous) => {
+                previous.connections.slots.set_max(max);
+                Arc::clone(&previous.connections)
+            }
+            None => Arc::new(Connections::new(&breaker, max)),
+        };
+        let known = previous.map(|previous| previous.endpoints.load_full());
+        let mut tls = None;
+        let targets = backend.endpoints.iter().map(|endpoint| {
+            let known = known.iter().flat_map(|known| &known.targets);
+            let mut same = known.filter(|known| known.endpoint == *endpoint);
+            match same.find(|known| known.is_of(backend)) {
+                Some(same) => Ok(Arc::clone(same)),
+                None => {
+                    let name = endpoint.to_string();
+                    let host = upstreams.host(&backend.name, &backend.policy, &name, now);
+                    Target::new(backend, endpoint, host, &mut tls).map(Arc::new)
+                }
+            }
+        });
+        let targets: Vec<_> = targets.collect::<Result<_, _>>()?;
+        let hosts = targets.iter().map(|target| Arc::clone(&target.host));
+        let hosts = Hosts::new(&settings, hosts.collect());
+        Ok(Self {
+            outliers: upstreams.outliers(&backend.name, &backend.policy),
+            protocol: backend.protocol,
+            endpoints: ArcSwap::from_pointee(Endpoints { hosts, targets }),
+            settings,
+            breaker,
+            connections,
+        })
+    }
+}
+
+/// The connections of all workers to one backend.
+#[derive(Debug)]
+pub(in crate::l7) struct Connections {
+    pub(super) slots: Arc<Slots<Waiting>>,
+    /// Of the workers that have, or had, connections to it.
+    pools: Mutex<Vec<Weak<Pool>>>,
+}
+
+impl Connections {
+    fn new(breaker: &Arc<Breaker>, max: u32) -> Self {
+        Self {
+            slots: Arc::new(Slots::new(Arc::clone(breaker), max)),
+            pools: Mutex::default(),
+        }
+    }
+
+    /// Makes known that `pool` may have connections.
+    pub(super) fn know(&self, pool: &Arc<Pool>) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |known: &Weak<Pool>| std::ptr::eq(known.as_ptr(), Arc::as_ptr(pool));
+        if !pools.iter().any(known) {
+            pools.push(Arc::downgrade(pool));
+        }
+    }
+
+    fn find<T>(&self, found: impl FnMut(Arc<Pool>) -> Option<T>) -> Option<T> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools: SmallVec<[_; 8]> = pools.iter().filter_map(Weak::upgrade).collect();
+        pools.into_iter().find_map(found)
+    }
+
+    /// Closes an idle connection to one of `targets`, whichever worker has it. Its slot is free then,
+    /// or passes to who waits for one. Whether there was one.
+    pub(super) fn evict(&self, targets: &[Arc<Target>]) -> bool {
+        self.find(|pool| pool.evict(targets)).is_some()
+    }
+
+    /// An HTTP/2 connection to `target`, whichever worker has it, and however busy it is.
+    pub(super) fn borrow(&self, target: &Target) -> Option<Http2> {
+        self.find(|pool| pool.borrow(target))
+    }
+}
+
+/// Somebody who waits for a connection.
+#[derive(Debug)]
+pub(in crate::l7) struct Waiting {
+    /// Endpoints that it was at already.
+    not: SmallVec<[u64; 4]>,
+    granted: oneshot::Sender<Grant>,
+}
+
+/// What is waited for.
+#[derive(Debug)]
+pub(in crate::l7) enum Grant {
+    /// The right to make a connection.
+    Slot(Slot<Waiting>),
+    /// A connection that somebody else is done with.
+    Connection(Box<Http1>),
+}
+
+impl Waiting {
+    /// Both ends of a wait by somebody who was at `not` already.
+    pub(super) fn new(not: SmallVec<[u64; 4]>) -> (Self, oneshot::Receiver<Grant>) {
+        let (granted, receiver) = oneshot::channel();
+        (Self { not, granted }, receiver)
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.granted.is_closed()
+    }
+
+    /// Gives it a connection, or the right to one where it does not want to go.
+    ///
+    /// # Errors
+    /// What was not given, if it waits no more.
+    pub(super) fn take_over(self, connection: Box<Http1>) -> Result<(), Grant> {
+        let grant = if self.not.contains(&connection.target) {
+            Grant::Slot(connection.close())
+        } else {
+            Grant::Connection(connection)
+        };
+        self.granted.send(grant)
+    }
+}
+
+impl Waiter for Waiting {
+    fn grant(self, slot: Slot<Self>) -> Result<(), Slot<Self>> {
+        let sent = self.granted.send(Grant::Slot(slot));
+        sent.map_err(|refused| match refused {
+            Grant::Slot(slot) => slot,
+            Grant::Connection(connection) => connection.close(),
+        })
+    }
+}
+
+/// A request's share of what may be under way to a backend and to one of its endpoints, for as long
+/// as it is under way.
+#[derive(Debug)]
+pub(in crate::l7) struct InUse {
+    _permit: Permit,
+    pub(in crate::l7) target: Arc<Target>,
+}
+
+impl InUse {
+    pub(super) fn new(permit: Permit, target: Arc<Target>) -> Self {
+        target.host.active.fetch_add(1, Ordering::Relaxed);
+        Self {
+            _permit: permit,
+            target,
+        }
+    }
+
+    /// The same request at another endpoint.
+    pub(super) fn move_to(&mut self, target: Arc<Target>) {
+        target.host.active.fetch_add(1, Ordering::Relaxed);
+        let left = std::mem::replace(&mut self.target, target);
+        left.host.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.target.host.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where one request may go, and where it was already.
+#[derive(Debug)]
+pub(in crate::l7) struct Pick {
+    pub(in crate::l7) cluster: Arc<Cluster>,
+    pub(in crate::l7) endpoints: Arc<Endpoints>,
+    hash: Option<u64>,
+    current: Option<usize>,
+    tried: SmallVec<[usize; 4]>,
+}
+
+impl Pick {
+    pub(in crate::l7) fn new(cluster: Arc<Cluster>, hash: Option<u64>) -> Self {
+        Self {
+            endpoints: cluster.endpoints.load_full(),
+            cluster,
+            hash,
+            current: None,
+            tried: SmallVec::new(),
+        }
+    }
+
+    /// Chooses an endpoint, if there is one. `random`: evenly spread.
+    pub(in crate::l7) fn choose(&mut self, random: u64, now: u64) {
+        let hosts = &self.endpoints.hosts;
+        self.current = hosts.pick(self.hash, &self.tried, random, now);
+    }
+
+    /// The endpoint that was chosen last.
+    pub(in crate::l7) const fn current(&self) -> Option<usize> {
+        self.current
+    }
+
+    pub(in crate::l7) fn current_target(&self) -> Option<&Arc<Target>> {
+        self.endpoints.targets.get(self.current?)
+    }
+
+    /// Takes note that `target` was chosen by other means.
+    pub(super) fn set_current(&mut self, target: &Target) {
+        let mut targets = self.endpoints.targets.iter();
+        self.current = targets.position(|other| other.id == target.id);
+    }
+
+    /// The endpoint that was chosen last did not do: others are preferred from now on.
+    pub(in crate::l7) fn avoid_current(&mut self) {
+        if let Some(current) = self.current
+            && !self.tried.contains(&current)
+        {
+            self.tried.push(current);
+        }
+    }
+
+    /// The targets that are avoided, by number.
+    pub(super) fn avoided(&self) -> SmallVec<[u64; 4]> {
+        let targets = &self.endpoints.targets;
+        self.tried.iter().map(|tried| targets[*tried].id).collect()
+    }
+
+    pub(super) fn by_id(&self, id: u64) -> Option<&Arc<Target>> {
+        let mut targets = self.endpoints.targets.iter();
+        targets.find(|target| target.id == id)
+    }
+}
