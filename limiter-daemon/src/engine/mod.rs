@@ -10,6 +10,7 @@ pub mod decide;
 pub mod explain;
 mod index;
 pub mod meter;
+mod named;
 mod nets;
 pub mod outcome;
 pub mod request;
@@ -19,6 +20,7 @@ pub mod settle;
 pub mod state;
 pub mod store;
 pub mod time;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
