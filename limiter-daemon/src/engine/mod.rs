@@ -10,6 +10,7 @@ pub mod decide;
 pub mod explain;
 mod index;
 pub mod meter;
+mod named;
 mod nets;
 pub mod outcome;
 pub mod request;

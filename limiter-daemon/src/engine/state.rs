@@ -1,14 +1,15 @@
 //! What outlives a plan: buckets and counters, found again by name when the plan changes.
 
-use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
 use super::meter::{Meter, Words};
+use super::named::Named;
 use super::store::{MemoryStore, Store};
 use super::time::Now;
+use super::upstream::Registry;
 
 /// Aggregate buckets of a rule with a bucket a value, for values that find no room in the table.
 const AGGREGATES: usize = 256;
@@ -17,8 +18,9 @@ const AGGREGATES: usize = 256;
 #[derive(Debug)]
 pub struct State {
     table: Arc<BucketTable>,
-    scopes: Mutex<HashMap<String, Weak<Scope>>>,
-    routes: Mutex<HashMap<String, Weak<RouteStats>>>,
+    scopes: Named<Scope>,
+    routes: Named<RouteStats>,
+    upstreams: Registry,
     store: Arc<dyn Store>,
 }
 
@@ -165,8 +167,9 @@ impl State {
     pub fn new(max_buckets: usize) -> Self {
         Self {
             table: Arc::new(BucketTable::new(max_buckets)),
-            scopes: Mutex::default(),
-            routes: Mutex::default(),
+            scopes: Named::default(),
+            routes: Named::default(),
+            upstreams: Registry::default(),
             store: Arc::new(MemoryStore),
         }
     }
@@ -181,6 +184,12 @@ impl State {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What is known of backends and their endpoints.
+    #[must_use]
+    pub const fn upstreams(&self) -> &Registry {
+        &self.upstreams
     }
 
     /// The table of the buckets of distinct values.
@@ -205,7 +214,7 @@ impl State {
         let mut hasher = self.table.hasher();
         id.hash(&mut hasher);
         let seed = hasher.finish();
-        named(&self.scopes, id, || Scope {
+        self.scopes.get(id, || Scope {
             name,
             table: Arc::clone(&self.table),
             seed,
@@ -217,7 +226,7 @@ impl State {
 
     /// The counters of `route`: those in use if there are.
     pub fn route_stats(&self, route: &str) -> Arc<RouteStats> {
-        named(&self.routes, route.to_owned(), || RouteStats {
+        self.routes.get(route.to_owned(), || RouteStats {
             route: route.to_owned(),
             responses: Default::default(),
         })
@@ -226,39 +235,12 @@ impl State {
     /// Every scope of the plan in force, by name.
     #[must_use]
     pub fn scopes(&self) -> Vec<Arc<Scope>> {
-        living(&self.scopes)
+        self.scopes.living()
     }
 
     /// Counters of every route of the plan in force, by name.
     #[must_use]
     pub fn routes(&self) -> Vec<Arc<RouteStats>> {
-        living(&self.routes)
+        self.routes.living()
     }
-}
-
-/// The living value under `name`, or a new one.
-fn named<T>(
-    map: &Mutex<HashMap<String, Weak<T>>>,
-    name: String,
-    make: impl FnOnce() -> T,
-) -> Arc<T> {
-    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(living) = map.get(&name).and_then(Weak::upgrade) {
-        return living;
-    }
-    let made = Arc::new(make());
-    map.insert(name, Arc::downgrade(&made));
-    made
-}
-
-/// The living values by name. What no plan holds any more is forgotten.
-fn living<T>(map: &Mutex<HashMap<String, Weak<T>>>) -> Vec<Arc<T>> {
-    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
-    map.retain(|_, weak| weak.strong_count() > 0);
-    let mut all: Vec<_> = map
-        .iter()
-        .filter_map(|(name, weak)| Some((name.clone(), weak.upgrade()?)))
-        .collect();
-    all.sort_by(|(a, _), (b, _)| a.cmp(b));
-    all.into_iter().map(|(_, value)| value).collect()
 }

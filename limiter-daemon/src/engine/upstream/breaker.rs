@@ -1,8 +1,8 @@
 //! The circuit breaker of a backend: exact counts of what is under way, over all workers, and permits
 //! that give back what they took whatever becomes of a request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::stats::{Stat, Stats};
 use crate::policy::plan::CircuitBreaker;
@@ -19,6 +19,8 @@ pub struct Breaker {
     retries: AtomicU32,
     pub(super) connections: AtomicU32,
     pub stats: Stats,
+    /// As the plan in force has them, for who wants to know.
+    limits: Mutex<CircuitBreaker>,
 }
 
 /// What there is only so much of.
@@ -92,6 +94,18 @@ impl Breaker {
             policy,
             ..Self::default()
         }
+    }
+
+    /// Takes note of how much may be under way.
+    pub fn set_limits(&self, limits: CircuitBreaker) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Whether as many are under way as may be: what comes now is refused.
+    #[must_use]
+    pub fn is_open(&self, resource: Resource) -> bool {
+        let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        self.used(resource) >= self.limit(resource, &limits)
     }
 
     const fn counter(&self, resource: Resource) -> &AtomicU32 {

@@ -50,6 +50,7 @@ impl Cluster {
         let settings = Arc::clone(&backend.settings);
         let upstreams = state.upstreams();
         let breaker = upstreams.breaker(&backend.name, &backend.policy);
+        breaker.set_limits(settings.circuit_breaker);
         let max = settings.circuit_breaker.max_connections;
         let connections = match previous {
             Some(previous) => {

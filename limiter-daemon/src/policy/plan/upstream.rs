@@ -144,9 +144,8 @@ pub struct OutlierDetection {
     pub split_local_origin: bool,
     /// Connections that fail, break off or are too slow, in a row; only with `split_local_origin`.
     pub consecutive_local_origin_failures: Option<u32>,
-    /// Share of an endpoint's requests in an interval that may fail, in percent; at more it is
-    /// ejected, if it had at least 50 and the backend has at least 5 endpoints. `None`: not looked
-    /// at.
+    /// Share of an endpoint's requests in an interval that fail, in percent, from which on it is
+    /// ejected, if it and at least four others had 50 requests. `None`: not looked at.
     pub failure_percentage: Option<u32>,
     /// Of the first ejection; each further one lasts this much longer, up to 300 s or this.
     pub base_ejection_time: Duration,
@@ -180,7 +179,7 @@ pub struct HealthCheck {
     /// Before the first one, a random part of this.
     pub initial_jitter: Option<Duration>,
     /// Failures in a row; at least 1. The first check alone decides about a new endpoint, and an
-    /// HTTP answer of another status does at once.
+    /// answer that says no does at once: another status or body, or a gRPC status.
     pub unhealthy_threshold: u32,
     /// Successes in a row; at least 1.
     pub healthy_threshold: u32,
