@@ -80,6 +80,7 @@ struct Daemon {
     loads: Arc<Loads>,
     config: DaemonConfig,
     state: Arc<State>,
+    clock: Clock,
     active: Arc<ArcSwap<Active>>,
     workers: Workers,
     worker_count: usize,
@@ -154,7 +155,13 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let state = Arc::new(State::new(config.max_buckets));
-        let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
+        let active = Active::new(
+            &plan,
+            Engine::compile(&plan, &state),
+            &state,
+            clock.now(),
+            None,
+        )?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let shared = Shared {
             active: Arc::clone(&active),
@@ -217,6 +224,7 @@ impl Daemon {
             loads,
             config,
             state,
+            clock,
             active,
             workers,
             worker_count,

@@ -94,7 +94,8 @@ impl Daemon {
         let served = binds(&plan);
         let sockets = listen(served.difference(&self.served), self.worker_count)?;
         let engine = Engine::compile(&plan, &self.state);
-        let active = Active::new(&plan, engine, Some(&self.active.load()))?;
+        let now = self.clock.now();
+        let active = Active::new(&plan, engine, &self.state, now, Some(&self.active.load()))?;
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }

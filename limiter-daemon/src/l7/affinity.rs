@@ -1,6 +1,6 @@
 //! Which endpoint a request belongs to, where a backend is chosen by consistent hash.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};

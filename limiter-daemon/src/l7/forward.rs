@@ -174,7 +174,7 @@ impl Forward {
                 let tunnel = Tunnel {
                     client,
                     upstream,
-                    hold,
+                    _hold: hold,
                     ending: Some(ending.take_over()),
                 };
                 Ok(self.switch(conn, response, tunnel))

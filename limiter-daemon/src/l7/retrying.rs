@@ -24,7 +24,7 @@ pub(super) struct Retrying<'a> {
 #[derive(Debug)]
 pub(super) struct Ongoing {
     retries: Retries,
-    _permit: Option<Permit>,
+    permit: Option<Permit>,
 }
 
 impl Retrying<'_> {
@@ -46,7 +46,7 @@ impl Retrying<'_> {
         let mut retries = match ongoing.as_mut() {
             Some(ongoing) => {
                 // The attempt that it was for is over.
-                ongoing._permit = None;
+                ongoing.permit = None;
                 ongoing.retries
             }
             None => Retries::of(self.template.method()),
@@ -78,7 +78,7 @@ impl Retrying<'_> {
         };
         *ongoing = Some(Ongoing {
             retries,
-            _permit: Some(permit),
+            permit: Some(permit),
         });
         stats.count(Stat::RqRetry);
         stats.count(if asked {

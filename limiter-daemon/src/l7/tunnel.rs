@@ -24,7 +24,7 @@ pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
     pub(super) upstream: Box<Rewind<UpstreamIo>>,
     /// What it takes up at the upstream.
-    pub(super) hold: Hold,
+    pub(super) _hold: Hold,
     /// The request is over when the tunnel is.
     pub(super) ending: Option<Ending>,
 }

@@ -24,7 +24,8 @@ pub(crate) struct Stage {
     runtime: Runtime,
     workers: Option<Workers>,
     active: Arc<ArcSwap<Active>>,
-    state: State,
+    pub(crate) state: State,
+    clock: Clock,
     pub(crate) counters: Arc<Counters>,
     pub(crate) log: Arc<Log>,
 }
@@ -94,30 +95,43 @@ pub(crate) fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 impl Stage {
-    /// Serves every address of `plan`.
+    /// Serves every address of `plan` with one worker.
     pub(crate) fn new(plan: &Plan) -> Self {
+        Self::with_workers(plan, 1)
+    }
+
+    /// Serves every address of `plan` with so many workers.
+    pub(crate) fn with_workers(plan: &Plan, count: usize) -> Self {
+        let clock = Clock::start();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
         let state = State::new(1024);
-        let active = Active::new(plan, Engine::compile(plan, &state), None).unwrap();
+        let active = Active::new(
+            plan,
+            Engine::compile(plan, &state),
+            &state,
+            clock.now(),
+            None,
+        )
+        .unwrap();
         let active = Arc::new(ArcSwap::from_pointee(active));
         let counters = Arc::new(Counters::default());
         let log = Arc::new(Log::default());
         let sink: Arc<dyn Sink> = Arc::clone(&log) as _;
         let shared = Shared {
             active: Arc::clone(&active),
-            clock: Clock::start(),
+            clock,
             counters: Arc::clone(&counters),
             sink: Some(sink),
         };
-        let workers = Workers::start(1, &shared).unwrap();
+        let workers = Workers::start(count, &shared).unwrap();
         let mut served = Vec::new();
         for bind in plan.listeners.iter().flat_map(|l| &l.binds) {
             if !served.contains(bind) {
                 served.push(*bind);
-                let sockets = listener::bind(*bind, 1).unwrap();
+                let sockets = listener::bind(*bind, count).unwrap();
                 runtime.block_on(workers.listen(*bind, sockets));
             }
         }
@@ -126,6 +140,7 @@ impl Stage {
             workers: Some(workers),
             active,
             state,
+            clock,
             counters,
             log,
         }
@@ -134,7 +149,14 @@ impl Stage {
     /// Puts another plan in force, on the same addresses.
     pub(crate) fn reload(&self, plan: &Plan) {
         let engine = Engine::compile(plan, &self.state);
-        let active = Active::new(plan, engine, Some(&self.active.load())).unwrap();
+        let active = Active::new(
+            plan,
+            engine,
+            &self.state,
+            self.clock.now(),
+            Some(&self.active.load()),
+        )
+        .unwrap();
         self.active.store(Arc::new(active));
     }
 
