@@ -15,11 +15,13 @@ mod stage;
 mod upstream;
 
 mod bounds;
+mod breakers;
 mod clients;
 mod costs;
 mod grpc;
 mod h2_frames;
 mod logging;
+mod retries;
 mod routes;
 mod smuggling;
 mod tls;

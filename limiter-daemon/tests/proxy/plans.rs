@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use limiter_daemon::policy::plan::{
-    Backend, ClientSettings, Endpoint, Hostname, Listener, PathMatch, Plan, Route, RouteMatch,
-    RouteRule, UpstreamProtocol, WeightedBackend,
+    Backend, BackendSettings, CircuitBreaker, ClientSettings, Endpoint, Hostname, Listener,
+    PathMatch, Plan, Route, RouteMatch, RouteRule, RouteTraffic, UpstreamProtocol, WeightedBackend,
 };
 
 pub(crate) fn prefix(path: &str) -> RouteMatch {
@@ -97,4 +97,36 @@ pub(crate) fn with_rule(
     let mut plan = plan(bind, upstream);
     change(&mut plan.listeners[0].routes[0].rules[0]);
     plan
+}
+
+/// [`plan`] with other settings of the backend, which has these endpoints.
+pub(crate) fn with_backend(
+    bind: SocketAddr,
+    upstreams: &[SocketAddr],
+    change: impl FnOnce(&mut BackendSettings),
+) -> Plan {
+    let mut settings = BackendSettings::default();
+    change(&mut settings);
+    let mut plan = plan(bind, bind);
+    plan.backends[0].endpoints = upstreams.iter().copied().map(endpoint).collect();
+    plan.backends[0].settings = Arc::new(settings);
+    plan
+}
+
+/// The same for the breaker alone.
+pub(crate) fn with_breaker(
+    bind: SocketAddr,
+    upstreams: &[SocketAddr],
+    change: impl FnOnce(&mut CircuitBreaker),
+) -> Plan {
+    with_backend(bind, upstreams, |settings| {
+        change(&mut settings.circuit_breaker);
+    })
+}
+
+/// Changes what the only rule of `plan` does besides limiting.
+pub(crate) fn change_traffic(plan: &mut Plan, change: impl FnOnce(&mut RouteTraffic)) {
+    let mut traffic = RouteTraffic::default();
+    change(&mut traffic);
+    plan.listeners[0].routes[0].rules[0].traffic = Arc::new(traffic);
 }
