@@ -141,7 +141,7 @@ impl<'a> Upstream<'a> {
                 backend.name
             ),
             format!(
-                "write `maxEjectionPercent: {}` or more, or `alwaysEjectOneEndpoint: true`",
+                "write at least `maxEjectionPercent: {}`, or `alwaysEjectOneEndpoint: true`",
                 100_usize.div_ceil(count)
             ),
         );

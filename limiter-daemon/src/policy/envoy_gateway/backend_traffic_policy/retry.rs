@@ -138,9 +138,11 @@ pub(super) fn lower(raw: RawRetry, grpc: bool, scope: &mut Scope<'_>) -> Retry {
             );
         }
     }
-    if let (Some(on), true) = (&raw.retry_on, retry.max_retries != Some(0)) {
-        let plan = retry.always();
-        warn_of_repeats(&plan.triggers, &on.mark, grpc, scope);
+    let names = |on: &RetryOn| on.triggers.is_some() || on.statuses.is_some();
+    if let (Some(on), true) = (&raw.retry_on, retry.on.as_ref().is_some_and(names))
+        && retry.max_retries != Some(0)
+    {
+        warn_of_repeats(&retry.always().triggers, &on.mark, grpc, scope);
     }
     retry
 }
@@ -189,29 +191,21 @@ fn warn_of_repeats(
     if after.is_empty() {
         return;
     }
-    let (what, which) = if grpc {
+    let after = suggest::listed(after);
+    let (message, remedy) = if grpc {
         (
-            "calls are sent again",
-            "calls that may be carried out twice",
+            format!("calls are sent again after {after}, when they may have been carried out"),
+            "keep it from calls that must not be carried out twice, or name only `connect-failure`, `refused-stream` and `reset-before-request`",
         )
     } else {
         (
-            "requests of every method are sent again, POST too",
-            "routes of idempotent requests",
+            format!(
+                "requests of every method, POST too, are sent again after {after}, when they may have been carried out"
+            ),
+            "keep it for routes of idempotent requests, or remove `retryOn`: then only those are sent again",
         )
     };
-    scope.warning(
-        mark,
-        format!(
-            "after {} {what}, and the upstream may have carried them out",
-            suggest::listed(after)
-        ),
-        if grpc {
-            format!("keep it from {which}, or name only `connect-failure`, `refused-stream` and `reset-before-request`")
-        } else {
-            format!("keep it for {which}, or remove `retryOn`: then only idempotent ones are")
-        },
-    );
+    scope.warning(mark, message, remedy);
 }
 
 impl Retry {
