@@ -298,6 +298,8 @@ impl Explanation {
         }
         let onward = if let Some(redirect) = &rule.filters.redirect {
             format!("redirected with {}", redirect.status.as_u16())
+        } else if let Some(abort) = treatment::always_aborted(&rule.traffic) {
+            format!("answered with {abort} on purpose")
         } else if self.backends.iter().all(|backend| backend.weight == 0) {
             "500: the rule has no backend".to_owned()
         } else {

@@ -90,7 +90,7 @@ fn retry(retry: &Retry) -> String {
         format!("{} times", retry.max_retries)
     };
     let mut text = format!(
-        "retried up to {times}, {methods}, on {}, after up to {:?} growing to {:?}",
+        "retried at most {times}, {methods}, on {}, after up to {:?} growing to {:?}",
         on.join(", "),
         retry.base_interval,
         retry.max_interval
@@ -101,6 +101,19 @@ fn retry(retry: &Retry) -> String {
     text
 }
 
+fn aborted(abort: Abort) -> String {
+    match abort {
+        Abort::Http(status) => status.as_u16().to_string(),
+        Abort::Grpc(status) => format!("gRPC status {status}"),
+    }
+}
+
+/// What every request is answered with on purpose.
+pub(super) fn always_aborted(traffic: &RouteTraffic) -> Option<String> {
+    let (abort, share) = traffic.fault.as_ref()?.abort?;
+    (share.numerator >= share.denominator).then(|| aborted(abort))
+}
+
 fn faults(fault: &Fault, said: &mut Vec<String>) {
     if let Some((time, fraction)) = &fault.delay {
         said.push(format!(
@@ -109,13 +122,10 @@ fn faults(fault: &Fault, said: &mut Vec<String>) {
         ));
     }
     if let Some((abort, fraction)) = &fault.abort {
-        let with = match abort {
-            Abort::Http(status) => status.as_u16().to_string(),
-            Abort::Grpc(status) => format!("gRPC status {status}"),
-        };
         said.push(format!(
-            "{} of the requests are answered with {with} on purpose",
-            share(*fraction)
+            "{} of the requests are answered with {} on purpose",
+            share(*fraction),
+            aborted(*abort)
         ));
     }
 }
@@ -329,7 +339,7 @@ fn health(check: &HealthCheck) -> String {
         Probe::Grpc { service } => format!("gRPC health of {}", clean(service)),
     };
     format!(
-        "asked every {:?}: {what}, within {:?}; {} failures or {} successes decide",
+        "asked every {:?}: {what}, within {:?}; out after failing {} times in a row, back after {}",
         check.interval, check.timeout, check.unhealthy_threshold, check.healthy_threshold
     )
 }
@@ -390,7 +400,7 @@ mod tests {
         assert_eq!(
             said,
             [
-                "retried up to 2 times, idempotent methods, on connect-failure, refused-stream, retriable-status-codes (503), cancelled, unavailable, after up to 25ms growing to 250ms, 1s for each attempt"
+                "retried at most 2 times, idempotent methods, on connect-failure, refused-stream, retriable-status-codes (503), cancelled, unavailable, after up to 25ms growing to 250ms, 1s for each attempt"
             ]
         );
     }
