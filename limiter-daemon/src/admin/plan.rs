@@ -246,6 +246,9 @@ struct RuleView {
     backend_request_timeout_seconds: Option<f64>,
     local_limits: Vec<PolicyView>,
     global_limits: Vec<PolicyView>,
+    /// What is done to requests besides, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    traffic: Vec<String>,
     /// Why every request is answered with 500.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
@@ -255,6 +258,9 @@ struct RuleView {
 struct WeightedView {
     /// `None`: leads nowhere, answered with 500.
     backend: Option<String>,
+    /// The policies that say how it is treated.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    policy: String,
     weight: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     filters: Vec<String>,
@@ -267,6 +273,9 @@ impl RuleView {
             let filters = weighted.filters.as_deref();
             WeightedView {
                 backend: backend.map(|backend| backend.name.clone()),
+                policy: backend
+                    .map(|backend| backend.policy.clone())
+                    .unwrap_or_default(),
                 weight: weighted.weight,
                 filters: filters.map(|f| words::filters(f, plan)).unwrap_or_default(),
             }
@@ -280,6 +289,7 @@ impl RuleView {
             backend_request_timeout_seconds: rule.timeouts.backend_request.map(seconds),
             local_limits: rule.limits.local.iter().map(PolicyView::from).collect(),
             global_limits: rule.limits.global.iter().map(PolicyView::from).collect(),
+            traffic: words::traffic(&rule.traffic),
             broken: rule.broken.clone(),
         }
     }
@@ -377,6 +387,11 @@ struct BackendView {
     endpoints: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<UpstreamTlsView>,
+    /// The policies that say how it is treated: under others it is another backend.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    policy: String,
+    /// How it is treated, in words.
+    settings: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -399,6 +414,8 @@ impl From<&Backend> for BackendView {
                 insecure: tls.insecure,
                 authorities: Some(tls.authorities.len()).filter(|count| *count > 0),
             }),
+            policy: backend.policy.clone(),
+            settings: words::backend_settings(&backend.settings),
         }
     }
 }

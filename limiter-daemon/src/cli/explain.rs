@@ -137,6 +137,9 @@ pub fn write(said: &Explanation, paint: Paint, out: &mut impl Write) -> io::Resu
     for timeout in &said.timeouts {
         writeln!(out, "timeout   {timeout}")?;
     }
+    for treatment in &said.traffic {
+        writeln!(out, "traffic   {treatment}")?;
+    }
     said.backends
         .iter()
         .try_for_each(|backend| write_backend(backend, out))
@@ -201,7 +204,14 @@ fn write_backend(backend: &BackendSaid, out: &mut impl Write) -> io::Result<()> 
     backend
         .filters
         .iter()
-        .try_for_each(|filter| writeln!(out, "  filter  {filter}"))
+        .try_for_each(|filter| writeln!(out, "  filter  {filter}"))?;
+    if !backend.policy.is_empty() {
+        writeln!(out, "  policy  {}", backend.policy)?;
+    }
+    backend
+        .settings
+        .iter()
+        .try_for_each(|setting| writeln!(out, "          {setting}"))
 }
 
 fn seconds(ms: u64) -> String {

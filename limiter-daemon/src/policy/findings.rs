@@ -122,6 +122,11 @@ impl Scope<'_> {
         }
     }
 
+    /// How many errors there are so far.
+    pub(crate) const fn errors(&self) -> usize {
+        self.findings.errors()
+    }
+
     /// Something wrong: the resource is not used as it is. `remedy` says what would be right.
     pub(crate) fn error(
         &mut self,

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Backend, ClientSettings, Condition, Endpoint, Filters, HeaderChanges, Hostname, LimitRule,
-    Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, ValueMatch,
+    Backend, BackendSettings, ClientSettings, Condition, Endpoint, Filters, HeaderChanges,
+    Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule,
+    RouteTraffic, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -89,6 +90,61 @@ fn backend(backend: &Backend, out: &mut String) {
         .unwrap();
     }
     out.push('\n');
+    if !backend.policy.is_empty() {
+        writeln!(out, "  under {}", backend.policy).unwrap();
+    }
+    settings(&backend.settings, out);
+}
+
+/// The fields of a struct that are not as in another one, each on a line.
+macro_rules! differing {
+    ($out:ident, $indent:literal, $given:expr, $plain:expr, [$($field:ident),* $(,)?]) => {$(
+        if $given.$field != $plain.$field {
+            writeln!($out, "{}{} {:?}", $indent, stringify!($field), $given.$field).unwrap();
+        }
+    )*};
+}
+
+fn settings(given: &BackendSettings, out: &mut String) {
+    let plain = BackendSettings::default();
+    differing!(
+        out,
+        "  ",
+        given,
+        plain,
+        [
+            circuit_breaker,
+            load_balancer,
+            outlier_detection,
+            health_check,
+            panic_threshold,
+            connect_timeout,
+            idle_timeout,
+            max_connection_age,
+            tcp_keepalive,
+            dns,
+        ]
+    );
+}
+
+fn traffic(given: &RouteTraffic, out: &mut String) {
+    let plain = RouteTraffic::default();
+    differing!(
+        out,
+        "      ",
+        given,
+        plain,
+        [
+            retry,
+            max_stream_duration,
+            stream_idle,
+            stream_idle_unbounded,
+            fault,
+            overrides,
+            request_buffer,
+            admission_control,
+        ]
+    );
 }
 
 fn host(hostname: &Hostname) -> String {
@@ -154,9 +210,13 @@ fn rule(rule: &RouteRule, plan: &Plan, out: &mut String) {
     }
     filters("      ", &rule.filters, plan, out);
     for weighted in &rule.backends {
-        let name = weighted
-            .backend
-            .map_or("500", |index| plan.backends[index].name.as_str());
+        let name = weighted.backend.map_or_else(
+            || "500".to_owned(),
+            |index| match &plan.backends[index] {
+                backend if backend.policy.is_empty() => backend.name.clone(),
+                backend => format!("{} under {}", backend.name, backend.policy),
+            },
+        );
         writeln!(out, "      to {name} x{}", weighted.weight).unwrap();
         if let Some(own) = &weighted.filters {
             filters("        ", own, plan, out);
@@ -170,6 +230,7 @@ fn rule(rule: &RouteRule, plan: &Plan, out: &mut String) {
         )
         .unwrap();
     }
+    traffic(&rule.traffic, out);
     for limits in &rule.limits.local {
         policy_limits("local", limits, out);
     }

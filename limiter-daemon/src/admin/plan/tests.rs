@@ -1,11 +1,16 @@
 //! That nothing secret is told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
 use super::*;
-use crate::policy::plan::{Certificate, PathMatch, Pem, RouteMatch, UpstreamProtocol, UpstreamTls};
+use crate::policy::plan::{
+    BackendSettings, Certificate, HeaderChanges, HealthCheck, PathMatch, Pem, Probe, Replacement,
+    ResponseOverride, ResponseSource, RouteMatch, RouteTraffic, UpstreamProtocol, UpstreamTls,
+};
 
 #[test]
 fn secrets_are_not_told() {
@@ -34,7 +39,23 @@ fn secrets_are_not_told() {
         HeaderName::from_static("authorization"),
         HeaderValue::from_static("SECRET"),
     );
-    rule.filters.request_headers.set.push(key);
+    rule.filters.request_headers.set.push(key.clone());
+    rule.traffic = Arc::new(RouteTraffic {
+        overrides: vec![ResponseOverride {
+            statuses: vec![503..=503],
+            source: ResponseSource::All,
+            with: Replacement::Response {
+                status: None,
+                content_type: None,
+                body: Some(Bytes::from_static(b"SECRET")),
+                headers: HeaderChanges {
+                    set: vec![key],
+                    ..HeaderChanges::default()
+                },
+            },
+        }],
+        ..RouteTraffic::default()
+    });
     let plan = Plan {
         listeners: vec![Listener {
             tls: Some(Arc::new(tls)),
@@ -53,13 +74,35 @@ fn secrets_are_not_told() {
                 authorities: vec![secret()],
                 insecure: false,
             }),
+            settings: Arc::new(BackendSettings {
+                health_check: Some(HealthCheck {
+                    timeout: Duration::from_secs(1),
+                    interval: Duration::from_secs(1),
+                    initial_jitter: None,
+                    unhealthy_threshold: 1,
+                    healthy_threshold: 1,
+                    probe: Probe::Tcp {
+                        send: b"SECRET".to_vec(),
+                        receive: vec![b"SECRET".to_vec()],
+                    },
+                }),
+                ..BackendSettings::default()
+            }),
             ..Backend::default()
         }],
         ..Plan::default()
     };
     let text = serde_json::to_string(&PlanView::from(&plan)).unwrap();
     assert!(text.contains("d/cert"), "{text}");
-    assert!(text.contains("authorization set to (redacted)"), "{text}");
+    assert!(
+        text.contains("request header authorization set to (redacted)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("response header authorization set to (redacted)"),
+        "{text}"
+    );
+    assert!(text.contains("a body of 6 bytes"), "{text}");
     // Neither as text nor as bytes.
     assert!(
         !text.contains("SECRET") && !text.contains("83,69,67"),

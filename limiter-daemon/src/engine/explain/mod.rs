@@ -6,11 +6,13 @@
 mod holds;
 mod look;
 mod routing;
+mod treatment;
 mod words;
 
 use serde::{Deserialize, Serialize};
 
 pub use holds::{Subject, Why, holds};
+pub(crate) use treatment::{settings as backend_settings, traffic};
 pub(super) use words::secret;
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
@@ -81,6 +83,8 @@ pub struct Explanation {
     pub policies: Vec<PolicySaid>,
     pub filters: Vec<String>,
     pub timeouts: Vec<String>,
+    /// What is done to it besides: retries, faults, overrides and the like.
+    pub traffic: Vec<String>,
     pub backends: Vec<BackendSaid>,
 }
 
@@ -162,6 +166,10 @@ pub struct BackendSaid {
     pub protocol: Option<String>,
     pub endpoints: Vec<String>,
     pub filters: Vec<String>,
+    /// `namespace/name` of the policies that say how it is treated, joined with `+`; empty: none.
+    pub policy: String,
+    /// How it is treated.
+    pub settings: Vec<String>,
 }
 
 /// The settings of the listener that takes a request, which say whom it is attributed to.
@@ -189,6 +197,7 @@ pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Exp
         policies: Vec::new(),
         filters: Vec::new(),
         timeouts: Vec::new(),
+        traffic: Vec::new(),
         backends: Vec::new(),
     };
     let Some(listener) = listener.map(|index| &plan.listeners[index]) else {
@@ -261,6 +270,7 @@ impl Explanation {
             .iter()
             .filter_map(|(what, time)| Some(format!("{what} {:?}", (*time)?)))
             .collect();
+        self.traffic = traffic(&rule.traffic);
         self.backends = backends(rule, plan);
         self.answer = self.outcome(rule);
     }
@@ -288,6 +298,8 @@ impl Explanation {
         }
         let onward = if let Some(redirect) = &rule.filters.redirect {
             format!("redirected with {}", redirect.status.as_u16())
+        } else if let Some(abort) = treatment::always_aborted(&rule.traffic) {
+            format!("answered with {abort} on purpose")
         } else if self.backends.iter().all(|backend| backend.weight == 0) {
             "500: the rule has no backend".to_owned()
         } else {
@@ -406,6 +418,10 @@ fn backends(rule: &RouteRule, plan: &Plan) -> Vec<BackendSaid> {
                 protocol: backend.map(|b| protocol(b.protocol, b.tls.is_some()).to_owned()),
                 endpoints: endpoints.unwrap_or_default(),
                 filters: changes.map(|f| filters(f, plan)).unwrap_or_default(),
+                policy: backend.map(|b| b.policy.clone()).unwrap_or_default(),
+                settings: backend
+                    .map(|b| backend_settings(&b.settings))
+                    .unwrap_or_default(),
             }
         })
         .collect()

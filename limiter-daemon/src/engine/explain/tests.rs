@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use limiter_common::Limit;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -13,7 +14,8 @@ use crate::engine::Engine;
 use crate::engine::route::hostname;
 use crate::engine::state::State;
 use crate::policy::plan::{
-    Backend, Condition, HeaderMatch, Hostname, PathMatch, RateLimits, Route, RouteKind, RouteMatch,
+    Abort, Backend, BackendSettings, Balancing, Condition, Fault, Fraction, HeaderMatch, Hostname,
+    LoadBalancer, PathMatch, RateLimits, Route, RouteKind, RouteMatch, RouteTraffic,
     SourcePrefixes, ValueMatch, ValueTest, WeightedBackend,
 };
 
@@ -327,6 +329,43 @@ fn the_listener_is_that_of_the_port_and_the_most_specific_hostname() {
             "it listens on port 8081, not 8080"
         ]
     );
+}
+
+#[test]
+fn treatment_is_told_of_the_rule_and_of_its_backend() {
+    let mut plan = plan(limited(Vec::new(), None));
+    plan.backends[0].policy = "d/p+d/gw".into();
+    plan.backends[0].settings = Arc::new(BackendSettings {
+        load_balancer: LoadBalancer {
+            algorithm: Balancing::RoundRobin,
+            slow_start: None,
+        },
+        ..BackendSettings::default()
+    });
+    plan.listeners[0].routes[0].rules[0].traffic = Arc::new(RouteTraffic {
+        fault: Some(Fault {
+            delay: Some((Duration::from_secs(2), Fraction::percent(5))),
+            abort: Some((Abort::Http(StatusCode::IM_A_TEAPOT), Fraction::ALL)),
+        }),
+        request_buffer: Some(4096),
+        ..RouteTraffic::default()
+    });
+    let none = HeaderMap::new();
+    let said = explain(&plan, &asked("h", "/", &none), &NoBuckets, AT);
+    assert_eq!(
+        said.answer,
+        "answered with 418 on purpose; no limit applies"
+    );
+    assert_eq!(
+        said.traffic,
+        [
+            "5 % of the requests are delayed by 2s on purpose",
+            "100 % of the requests are answered with 418 on purpose",
+            "requests are read whole first, up to 4096 bytes",
+        ]
+    );
+    assert_eq!(said.backends[0].policy, "d/p+d/gw");
+    assert_eq!(said.backends[0].settings[1], "balanced round robin");
 }
 
 #[test]

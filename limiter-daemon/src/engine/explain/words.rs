@@ -7,7 +7,7 @@ use super::holds::{Subject, header_value, query_value};
 use crate::engine::request::RequestView;
 use crate::policy::plan::{
     Algorithm, Condition, Filters, HeaderChanges, Hostname, LimitRule, PathMatch, PathRewrite,
-    Plan, Quota, RouteMatch, SourcePrefixes, ValueMatch, ValueTest,
+    Plan, Quota, Redirect, RouteMatch, SourcePrefixes, ValueMatch, ValueTest,
 };
 
 /// Headers whose values are secrets, or may well be.
@@ -288,18 +288,7 @@ pub(crate) fn filters(filters: &Filters, plan: &Plan) -> Vec<String> {
     let mut said = Vec::new();
     header_changes("request", &filters.request_headers, &mut said);
     header_changes("response", &filters.response_headers, &mut said);
-    if let Some(to) = &filters.redirect {
-        let mut text = format!("redirect with {}", to.status.as_u16());
-        text.extend(to.scheme.iter().map(|scheme| format!(", to {scheme}")));
-        text.extend(
-            to.hostname
-                .iter()
-                .map(|host| format!(", host {}", clean(host))),
-        );
-        text.extend(to.port.iter().map(|port| format!(", port {port}")));
-        text.extend(to.path.iter().map(|to| format!(", {}", rewrite(to))));
-        said.push(text);
-    }
+    said.extend(filters.redirect.as_ref().map(redirect));
     if let Some(change) = &filters.rewrite {
         said.extend(
             change
@@ -320,7 +309,22 @@ pub(crate) fn filters(filters: &Filters, plan: &Plan) -> Vec<String> {
     said
 }
 
-fn header_changes(of: &str, changes: &HeaderChanges, said: &mut Vec<String>) {
+/// Where a redirect leads.
+pub(super) fn redirect(to: &Redirect) -> String {
+    let mut text = format!("redirect with {}", to.status.as_u16());
+    text.extend(to.scheme.iter().map(|scheme| format!(", to {scheme}")));
+    text.extend(
+        to.hostname
+            .iter()
+            .map(|host| format!(", host {}", clean(host))),
+    );
+    text.extend(to.port.iter().map(|port| format!(", port {port}")));
+    text.extend(to.path.iter().map(|to| format!(", {}", rewrite(to))));
+    text
+}
+
+/// Each change of a header of a request or response.
+pub(super) fn header_changes(of: &str, changes: &HeaderChanges, said: &mut Vec<String>) {
     for (name, value) in &changes.set {
         said.push(format!("{of} header {name} set to {}", header(name, value)));
     }

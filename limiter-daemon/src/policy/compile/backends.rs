@@ -1,13 +1,15 @@
 //! Where the requests of routes go: Services and Backends to endpoints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::treatment::Upstream;
 use super::{certificates, missing};
 use crate::policy::core;
 use crate::policy::core::endpoint_slice::{self, EndpointSlice};
 use crate::policy::core::service::{Address, Service};
 use crate::policy::envoy_gateway;
-use crate::policy::findings::Scope;
+use crate::policy::findings::{Findings, Scope};
 use crate::policy::gateway_api;
 use crate::policy::gateway_api::route::{BackendName, Destination};
 use crate::policy::kinds::Kind;
@@ -16,12 +18,16 @@ use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
 use crate::policy::suggest;
 
-/// Backends of the plan, made when they are first referred to.
+/// Backends of the plan, made when requests first go to them.
 pub(super) struct Backends<'a> {
     resources: &'a Resources,
-    list: Vec<Backend>,
+    /// What routes refer to, as it is without a policy.
+    known: Vec<Backend>,
     /// By what is referred to, and whether by a GRPCRoute.
     index: BTreeMap<(BackendName, bool), usize>,
+    list: Vec<Backend>,
+    /// By the index in `known`, and the policies that say how it is treated.
+    treated: BTreeMap<(usize, Vec<Name>), usize>,
 }
 
 /// Why a reference leads nowhere, as a reason of Gateway API.
@@ -46,8 +52,10 @@ impl<'a> Backends<'a> {
     pub(super) const fn new(resources: &'a Resources) -> Self {
         Self {
             resources,
-            list: Vec::new(),
+            known: Vec::new(),
             index: BTreeMap::new(),
+            list: Vec::new(),
+            treated: BTreeMap::new(),
         }
     }
 
@@ -55,7 +63,29 @@ impl<'a> Backends<'a> {
         self.list
     }
 
-    /// The index of what a route in `namespace` refers to; or why there is none, with an error.
+    /// The index in the plan of what [`find`](Self::find) found, as `upstream` treats it.
+    pub(super) fn treated(
+        &mut self,
+        found: usize,
+        upstream: &Upstream<'_>,
+        findings: &mut Findings,
+    ) -> Option<usize> {
+        let key = (found, upstream.policies.clone());
+        if let Some(&index) = self.treated.get(&key) {
+            return Some(index);
+        }
+        let backend = Backend {
+            policy: upstream.label(),
+            settings: Arc::clone(&upstream.settings),
+            ..self.known.get(found)?.clone()
+        };
+        upstream.warn_of_ejection(&backend, findings);
+        self.treated.insert(key, self.list.len());
+        self.list.push(backend);
+        Some(self.list.len() - 1)
+    }
+
+    /// What a route in `namespace` refers to; or why there is none, with an error.
     pub(super) fn find(
         &mut self,
         destination: &Destination,
@@ -77,9 +107,9 @@ impl<'a> Backends<'a> {
             // Its connections are others than those of HTTPRoutes.
             backend.name.push_str(" (h2)");
         }
-        self.index.insert(key, self.list.len());
-        self.list.push(backend);
-        Ok(self.list.len() - 1)
+        self.index.insert(key, self.known.len());
+        self.known.push(backend);
+        Ok(self.known.len() - 1)
     }
 
     fn permitted(

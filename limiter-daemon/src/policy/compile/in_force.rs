@@ -1,19 +1,20 @@
-//! Which limits are in force on a rule of a route at a listener.
+//! Which policies are in force on a rule of a route at a listener.
 //!
 //! Of the places route rule, route, listener and Gateway, the first that has a policy decides; with
-//! `mergeType` the next one's limits apply as well, and so on up to one without.
+//! `mergeType` it is joined with the next one's, and so on up to one without.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::attach::{self, Attached, Place, target_kind};
+use super::overrides::Overrides;
 use super::topology::Entry;
+use super::treatment::{Treatment, Upstream};
 use crate::policy::envoy_gateway::backend_traffic_policy::TrafficPolicy;
 use crate::policy::envoy_gateway::targets::TargetKind;
 use crate::policy::findings::Findings;
 use crate::policy::gateway_api::route::{Route, Rule};
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{PolicyLimits, RateLimits};
 use crate::policy::resource::Name;
 use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
@@ -65,9 +66,11 @@ pub(super) fn places_of_entry(entry: &Entry<'_>) -> Vec<Place> {
     places
 }
 
-/// Finds the limits in force, and remembers which policies were.
+/// Finds the policies in force, and remembers which were.
 pub(super) struct InForce<'a> {
     attached: &'a Attached<'a, TrafficPolicy>,
+    overrides: &'a Overrides,
+    unlimited_if_invalid: bool,
     broken: Broken<'a>,
     /// Every policy of a kind that is not known.
     strange: Broken<'a>,
@@ -76,14 +79,16 @@ pub(super) struct InForce<'a> {
     overridden: BTreeMap<(Name, Place), BTreeSet<String>>,
     /// By policy and place, the policies that it was joined with.
     merged: BTreeMap<(Name, Place), BTreeSet<Name>>,
-    shared: BTreeMap<Vec<Name>, Arc<RateLimits>>,
+    treatments: BTreeMap<Vec<Name>, Arc<Treatment<'a>>>,
+    upstreams: BTreeMap<Vec<Name>, Upstream<'a>>,
 }
 
 impl<'a> InForce<'a> {
-    /// With `unlimited_if_invalid`, limits that were never valid are passed over.
+    /// With `unlimited_if_invalid`, policies that were never valid are passed over.
     pub(super) fn new(
         resources: &'a Resources,
         attached: &'a Attached<'a, TrafficPolicy>,
+        overrides: &'a Overrides,
         unlimited_if_invalid: bool,
     ) -> Self {
         let own = Kind::BackendTrafficPolicy.name();
@@ -91,22 +96,25 @@ impl<'a> InForce<'a> {
         let breaks = |kind: &str| kind == own && !unlimited_if_invalid;
         Self {
             attached,
+            overrides,
+            unlimited_if_invalid,
             broken: Broken::find(resources, breaks),
             strange: Broken::find(resources, |kind| !known.contains(&kind)),
             used: BTreeMap::new(),
             overridden: BTreeMap::new(),
             merged: BTreeMap::new(),
-            shared: BTreeMap::new(),
+            treatments: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
         }
     }
 
-    /// The limits on a rule, and why it is broken, if it is.
+    /// What a rule is under, and why it is broken, if it is.
     pub(super) fn on(
         &mut self,
         route: &Route,
         rule: &Rule,
         entry: &Entry<'_>,
-    ) -> (Arc<RateLimits>, Option<String>) {
+    ) -> (Arc<Treatment<'a>>, Option<String>) {
         let kind = target_kind(route.kind);
         let mut places: Vec<Place> = Vec::new();
         if let Some(name) = &rule.name {
@@ -153,11 +161,7 @@ impl<'a> InForce<'a> {
                 .or_default()
                 .extend(rest.iter().map(|(policy, _)| policy.meta.name.clone()));
         }
-        (self.limits(&chosen), broken)
-    }
-
-    fn limits(&mut self, chosen: &[(&TrafficPolicy, Place)]) -> Arc<RateLimits> {
-        let mut policies: Vec<&TrafficPolicy> = Vec::new();
+        let mut policies: Vec<&'a TrafficPolicy> = Vec::new();
         for (policy, _) in chosen {
             // One that is attached at two places applies once.
             if policies
@@ -167,23 +171,31 @@ impl<'a> InForce<'a> {
                 policies.push(policy);
             }
         }
-        let key = policies
+        if !self.unlimited_if_invalid {
+            broken = broken.or_else(|| self.overrides.problem(&policies));
+        }
+        (self.treatment(&policies), broken)
+    }
+
+    fn treatment(&mut self, policies: &[&'a TrafficPolicy]) -> Arc<Treatment<'a>> {
+        let key: Vec<Name> = names(policies);
+        if let Some(found) = self.treatments.get(&key) {
+            return Arc::clone(found);
+        }
+        let about_backends: Vec<&TrafficPolicy> = policies
             .iter()
-            .map(|policy| policy.meta.name.clone())
+            .copied()
+            .filter(|policy| policy.blocks.is_about_backends())
             .collect();
-        let joined = || {
-            let of = |limits: fn(&TrafficPolicy) -> Option<&PolicyLimits>| {
-                policies
-                    .iter()
-                    .filter_map(|policy| limits(policy).cloned())
-                    .collect()
-            };
-            Arc::new(RateLimits {
-                local: of(|policy| policy.limits.local.as_ref()),
-                global: of(|policy| policy.limits.global.as_ref()),
-            })
-        };
-        Arc::clone(self.shared.entry(key).or_insert_with(joined))
+        // Policies that say nothing of backends leave them as they are.
+        let upstream = self
+            .upstreams
+            .entry(names(&about_backends))
+            .or_insert_with(|| Upstream::new(&about_backends))
+            .clone();
+        let treatment = Arc::new(Treatment::new(policies, self.overrides, upstream));
+        self.treatments.insert(key, Arc::clone(&treatment));
+        treatment
     }
 
     /// Adds to the statuses which policies were overridden and merged, and warns of those that
@@ -212,7 +224,8 @@ impl<'a> InForce<'a> {
             }
             let limits = &policy.limits;
             let limiting = limits.local.is_some() || limits.global.is_some();
-            if used || quiet || !limiting || place.0.is_route() {
+            let nothing = !limiting && policy.blocks.is_empty();
+            if used || quiet || nothing || place.0.is_route() {
                 continue;
             }
             let (kind, target, section) = place;
@@ -223,8 +236,9 @@ impl<'a> InForce<'a> {
             findings.at(&policy.meta.origin).warning(
                 mark,
                 format!(
-                    "no route of {} `{target}{section}` is under this policy, so it limits nothing there",
-                    kind.name()
+                    "no route of {} `{target}{section}` is under this policy, so it {} nothing there",
+                    kind.name(),
+                    if limiting { "limits" } else { "does" }
                 ),
                 "a route's own policy replaces its Gateway's: remove one, or add a route without a policy",
             );
@@ -258,4 +272,11 @@ impl<'a> InForce<'a> {
         }
         conditions
     }
+}
+
+fn names(policies: &[&TrafficPolicy]) -> Vec<Name> {
+    policies
+        .iter()
+        .map(|policy| policy.meta.name.clone())
+        .collect()
 }

@@ -6,9 +6,11 @@ mod certificates;
 mod clients;
 mod in_force;
 mod network;
+mod overrides;
 mod routes;
 pub(crate) mod strays;
 mod topology;
+mod treatment;
 
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
@@ -21,6 +23,7 @@ use super::suggest;
 use backends::Backends;
 use clients::Settings;
 use in_force::InForce;
+use overrides::Overrides;
 use routes::Context;
 
 /// Compiles all resources. What is wrong with one of them takes nothing from the others.
@@ -34,7 +37,8 @@ pub(crate) fn compile(
     let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
     let clients = attach::attach(&resources.clients, resources, statuses, findings);
     let settings = Settings::new(resources, &clients, statuses, findings);
-    let mut in_force = InForce::new(resources, &traffic, unlimited_if_invalid);
+    let overrides = Overrides::new(resources, statuses, findings);
+    let mut in_force = InForce::new(resources, &traffic, &overrides, unlimited_if_invalid);
     let mut backends = Backends::new(resources);
     let mut context = Context {
         resources,

@@ -7,6 +7,7 @@ use super::clients::{Clients, Settings};
 use super::in_force::InForce;
 use super::missing;
 use super::topology::{Entry, ancestor};
+use super::treatment::Upstream;
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gateway_api::filters::LoweredFilters;
 use crate::policy::gateway_api::hostname;
@@ -96,12 +97,30 @@ fn limited(
     clients: &Clients,
     context: &mut Context<'_, '_>,
 ) -> RouteRule {
-    let (limits, broken) = context.in_force.on(route, rule, entry);
-    RouteRule {
-        limits,
+    let (treatment, broken) = context.in_force.on(route, rule, entry);
+    let mut made = RouteRule {
+        limits: Arc::clone(&treatment.limits),
+        traffic: treatment.traffic_of(rule),
         broken: broken.or_else(|| clients.broken.clone()),
         ..base.clone()
+    };
+    if !rule.says_request_timeout {
+        made.timeouts.request = treatment.request_timeout;
     }
+    let (backends, findings) = (&mut *context.backends, &mut *context.findings);
+    for weighted in &mut made.backends {
+        weighted.backend = weighted
+            .backend
+            .and_then(|found| backends.treated(found, &treatment.upstream, findings));
+    }
+    // Nobody waits for the answer of a copy.
+    let plain = Upstream::default();
+    made.filters.mirrors.retain_mut(|mirror| {
+        let index = backends.treated(mirror.backend, &plain, findings);
+        mirror.backend = index.unwrap_or_default();
+        index.is_some()
+    });
+    made
 }
 
 /// Why a parent reference attaches a route to nothing, as a reason of Gateway API.
@@ -287,7 +306,8 @@ fn report(
     status.add_for(&parent, resolved);
 }
 
-/// The rules of a route before anything is attached to it, and what of its references is wrong.
+/// The rules of a route before anything is attached to it, with backends as [`Backends::find`] numbers
+/// them; and what of its references is wrong.
 fn rules(
     route: &route::Route,
     context: &mut Context<'_, '_>,

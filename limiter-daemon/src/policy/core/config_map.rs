@@ -36,11 +36,19 @@ impl HasMetadata for RawConfigMap {
 pub(crate) struct ConfigMap {
     /// `ca.crt`.
     pub(crate) authorities: Option<Pem>,
+    /// `response.body`, or else what comes first: what answers can be replaced with.
+    pub(crate) body: Option<String>,
 }
 
 /// Checks a ConfigMap: what is under `ca.crt` must be certificates, or its last good version goes on.
 pub(crate) fn lower(raw: RawConfigMap, scope: &mut Scope<'_>) -> ConfigMap {
-    let text = raw.data.unwrap_or_default().remove("ca.crt");
-    let authorities = text.and_then(|text| pem::authorities_at(&text.mark, text.as_bytes(), scope));
-    ConfigMap { authorities }
+    let data = raw.data.unwrap_or_default();
+    let authorities = data
+        .get("ca.crt")
+        .and_then(|text| pem::authorities_at(&text.mark, text.as_bytes(), scope));
+    let body = data.get("response.body").or_else(|| data.values().next());
+    ConfigMap {
+        authorities,
+        body: body.map(|text| text.value.clone()),
+    }
 }

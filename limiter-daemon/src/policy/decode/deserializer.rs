@@ -41,6 +41,15 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         }
     }
 
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.node.value {
+            // Beyond 2^53 the nearest one: no field has a use for such numbers.
+            Value::Int(value) => visitor.visit_f64(value as f64),
+            Value::Float(value) if value.is_finite() => visitor.visit_f64(value),
+            _ => Err(self.expected("a number")),
+        }
+    }
+
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_str(self.str()?)
     }
@@ -165,6 +174,6 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 f32 f64 char bytes byte_buf unit tuple identifier ignored_any
+        i128 u128 f32 char bytes byte_buf unit tuple identifier ignored_any
     }
 }

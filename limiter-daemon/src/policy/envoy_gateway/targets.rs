@@ -131,6 +131,16 @@ impl Targets {
     pub(crate) const fn is_empty(&self) -> bool {
         self.refs.is_empty() && self.selectors.is_empty()
     }
+
+    /// Whether they are GRPCRoutes and nothing else.
+    pub(crate) fn only_grpc(&self) -> bool {
+        let mut kinds = self
+            .refs
+            .iter()
+            .map(|target| target.kind)
+            .chain(self.selectors.iter().map(|by| by.kind));
+        !self.is_empty() && kinds.all(|kind| kind == TargetKind::GrpcRoute)
+    }
 }
 
 /// Checks the targets of a policy in `namespace`, which may be of these `kinds`.

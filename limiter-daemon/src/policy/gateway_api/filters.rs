@@ -46,7 +46,7 @@ enum FilterKind {
 }
 
 #[derive(Debug, Deserialize)]
-struct RawModifier {
+pub(crate) struct RawModifier {
     set: Option<At<Vec<RawHeader>>>,
     add: Option<At<Vec<RawHeader>>>,
     remove: Option<At<Vec<At<String>>>>,
@@ -83,7 +83,7 @@ struct RawFraction {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawRedirect {
+pub(crate) struct RawRedirect {
     scheme: Option<At<Scheme>>,
     hostname: Option<At<String>>,
     path: Option<At<RawPath>>,
@@ -246,7 +246,8 @@ fn filter(
     }
 }
 
-fn changes(raw: At<RawModifier>, scope: &mut Scope<'_>) -> HeaderChanges {
+/// Checks changes of headers.
+pub(crate) fn changes(raw: At<RawModifier>, scope: &mut Scope<'_>) -> HeaderChanges {
     let At { value: raw, mark } = raw;
     if raw.set.is_none() && raw.add.is_none() && raw.remove.is_none() {
         scope.error(
@@ -354,7 +355,8 @@ fn mirror(raw: At<RawMirror>, meta: &Meta, scope: &mut Scope<'_>) -> Option<Mirr
     })
 }
 
-fn redirect(raw: RawRedirect, scope: &mut Scope<'_>) -> Redirect {
+/// Checks a redirect.
+pub(crate) fn redirect(raw: RawRedirect, scope: &mut Scope<'_>) -> Redirect {
     let status = match raw.status_code {
         Some(at) if [301, 302, 303, 307, 308].contains(&at.value) => {
             StatusCode::from_u16(at.value).unwrap_or(StatusCode::FOUND)

@@ -8,6 +8,7 @@ pub(crate) mod listener;
 pub(crate) mod listener_set;
 pub(crate) mod parents;
 pub(crate) mod references;
+mod retry;
 pub(crate) mod route;
 pub(crate) mod route_match;
 

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use super::filters::{self, LoweredFilters, RawFilter};
 use super::parents::{self, ParentRef, RawParentRef};
 use super::references::RawObjectRef;
+use super::retry::{self, RawRetry};
 use super::{grpc_match, hostname, route_match};
 use crate::policy::core;
 use crate::policy::decode::{At, Unsupported};
 use crate::policy::envoy_gateway;
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{Hostname, RouteKind, RouteMatch, Timeouts};
+use crate::policy::plan::{Hostname, Retry, RouteKind, RouteMatch, Timeouts};
 use crate::policy::resource::{Meta, Name, check_name};
 use crate::policy::units;
 
@@ -43,7 +44,7 @@ pub(crate) struct RawHttpRule {
     backend_refs: Option<At<Vec<RawBackendRef>>>,
     filters: Option<At<Vec<At<RawFilter>>>>,
     timeouts: Option<RawTimeouts>,
-    retry: Option<Unsupported>,
+    retry: Option<At<RawRetry>>,
     session_persistence: Option<Unsupported>,
 }
 
@@ -93,6 +94,10 @@ pub(crate) struct Rule {
     pub(crate) matches: Vec<RouteMatch>,
     pub(crate) filters: LoweredFilters,
     pub(crate) timeouts: Timeouts,
+    /// Its `timeouts` has `request`, if only to say that there is no bound.
+    pub(crate) says_request_timeout: bool,
+    /// `None`: it says nothing of it; `Some(None)`: nothing is retried.
+    pub(crate) retry: Option<Option<Retry>>,
     pub(crate) backends: Vec<BackendRef>,
 }
 
@@ -136,6 +141,10 @@ pub(crate) fn lower_http(
     lower(raw, RouteKind::Http, meta, scope, |raw, meta, scope| {
         let At { value: raw, mark } = raw;
         let matches = matches(raw.matches, scope, route_match::lower);
+        let says_request_timeout = raw
+            .timeouts
+            .as_ref()
+            .is_some_and(|timeouts| timeouts.request.is_some());
         let timeouts = raw
             .timeouts
             .map(|timeouts| lower_timeouts(timeouts, scope))
@@ -154,6 +163,8 @@ pub(crate) fn lower_http(
             ),
             filters,
             timeouts,
+            says_request_timeout,
+            retry: raw.retry.map(|raw| retry::lower(raw, scope)),
         }
     })
 }
@@ -181,6 +192,8 @@ pub(crate) fn lower_grpc(
             ),
             filters,
             timeouts: Timeouts::default(),
+            says_request_timeout: false,
+            retry: None,
         }
     })
 }

@@ -20,6 +20,8 @@ pub struct RouteTraffic {
     pub max_stream_duration: Option<Duration>,
     /// Between two pieces of a request or response; `None`: as the listener has it.
     pub stream_idle: Option<Duration>,
+    /// There is no such bound, whatever the listener has; `stream_idle` is `None` then.
+    pub stream_idle_unbounded: bool,
     pub fault: Option<Fault>,
     /// The first one that an answer meets is applied.
     pub overrides: Vec<ResponseOverride>,
@@ -98,6 +100,37 @@ pub enum RetryTrigger {
     ResourceExhausted,
     /// 14.
     Unavailable,
+}
+
+impl RetryTrigger {
+    /// As policies write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ServerError => "5xx",
+            Self::GatewayError => "gateway-error",
+            Self::Reset => "reset",
+            Self::ResetBeforeRequest => "reset-before-request",
+            Self::ConnectFailure => "connect-failure",
+            Self::Retriable4xx => "retriable-4xx",
+            Self::RefusedStream => "refused-stream",
+            Self::RetriableStatusCodes => "retriable-status-codes",
+            Self::Cancelled => "cancelled",
+            Self::DeadlineExceeded => "deadline-exceeded",
+            Self::Internal => "internal",
+            Self::ResourceExhausted => "resource-exhausted",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// Whether the upstream cannot have carried out the request then.
+    #[must_use]
+    pub const fn is_before_request(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectFailure | Self::RefusedStream | Self::ResetBeforeRequest
+        )
+    }
 }
 
 /// Faults made on purpose.
