@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -17,8 +18,10 @@ use prometheus_client::registry::Registry;
 use super::config::Loads;
 use super::limits;
 use super::status::Status;
+use super::upstreams;
 use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
+use crate::l7::Active;
 use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::metrics::{Closed, Counters};
@@ -38,6 +41,7 @@ pub struct Sources {
     pub status: Arc<Status>,
     pub loads: Arc<Loads>,
     pub state: Arc<State>,
+    pub active: Arc<ArcSwap<Active>>,
     pub counters: Arc<Counters>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
@@ -71,6 +75,8 @@ impl Collector for Sources {
         self.connections(page)?;
         self.requests(page)?;
         self.limits(page)?;
+        let backends = self.active.load().backends(self.clock.now());
+        upstreams::encode(self.state.upstreams(), &backends, page)?;
         self.log(page)?;
         self.kernel(page)
     }
@@ -340,7 +346,23 @@ impl Page<'_, '_> {
         })
     }
 
-    fn gauges<L: EncodeLabelSet>(
+    /// A metric under a name that others know already: Envoy's counters are not called `_total`, so
+    /// that OpenMetrics cannot have them as counters.
+    pub(super) fn known<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        rows: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Unknown)?;
+        family(encoder, rows, |value, encoder| {
+            ConstGauge::new(value).encode(encoder)
+        })
+    }
+
+    pub(super) fn gauges<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,

@@ -10,6 +10,7 @@ mod limits;
 pub mod metrics;
 mod plan;
 pub mod status;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};

@@ -120,7 +120,7 @@ async fn control(first: First) -> anyhow::Result<()> {
             Some(ended) = daemon.tasks.join_next() => {
                 break Err(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
             }
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => daemon.look_after(),
         }
     };
     daemon.stop(result).await
@@ -182,6 +182,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            active: Arc::clone(&active),
             counters,
             clock,
             kernel: kernel.clone(),
@@ -235,6 +236,11 @@ impl Daemon {
             log,
             tasks,
         })
+    }
+
+    fn look_after(&self) {
+        self.look_after_kernel();
+        self.active.load().look_after(self.clock.now());
     }
 
     /// Says that the daemon lives, ends sentences that are served, and attaches to interfaces that

@@ -20,6 +20,7 @@ use super::balance::WeightedChoice;
 use super::decide::Limits;
 use super::request::RequestView;
 use super::state::{RouteStats, State};
+use super::upstream::Admission;
 use crate::policy::plan::{Filters, Listener, RouteRule, RouteTraffic, Timeouts};
 
 /// The routes of one listener, by host.
@@ -41,6 +42,8 @@ pub struct Rule {
     pub filters: Filters,
     pub timeouts: Timeouts,
     pub traffic: Arc<RouteTraffic>,
+    /// `None`: none of its requests is refused because others fail.
+    pub admission: Option<Arc<Admission>>,
     /// Why every request is answered with 500.
     pub broken: Option<String>,
 }
@@ -117,6 +120,12 @@ impl Rule {
             filters: rule.filters.clone(),
             timeouts: rule.timeouts,
             traffic: Arc::clone(&rule.traffic),
+            admission: rule.traffic.admission_control.as_ref().map(|settings| {
+                let window = settings.sampling_window;
+                state
+                    .upstreams()
+                    .admission(&rule.traffic.policy, identity, window)
+            }),
             broken: rule.broken.clone(),
         }
     }

@@ -99,10 +99,39 @@ impl Active {
         Some((&self.engine.listeners[listener], Arc::clone(&tls.config)))
     }
 
+    /// What is known of each backend at `now`, in nanoseconds.
+    #[must_use]
+    pub fn backends(&self, now: u64) -> Vec<BackendState> {
+        self.clusters
+            .iter()
+            .map(|cluster| cluster.state(now))
+            .collect()
+    }
+
+    /// Does what is due for the backends at `now`, in nanoseconds; to be called about once a second.
+    pub fn look_after(&self, now: u64) {
+        for cluster in &self.clusters {
+            cluster.look_after(now);
+        }
+    }
+
     /// The backend of this index.
     pub(super) fn cluster(&self, backend: usize) -> Option<&Arc<Cluster>> {
         self.clusters.get(backend)
     }
+}
+
+/// What is known of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendState {
+    /// `namespace/name`.
+    pub backend: String,
+    /// `namespace/name` of the policies in force, joined with `+`; empty: none.
+    pub policy: String,
+    pub endpoints: usize,
+    /// Neither ejected nor failed by checks.
+    pub healthy: usize,
+    pub ejected: usize,
 }
 
 fn listener_tls(

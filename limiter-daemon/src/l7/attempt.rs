@@ -13,7 +13,7 @@ use super::upstream::{Failed, Hold, Lease};
 use crate::engine::retry::Attempt;
 use crate::engine::route::Rule;
 use crate::engine::upstream::Exchange;
-use crate::policy::plan::ClientSettings;
+use crate::policy::plan::{ClientSettings, RouteTraffic};
 
 /// What an attempt came to.
 pub(super) enum Tried {
@@ -158,8 +158,7 @@ impl Times<'_> {
 
     /// Between two pieces.
     pub(super) fn idle(&self) -> Option<Duration> {
-        let own = self.rule.traffic.stream_idle;
-        own.or(self.settings.timeouts.stream_idle)
+        stream_idle(&self.rule.traffic, self.settings)
     }
 
     /// What is left at `now` of the time for the whole request; `None`: no bound.
@@ -185,4 +184,12 @@ impl Times<'_> {
         let attempt = self.attempt().map(|bound| bound.saturating_sub(passed));
         self.left(now).into_iter().chain(attempt).min()
     }
+}
+
+/// Between two pieces of a request or response: the route's, or else the listener's.
+pub(super) fn stream_idle(traffic: &RouteTraffic, settings: &ClientSettings) -> Option<Duration> {
+    if traffic.stream_idle_unbounded {
+        return None;
+    }
+    traffic.stream_idle.or(settings.timeouts.stream_idle)
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::active::Active;
 use super::affinity::Affinity;
-use super::attempt::{Bound, Template, Times, Tried};
+use super::attempt::{Bound, Template, Times, Tried, stream_idle};
 use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
@@ -24,7 +24,7 @@ use super::tunnel::Tunnel;
 use super::upstream::{Cluster, Lease, Pick, Upgraded};
 use super::{filters, headers};
 use crate::engine::route::Rule;
-use crate::engine::upstream::{Ejected, Hosts, Stat};
+use crate::engine::upstream::Stat;
 use crate::policy::plan::{ClientSettings, Filters, UpstreamProtocol};
 
 /// Mirrors of one rule; more than one is rare.
@@ -184,6 +184,30 @@ impl Forward {
         }
     }
 
+    /// Takes note of what admission control makes of the answer.
+    pub(super) fn tell_admission(&self, answer: &Result<Response<Body>, Refusal>, now: u64) {
+        let (Some(admission), Some(settings)) =
+            (&self.rule.admission, &self.rule.traffic.admission_control)
+        else {
+            return;
+        };
+        let success = match answer {
+            Ok(response) => {
+                let grpc = response.headers().get("grpc-status");
+                let grpc = grpc.and_then(|status| status.to_str().ok()?.parse().ok());
+                let (ranges, status) = match grpc {
+                    Some(status) => (&settings.grpc_success, status),
+                    None => (&settings.http_success, response.status().as_u16()),
+                };
+                ranges.iter().any(|range| range.contains(&status))
+            }
+            // What is the client's fault says nothing.
+            Err(refusal) if refusal.failure().is_none() => return,
+            Err(_) => false,
+        };
+        admission.record(success, now);
+    }
+
     async fn attempt(
         &self,
         conn: &Arc<Conn>,
@@ -227,12 +251,8 @@ impl Forward {
             });
         }
         if let (Some(host), Some(exchange)) = (pick.current(), tried.exchange()) {
-            let settings = self.cluster.settings.outlier_detection.as_ref();
             let hosts = &pick.endpoints.hosts;
-            let outliers = &self.cluster.outliers;
-            if let Some(ejected) = outliers.report(settings, hosts, host, exchange, now) {
-                note_ejection(&self.cluster, hosts, &ejected);
-            }
+            self.cluster.report(hosts, host, exchange, now);
         }
     }
 
@@ -291,11 +311,7 @@ impl Forward {
         let settings = &self.settings;
         Bounds {
             size: settings.max_body,
-            idle: self
-                .rule
-                .traffic
-                .stream_idle
-                .or(settings.timeouts.stream_idle),
+            idle: stream_idle(&self.rule.traffic, settings),
             left: settings.timeouts.request_received,
             trailers: settings.http1.trailers,
         }
@@ -361,15 +377,4 @@ fn note_upstream(pick: &Pick, ending: &mut Ending) {
     if let Some(record) = ending.record() {
         record.upstream = pick.current_target().cloned().map(Upstream);
     }
-}
-
-fn note_ejection(cluster: &Cluster, hosts: &Hosts, ejected: &Ejected) {
-    let endpoint = hosts.all().get(ejected.host).map(|host| host.name.as_str());
-    tracing::warn!(
-        backend = cluster.breaker.backend,
-        policy = cluster.breaker.policy,
-        endpoint,
-        reason = ejected.kind.name(),
-        "endpoint ejected"
-    );
 }

@@ -33,6 +33,6 @@ mod tunnel;
 mod upstream;
 pub mod worker;
 
-pub use active::{Active, ActiveError};
+pub use active::{Active, ActiveError, BackendState};
 pub use tls::TlsError;
 pub use worker::Workers;

@@ -148,7 +148,10 @@ pub(super) fn answer(
                     Decision::Ready(outcome) => outcome,
                     Decision::Pending(outcome) => outcome.await,
                 };
-                decided.take(outcome, &request, &mut ending).and(next)
+                let limits = decided.take(outcome, &request, &mut ending);
+                limits
+                    .and(next)
+                    .and_then(|next| conn.pipeline.admit(next, now))
             }
             Err(refusal) => Err(refusal),
         };
@@ -156,7 +159,9 @@ pub(super) fn answer(
             Ok(Next::Forward(forward)) => {
                 // A request is large: from here on it is handed on by reference.
                 let mut sending = forward.prepare(&conn, request, &mut ending);
-                forward.send(&conn, &mut sending, &mut ending, now).await
+                let answer = forward.send(&conn, &mut sending, &mut ending, now).await;
+                forward.tell_admission(&answer, now);
+                answer
             }
             Ok(Next::Answer(response)) => Ok(*response),
             Err(refusal) => Err(refusal),
@@ -315,6 +320,18 @@ impl Pipeline {
             )
         });
         Ok((limits, next))
+    }
+
+    /// Refuses a part of the requests if too many of them fail. `now`: in nanoseconds.
+    fn admit(&self, next: Next, now: u64) -> Result<Next, Refusal> {
+        if let Next::Forward(forward) = &next
+            && let Some(admission) = &forward.rule.admission
+            && let Some(settings) = &forward.rule.traffic.admission_control
+            && !admission.admit(settings, self.random.next(), now)
+        {
+            return Err(Refusal::NotAdmitted);
+        }
+        Ok(next)
     }
 
     /// What happens to a request that the limits admit.

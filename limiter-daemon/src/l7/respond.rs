@@ -47,6 +47,8 @@ pub(super) enum Refusal {
     Overloaded(Overflow),
     /// It waited for a connection to the backend, and none came free in time.
     Waited,
+    /// Too many requests fail: admission control refuses a part of them.
+    NotAdmitted,
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -75,9 +77,11 @@ impl Refusal {
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoEndpoint | Self::Overloaded(_) | Self::Waited | Self::Unreachable(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoEndpoint
+            | Self::Overloaded(_)
+            | Self::Waited
+            | Self::NotAdmitted
+            | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -106,6 +110,7 @@ impl Refusal {
             }
             Self::Overloaded(_) => "too many requests are under way to the upstream",
             Self::Waited => "no connection to the upstream came free in time",
+            Self::NotAdmitted => "too many requests to the upstream fail",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -132,6 +137,7 @@ impl Refusal {
             Self::Limited(_) => "rate_limited",
             Self::Overloaded(_) => "circuit_open",
             Self::Waited => "pending_timeout",
+            Self::NotAdmitted => "admission_control",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -147,7 +153,7 @@ impl Refusal {
             | Self::Broken(_)
             | Self::Timeout
             | Self::NoUpgrade => Some(Failure::Upstream),
-            Self::Overloaded(_) | Self::Waited => Some(Failure::Overload),
+            Self::Overloaded(_) | Self::Waited | Self::NotAdmitted => Some(Failure::Overload),
             _ => None,
         }
     }
@@ -173,7 +179,7 @@ impl Refusal {
         } else {
             self.respond_http(version)
         };
-        if matches!(self.failure(), Some(Failure::Overload)) {
+        if matches!(self, Self::Overloaded(_) | Self::Waited) {
             let yes = HeaderValue::from_static("true");
             response.headers_mut().insert(OVERLOADED, yes);
         }

@@ -1,8 +1,9 @@
 //! A backend as the data plane knows it: its endpoints, its breaker, and the connections that all
 //! workers have to it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -12,8 +13,10 @@ use super::exchange::Http1;
 use super::pool::{Http2, Pool};
 use super::target::Target;
 use crate::engine::state::State;
-use crate::engine::upstream::{Breaker, Hosts, Outliers, Permit, Slot, Slots, Waiter};
-use crate::l7::active::ActiveError;
+use crate::engine::upstream::{
+    Breaker, Ejected, Exchange, Health, Host, Hosts, Outliers, Permit, Slot, Slots, Waiter,
+};
+use crate::l7::active::{ActiveError, BackendState};
 use crate::policy::plan::{Backend, BackendSettings, UpstreamProtocol};
 
 /// A backend under one policy. What is shared with the plan before (breaker, slots, pools) is the
@@ -26,6 +29,8 @@ pub(in crate::l7) struct Cluster {
     pub(in crate::l7) protocol: UpstreamProtocol,
     pub(in crate::l7) endpoints: ArcSwap<Endpoints>,
     pub(super) connections: Arc<Connections>,
+    /// When ejections were last looked through, in nanoseconds.
+    looked: AtomicU64,
 }
 
 /// The endpoints of a backend, of which each is a host and a target of one index.
@@ -83,7 +88,56 @@ impl Cluster {
             settings,
             breaker,
             connections,
+            looked: AtomicU64::new(now),
         })
+    }
+
+    /// What is known of it at `now`, in nanoseconds.
+    pub(in crate::l7) fn state(&self, now: u64) -> BackendState {
+        let endpoints = self.endpoints.load();
+        let hosts = endpoints.hosts.all();
+        let ejected = |host: &&Arc<Host>| matches!(host.health(now), Health::Ejected { .. });
+        BackendState {
+            backend: self.breaker.backend.clone(),
+            policy: self.breaker.policy.clone(),
+            endpoints: hosts.len(),
+            healthy: hosts.iter().filter(|host| host.is_healthy(now)).count(),
+            ejected: hosts.iter().filter(ejected).count(),
+        }
+    }
+
+    /// Looks through ejections, if that is due at `now`, in nanoseconds.
+    pub(in crate::l7) fn look_after(&self, now: u64) {
+        let Some(settings) = &self.settings.outlier_detection else {
+            return;
+        };
+        let passed = Duration::from_nanos(now.saturating_sub(self.looked.load(Ordering::Relaxed)));
+        if passed >= settings.interval {
+            self.looked.store(now, Ordering::Relaxed);
+            let endpoints = self.endpoints.load();
+            let hosts = &endpoints.hosts;
+            let note = |ejected| self.note_ejection(hosts, &ejected);
+            self.outliers.tick(settings, hosts, now, note);
+        }
+    }
+
+    /// Takes note of how an exchange with the endpoint of this index went.
+    pub(in crate::l7) fn report(&self, hosts: &Hosts, host: usize, exchange: Exchange, now: u64) {
+        let settings = self.settings.outlier_detection.as_ref();
+        if let Some(ejected) = self.outliers.report(settings, hosts, host, exchange, now) {
+            self.note_ejection(hosts, &ejected);
+        }
+    }
+
+    fn note_ejection(&self, hosts: &Hosts, ejected: &Ejected) {
+        let endpoint = hosts.all().get(ejected.host).map(|host| host.name.as_str());
+        tracing::warn!(
+            backend = self.breaker.backend,
+            policy = self.breaker.policy,
+            endpoint,
+            reason = ejected.kind.name(),
+            "endpoint ejected"
+        );
     }
 }
 
