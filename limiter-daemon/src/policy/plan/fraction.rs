@@ -29,6 +29,10 @@ impl Fraction {
 
     /// The share of `whole`, rounded down.
     #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what does not fit is cut off before"
+    )]
     pub const fn of(self, whole: u64) -> u64 {
         let part = (whole as u128) * (self.numerator as u128) / (self.denominator as u128);
         if part > u64::MAX as u128 {
