@@ -38,18 +38,28 @@ pub(super) enum Connection {
 /// [`Refusal::Unreachable`], also when it takes too long.
 pub(super) async fn connect(target: &Target, http2: bool) -> Result<Connection, Refusal> {
     let connecting = async {
-        let raw = dial(&target.endpoint).await?;
-        let (io, speaks_http2) = match &target.tls {
-            None => (UpstreamIo::Plain(raw), None),
-            Some(tls) => secure(tls, raw, http2).await?,
-        };
-        let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
+        let (io, http2) = open(target, http2).await?;
         shake_hands(io, http2).await
     };
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(connected) => connected.map_err(Refusal::Unreachable),
         Err(elapsed) => Err(Refusal::Unreachable(elapsed.into())),
     }
+}
+
+/// A connection to `target`, and whether it is to speak HTTP/2. Without `http2`, TLS does not offer
+/// it.
+///
+/// # Errors
+/// The endpoint cannot be reached, or TLS is not agreed on. It takes as long as it takes.
+pub(in crate::l7) async fn open(target: &Target, http2: bool) -> io::Result<(UpstreamIo, bool)> {
+    let raw = dial(&target.endpoint).await?;
+    let (io, speaks_http2) = match &target.tls {
+        None => (UpstreamIo::Plain(raw), None),
+        Some(tls) => secure(tls, raw, http2).await?,
+    };
+    let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
+    Ok((io, http2))
 }
 
 async fn dial(endpoint: &Endpoint) -> io::Result<Raw> {

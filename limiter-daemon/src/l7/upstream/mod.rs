@@ -15,6 +15,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub(super) use connect::open;
 pub(super) use exchange::{Lease, Switched};
 pub(super) use target::Target;
 
