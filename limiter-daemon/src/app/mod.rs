@@ -120,7 +120,7 @@ async fn control(first: First) -> anyhow::Result<()> {
             Some(ended) = daemon.tasks.join_next() => {
                 break Err(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
             }
-            _ = tick.tick() => daemon.look_after(),
+            _ = tick.tick() => daemon.look_after_kernel(),
         }
     };
     daemon.stop(result).await
@@ -236,11 +236,6 @@ impl Daemon {
             log,
             tasks,
         })
-    }
-
-    fn look_after(&self) {
-        self.look_after_kernel();
-        self.active.load().look_after(self.clock.now());
     }
 
     /// Says that the daemon lives, ends sentences that are served, and attaches to interfaces that

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::health_check::{Checked, Watched};
 use super::metrics::Door;
 use super::tls::{self, TlsError};
 use super::upstream::Cluster;
@@ -108,11 +109,15 @@ impl Active {
             .collect()
     }
 
-    /// Does what is due for the backends at `now`, in nanoseconds; to be called about once a second.
-    pub fn look_after(&self, now: u64) {
-        for cluster in &self.clusters {
-            cluster.look_after(now);
-        }
+    /// What is to be looked after in the background; `state` is that of the plan.
+    #[must_use]
+    pub fn looked_after(&self, state: &State) -> (Vec<Checked>, Vec<Watched>) {
+        let all = self
+            .clusters
+            .iter()
+            .map(|cluster| cluster.looked_after(state));
+        let (checked, watched): (Vec<_>, Vec<_>) = all.unzip();
+        (checked.into_iter().flatten().collect(), watched)
     }
 
     /// The backend of this index.

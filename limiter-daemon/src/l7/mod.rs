@@ -14,6 +14,7 @@ mod filters;
 mod forward;
 mod handshake;
 mod headers;
+pub mod health_check;
 mod io;
 mod life;
 mod limit_headers;

@@ -122,7 +122,7 @@ async fn echo(request: Request<Incoming>) -> Response<PiecesOf> {
 }
 
 /// Pieces of a body, the last one first.
-struct PiecesOf(Vec<Frame<Bytes>>);
+pub(crate) struct PiecesOf(pub(crate) Vec<Frame<Bytes>>);
 
 impl http_body::Body for PiecesOf {
     type Data = Bytes;

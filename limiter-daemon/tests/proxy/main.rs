@@ -9,6 +9,7 @@
 mod certificates;
 mod client;
 mod frames;
+mod grpc_health;
 mod http2;
 mod plans;
 mod stage;
@@ -20,6 +21,7 @@ mod clients;
 mod costs;
 mod grpc;
 mod h2_frames;
+mod health_checks;
 mod logging;
 mod retries;
 mod routes;

@@ -93,6 +93,17 @@ impl Admission {
         admitted
     }
 
+    /// Whether an answer counts as a success: a gRPC call by its gRPC status alone, which it has even
+    /// where HTTP's says 200.
+    #[must_use]
+    pub fn is_success(settings: &AdmissionControl, status: u16, grpc: Option<u16>) -> bool {
+        let (ranges, status) = match grpc {
+            Some(grpc) => (&settings.grpc_success, grpc),
+            None => (&settings.http_success, status),
+        };
+        ranges.iter().any(|range| range.contains(&status))
+    }
+
     /// A request that was admitted is over.
     pub fn record(&self, success: bool, now: u64) {
         let of = if success {

@@ -1,9 +1,8 @@
 //! A backend as the data plane knows it: its endpoints, its breaker, and the connections that all
 //! workers have to it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use smallvec::SmallVec;
@@ -17,6 +16,7 @@ use crate::engine::upstream::{
     Breaker, Ejected, Exchange, Health, Host, Hosts, Outliers, Permit, Slot, Slots, Waiter,
 };
 use crate::l7::active::{ActiveError, BackendState};
+use crate::l7::health_check::{Checked, Watched};
 use crate::policy::plan::{Backend, BackendSettings, UpstreamProtocol};
 
 /// A backend under one policy. What is shared with the plan before (breaker, slots, pools) is the
@@ -29,14 +29,12 @@ pub(in crate::l7) struct Cluster {
     pub(in crate::l7) protocol: UpstreamProtocol,
     pub(in crate::l7) endpoints: ArcSwap<Endpoints>,
     pub(super) connections: Arc<Connections>,
-    /// When ejections were last looked through, in nanoseconds.
-    looked: AtomicU64,
 }
 
 /// The endpoints of a backend, of which each is a host and a target of one index.
 #[derive(Debug)]
 pub(in crate::l7) struct Endpoints {
-    pub(in crate::l7) hosts: Hosts,
+    pub(in crate::l7) hosts: Arc<Hosts>,
     pub(in crate::l7) targets: Vec<Arc<Target>>,
 }
 
@@ -80,7 +78,7 @@ impl Cluster {
         });
         let targets: Vec<_> = targets.collect::<Result<_, _>>()?;
         let hosts = targets.iter().map(|target| Arc::clone(&target.host));
-        let hosts = Hosts::new(&settings, hosts.collect());
+        let hosts = Arc::new(Hosts::new(&settings, hosts.collect()));
         Ok(Self {
             outliers: upstreams.outliers(&backend.name, &backend.policy),
             protocol: backend.protocol,
@@ -88,7 +86,6 @@ impl Cluster {
             settings,
             breaker,
             connections,
-            looked: AtomicU64::new(now),
         })
     }
 
@@ -106,19 +103,31 @@ impl Cluster {
         }
     }
 
-    /// Looks through ejections, if that is due at `now`, in nanoseconds.
-    pub(in crate::l7) fn look_after(&self, now: u64) {
-        let Some(settings) = &self.settings.outlier_detection else {
-            return;
+    /// What is to be looked after in the background: endpoints to be checked, and the backend if
+    /// endpoints are ejected.
+    pub(in crate::l7) fn looked_after(&self, state: &State) -> (Vec<Checked>, Watched) {
+        let endpoints = self.endpoints.load();
+        let stats = || {
+            let Breaker {
+                backend, policy, ..
+            } = &*self.breaker;
+            state.upstreams().checks(backend, policy)
         };
-        let passed = Duration::from_nanos(now.saturating_sub(self.looked.load(Ordering::Relaxed)));
-        if passed >= settings.interval {
-            self.looked.store(now, Ordering::Relaxed);
-            let endpoints = self.endpoints.load();
-            let hosts = &endpoints.hosts;
-            let note = |ejected| self.note_ejection(hosts, &ejected);
-            self.outliers.tick(settings, hosts, now, note);
-        }
+        let stats = self.settings.health_check.as_ref().map(|_| stats());
+        let checked = stats.iter().flat_map(|stats| {
+            endpoints.targets.iter().map(|target| Checked {
+                host: Arc::clone(&target.host),
+                target: Arc::clone(target),
+                settings: Arc::clone(&self.settings),
+                stats: Arc::clone(stats),
+            })
+        });
+        let watched = Watched {
+            hosts: Arc::clone(&endpoints.hosts),
+            outliers: Arc::clone(&self.outliers),
+            settings: Arc::clone(&self.settings),
+        };
+        (checked.collect(), watched)
     }
 
     /// Takes note of how an exchange with the endpoint of this index went.

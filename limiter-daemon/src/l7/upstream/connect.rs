@@ -48,12 +48,7 @@ pub(super) async fn connect(
     clock: Clock,
 ) -> Result<Connection, Cause> {
     let connecting = async {
-        let raw = dial(&target.endpoint, settings.tcp_keepalive.as_ref()).await?;
-        let (io, speaks_http2) = match &target.tls {
-            None => (UpstreamIo::Plain(raw), None),
-            Some(tls) => secure(tls, raw, http2).await?,
-        };
-        let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
+        let (io, http2) = open(target, settings.tcp_keepalive.as_ref(), http2).await?;
         shake_hands(io, http2).await
     };
     let connected = match tokio::time::timeout(settings.connect_timeout, connecting).await {
@@ -78,6 +73,25 @@ pub(super) async fn connect(
             Connection::Http2(Http2::new(sender, life))
         }
     })
+}
+
+/// A connection to `target`, and whether it is to speak HTTP/2. Without `http2`, TLS does not offer
+/// it.
+///
+/// # Errors
+/// The endpoint cannot be reached, or TLS is not agreed on. It takes as long as it takes.
+pub(in crate::l7) async fn open(
+    target: &Target,
+    keepalive: Option<&TcpKeepalive>,
+    http2: bool,
+) -> io::Result<(UpstreamIo, bool)> {
+    let raw = dial(&target.endpoint, keepalive).await?;
+    let (io, speaks_http2) = match &target.tls {
+        None => (UpstreamIo::Plain(raw), None),
+        Some(tls) => secure(tls, raw, http2).await?,
+    };
+    let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
+    Ok((io, http2))
 }
 
 async fn dial(endpoint: &Endpoint, keepalive: Option<&TcpKeepalive>) -> io::Result<Raw> {

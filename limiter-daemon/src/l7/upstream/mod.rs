@@ -23,6 +23,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub(super) use cluster::{Cluster, InUse, Pick};
+pub(super) use connect::open;
 pub(super) use exchange::Lease;
 pub(super) use failed::Failed;
 pub(super) use target::Target;

@@ -86,7 +86,11 @@ impl Target {
         self.connections.load(Ordering::Relaxed) < max
     }
 
-    pub(super) fn scheme(&self) -> Scheme {
+    pub(in crate::l7) const fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(in crate::l7) fn scheme(&self) -> Scheme {
         if self.tls.is_some() {
             Scheme::HTTPS
         } else {
@@ -95,7 +99,7 @@ impl Target {
     }
 
     /// What an HTTP/2 request without a host is sent with.
-    pub(super) fn authority(&self) -> Authority {
+    pub(in crate::l7) fn authority(&self) -> Authority {
         let own = self.to_string().parse().ok();
         own.unwrap_or_else(|| Authority::from_static("localhost"))
     }

@@ -31,7 +31,7 @@ impl Fraction {
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "what is more than fits is told before"
+        reason = "what does not fit is cut off before"
     )]
     pub const fn of(self, whole: u64) -> u64 {
         let part = (whole as u128) * (self.numerator as u128) / (self.denominator as u128);

@@ -1,3 +1,5 @@
+//! The formula, and the window beside exact models, also under threads.
+
 use std::sync::atomic::AtomicU32;
 use std::thread;
 
@@ -74,6 +76,22 @@ fn the_probability_is_that_of_the_formula() {
             "{rejected}"
         );
         assert_eq!(admission.rejected.load(Ordering::Relaxed), rejected as u64);
+    }
+}
+
+#[test]
+fn grpc_calls_succeed_by_their_own_status() {
+    let settings = settings(30);
+    for (status, grpc, wanted) in [
+        (200, None, true),
+        (499, None, true),
+        (500, None, false),
+        (200, Some(0), true),
+        (200, Some(14), false),
+        (503, Some(0), true),
+    ] {
+        let success = Admission::is_success(&settings, status, grpc);
+        assert_eq!(success, wanted, "{status} {grpc:?}");
     }
 }
 

@@ -1,3 +1,5 @@
+//! Ejections by example, beside a plain model, and under threads.
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread;

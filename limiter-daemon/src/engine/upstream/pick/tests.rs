@@ -1,3 +1,5 @@
+//! Choices: shares, health, attempts after the first, and what a host that goes moves.
+
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
