@@ -18,6 +18,7 @@ mod limit_headers;
 pub mod listener;
 pub mod metrics;
 mod mirror;
+mod overrides;
 mod path;
 mod pipeline;
 pub mod preview;

@@ -30,10 +30,11 @@ use super::io::{Rewind, http2_preface, speaks_http2};
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
+use super::overrides::{self, Asked};
 use super::path;
 use super::proxy_protocol;
-use super::record::{Completion, Ending, Record, Sink};
-use super::request_id::{Random, X_REQUEST_ID};
+use super::record::{Ending, Record, Sink};
+use super::request_id::Random;
 use super::respond::Refusal;
 use super::upstream::Upstreams;
 use super::{filters, headers, limit_headers, record};
@@ -139,7 +140,7 @@ pub(super) fn answer(
         let mut ending = ending;
         let mut decided = Decided::default();
         if conn.pipeline.sink.is_some() {
-            ending.keep(record(&conn, &request, now));
+            ending.keep(record::begin(&conn, &request, now));
         }
         let (version, grpc) = (request.version(), is_grpc(&request));
         let next = match conn.pipeline.decide(&conn, &mut request, &mut decided) {
@@ -176,11 +177,13 @@ pub(super) fn answer(
 fn finish(
     conn: &Conn,
     answer: Result<Response<Body>, Refusal>,
-    decided: Decided,
+    mut decided: Decided,
     ending: &mut Ending,
     (version, grpc): (Version, bool),
 ) -> Response<Body> {
+    let mut refused = None;
     let mut response = answer.unwrap_or_else(|refusal| {
+        refused = Some(refusal.status());
         note(&refusal, decided.rule.as_deref());
         if refusal.is_upstreams() {
             let settlement = std::mem::take(&mut ending.settlement);
@@ -193,6 +196,10 @@ fn finish(
     });
     if let Some(settings) = &decided.settings {
         limit_headers::add(response.headers_mut(), &decided.outcome, settings);
+    }
+    if let (Some(asked), Some(rule)) = (decided.asked.take(), &decided.rule) {
+        let settlement = &mut ending.settlement;
+        response = overrides::apply(rule, &asked, conn, response, refused, settlement);
     }
     match &decided.rule {
         Some(rule) => rule.route.stats.count(response.status()),
@@ -213,6 +220,8 @@ fn finish(
 struct Decided {
     client: Option<Client>,
     rule: Option<Arc<Rule>>,
+    /// What overrides of the rule need; `None`: it has none.
+    asked: Option<Box<Asked>>,
     outcome: Outcome,
     /// Of the listener.
     settings: Option<Arc<ClientSettings>>,
@@ -292,6 +301,7 @@ impl Pipeline {
         let view = view(request, client);
         let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
         let rule = decided.rule.insert(Arc::clone(matched.rule));
+        decided.asked = Asked::new(request, rule, matched.prefix);
         if rule.broken.is_some() {
             return Err(Refusal::Invalid);
         }
@@ -372,42 +382,9 @@ fn check_length(request: &Request<Incoming>, settings: &ClientSettings) -> Resul
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
+pub(super) fn is_grpc(request: &Request<Incoming>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
-    let headers = request.headers();
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let target = request.uri().path_and_query();
-    Box::new(Record {
-        began: now,
-        responded: None,
-        ended: now,
-        method: request.method().clone(),
-        target: target.map_or_else(|| "/".into(), ToString::to_string),
-        host: authority.or(host).unwrap_or("").to_owned(),
-        version: request.version(),
-        tls: conn.sni.is_some(),
-        client: conn.peer.ip().to_canonical(),
-        peer: conn.peer,
-        bind: conn.bind,
-        user_agent: headers.get(header::USER_AGENT).cloned(),
-        request_id: headers.get(X_REQUEST_ID).cloned(),
-        traceparent: headers.get("traceparent").cloned(),
-        rule: None,
-        limit: None,
-        upstream: None,
-        status: http::StatusCode::OK,
-        refused: None,
-        received: 0,
-        sent: 0,
-        completion: Completion::Cancelled,
-    })
 }
 
 fn note(refusal: &Refusal, rule: Option<&Rule>) {

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 use super::body::Body;
 use crate::engine::state::Reach;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why a request gets no answer from an upstream.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) enum Refusal {
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Refusal {
-    const fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -168,22 +168,33 @@ impl Refusal {
 
     /// A response of trailers only, with the status that Envoy maps to.
     fn respond_grpc(&self) -> Response<Body> {
-        let status = match self.status().as_u16() {
-            400 => "13",
-            403 => "7",
-            404 => "12",
-            429 | 502 | 503 | 504 => "14",
-            _ => "2",
-        };
+        let status = grpc_status(self.status());
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
+        set_grpc_status(headers, status);
         if let Ok(message) = HeaderValue::from_str(self.body()) {
             headers.insert(GRPC_MESSAGE, message);
         }
         response
     }
+}
+
+/// The `grpc-status` of an HTTP status (gRPC's http-grpc-status-mapping).
+pub(super) fn grpc_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
+    })
+}
+
+/// Makes a response of trailers only.
+pub(super) fn set_grpc_status(headers: &mut HeaderMap, status: HeaderValue) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, status);
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod costs;
 mod grpc;
 mod h2_frames;
 mod logging;
+mod overrides;
 mod routes;
 mod smuggling;
 mod tls;

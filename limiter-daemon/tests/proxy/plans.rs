@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use limiter_daemon::policy::plan::{
     Backend, ClientSettings, Endpoint, Hostname, Listener, PathMatch, Plan, Route, RouteMatch,
-    RouteRule, UpstreamProtocol, WeightedBackend,
+    RouteRule, RouteTraffic, UpstreamProtocol, WeightedBackend,
 };
 
 pub(crate) fn prefix(path: &str) -> RouteMatch {
@@ -97,4 +97,15 @@ pub(crate) fn with_rule(
     let mut plan = plan(bind, upstream);
     change(&mut plan.listeners[0].routes[0].rules[0]);
     plan
+}
+
+/// [`plan`] with other settings of its rule.
+pub(crate) fn with_traffic(
+    bind: SocketAddr,
+    upstream: SocketAddr,
+    change: impl FnOnce(&mut RouteTraffic),
+) -> Plan {
+    let mut traffic = RouteTraffic::default();
+    change(&mut traffic);
+    with_rule(bind, upstream, |rule| rule.traffic = Arc::new(traffic))
 }
