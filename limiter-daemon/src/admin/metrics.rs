@@ -70,6 +70,7 @@ impl Collector for Sources {
         self.reloads(page)?;
         self.connections(page)?;
         self.requests(page)?;
+        self.faults(page)?;
         self.limits(page)?;
         self.log(page)?;
         self.kernel(page)
@@ -173,6 +174,32 @@ impl Sources {
             "limiterd_downstream_rq",
             "Requests answered, by route and class of status.",
             rows,
+        )
+    }
+
+    /// By Envoy's names.
+    fn faults(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        page.counter(
+            "envoy_http_fault_delays_injected",
+            "Requests delayed on purpose.",
+            read(&counters.fault_delays),
+        )?;
+        page.counter(
+            "envoy_http_fault_aborts_injected",
+            "Requests answered on purpose in place of the upstream.",
+            read(&counters.fault_aborts),
+        )?;
+        page.counter(
+            "envoy_http_fault_faults_overflow",
+            "Requests not delayed because as many were as may be.",
+            read(&counters.fault_overflow),
+        )?;
+        page.gauge(
+            "envoy_http_fault_active_faults",
+            "Requests being delayed.",
+            read(&counters.fault_active),
         )
     }
 

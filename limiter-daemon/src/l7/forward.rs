@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use tokio::time::timeout;
 
 use super::active::Active;
-use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed, Upload};
+use super::body::{Body, Bounds, Buffered, Copy, Fault, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
 use super::record::{Ending, Upstream};
@@ -38,6 +38,8 @@ pub(super) struct Forward {
     pub(super) settings: Arc<ClientSettings>,
     /// The connection's other end is a proxy whose word counts.
     pub(super) trusted: bool,
+    /// The request's body, if it was to be read whole.
+    pub(super) buffered: Option<Buffered>,
 }
 
 impl Pipeline {
@@ -83,7 +85,10 @@ impl Forward {
             headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
         let (parts, body) = request.into_parts();
-        let (body, upload) = RequestBody::client(body, self.bounds(), copies);
+        let (body, upload) = match &self.buffered {
+            Some(buffered) => RequestBody::buffered(buffered, copies),
+            None => RequestBody::client(body, self.bounds(), copies),
+        };
         ending.uploads(upload.clone());
         Sending {
             request: Some(Request::from_parts(parts, body)),
@@ -188,7 +193,7 @@ impl Forward {
 
     fn copy(&self, conn: &Conn, request: &Request<Incoming>) -> Vec<Copy> {
         let pipeline = &conn.pipeline;
-        let has_body = !request.body().is_end_stream();
+        let has_body = self.buffered.is_some() || !request.body().is_end_stream();
         let send = |target: &Arc<Target>| {
             let target = Arc::clone(target);
             let (upstreams, counters) = (&pipeline.upstreams, &pipeline.counters);
@@ -199,7 +204,7 @@ impl Forward {
         self.mirrors.iter().filter_map(send).collect()
     }
 
-    fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> Bounds {
         let settings = &self.settings;
         Bounds {
             size: settings.max_body,

@@ -24,8 +24,10 @@ use super::client_address::{self, Client};
 use super::clock::Clock;
 use super::connection::{self, Conn};
 use super::cost_body::CostBody;
+use super::fault::Faults;
 use super::forward::Forward;
 use super::handshake;
+use super::hold::hold;
 use super::io::{Rewind, http2_preface, speaks_http2};
 use super::life::Life;
 use super::metrics::{Closed, Counters};
@@ -51,6 +53,7 @@ pub(super) struct Pipeline {
     pub(super) active: Arc<ArcSwap<Active>>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) mirrors: Mirrors,
+    pub(super) faults: Faults,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
     pub(super) random: Random,
@@ -154,10 +157,15 @@ pub(super) fn answer(
             Err(refusal) => Err(refusal),
         };
         let answer = match next {
-            Ok(Next::Forward(forward)) => {
-                // A request is large: from here on it is handed on by reference.
-                let mut sending = forward.prepare(&conn, request, &mut ending);
-                forward.send(&conn, &mut sending, &mut ending, now).await
+            Ok(Next::Forward(mut forward)) => {
+                match hold(&conn, &mut forward, &mut request, &mut ending).await {
+                    Ok(()) => {
+                        // A request is large: from here on it is handed on by reference.
+                        let mut sending = forward.prepare(&conn, request, &mut ending);
+                        forward.send(&conn, &mut sending, &mut ending, now).await
+                    }
+                    Err(refusal) => Err(refusal),
+                }
             }
             Ok(Next::Answer(response)) => Ok(*response),
             Err(refusal) => Err(refusal),
@@ -352,6 +360,7 @@ impl Pipeline {
             prefix,
             settings: Arc::clone(settings),
             trusted: client.by_trusted,
+            buffered: None,
         }))
     }
 }

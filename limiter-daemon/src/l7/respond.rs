@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 
-use super::body::Body;
+use super::body::{self, Body};
 use crate::engine::state::Reach;
+use crate::policy::plan::Abort;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -39,6 +40,8 @@ pub(super) enum Refusal {
     NoEndpoint,
     /// Over a limit of this kind; [`super::limit_headers`] says which.
     Limited(Reach),
+    /// A fault made on purpose.
+    Aborted(Abort),
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -67,6 +70,8 @@ impl Refusal {
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Aborted(Abort::Http(status)) => *status,
+            Self::Aborted(Abort::Grpc(status)) => http_status(*status),
             Self::NoEndpoint | Self::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken(_) | Self::NoUpgrade => StatusCode::BAD_GATEWAY,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -91,6 +96,8 @@ impl Refusal {
             // Envoy's body; its global filter sends none.
             Self::Limited(Reach::Local) => "local_rate_limited",
             Self::Limited(Reach::Global) => "rate_limited",
+            // Envoy's.
+            Self::Aborted(_) => "fault filter abort",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -115,6 +122,7 @@ impl Refusal {
             Self::NoBackend => "no_backend",
             Self::NoEndpoint => "no_endpoint",
             Self::Limited(_) => "rate_limited",
+            Self::Aborted(_) => "fault_abort",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -153,8 +161,12 @@ impl Refusal {
         if grpc {
             return self.respond_grpc();
         }
-        let mut response = Response::new(Body::own(Bytes::from_static(self.body().as_bytes())));
-        *response.status_mut() = self.status();
+        let status = self.status();
+        let mut response = Response::new(match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::empty(),
+            _ => Body::own(Bytes::from_static(self.body().as_bytes())),
+        });
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         if self.closes() && version <= Version::HTTP_11 {
@@ -168,7 +180,10 @@ impl Refusal {
 
     /// A response of trailers only, with the status that Envoy maps to.
     fn respond_grpc(&self) -> Response<Body> {
-        let status = grpc_status(self.status());
+        let status = match self {
+            Self::Aborted(Abort::Grpc(status)) => u16::from(*status).into(),
+            _ => grpc_status(self.status()),
+        };
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         set_grpc_status(headers, status);
@@ -176,6 +191,16 @@ impl Refusal {
             headers.insert(GRPC_MESSAGE, message);
         }
         response
+    }
+}
+
+impl From<body::Fault> for Refusal {
+    fn from(fault: body::Fault) -> Self {
+        match fault {
+            body::Fault::TooLarge => Self::TooLarge,
+            body::Fault::TimedOut => Self::Slow,
+            body::Fault::Broken | body::Fault::Copy => Self::BrokenBody,
+        }
     }
 }
 
@@ -189,6 +214,25 @@ pub(super) fn grpc_status(status: StatusCode) -> HeaderValue {
         429 | 502 | 503 | 504 => "14",
         _ => "2",
     })
+}
+
+/// The HTTP status of a `grpc-status`, for clients that do not speak gRPC (google.rpc.Code).
+fn http_status(grpc: u8) -> StatusCode {
+    let status = match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Makes a response of trailers only.
@@ -214,6 +258,8 @@ mod tests {
             (Refusal::Limited(Reach::Global), "14"),
             (Refusal::NoRoute, "12"),
             (Refusal::NoBackend, "2"),
+            (Refusal::Aborted(Abort::Grpc(9)), "9"),
+            (Refusal::Aborted(Abort::Http(StatusCode::FORBIDDEN)), "7"),
         ] {
             let response = refusal.respond(Version::HTTP_2, true);
             assert_eq!(response.status(), StatusCode::OK);

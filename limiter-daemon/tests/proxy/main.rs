@@ -15,8 +15,10 @@ mod stage;
 mod upstream;
 
 mod bounds;
+mod buffering;
 mod clients;
 mod costs;
+mod faults;
 mod grpc;
 mod h2_frames;
 mod logging;
