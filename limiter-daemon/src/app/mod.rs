@@ -25,6 +25,7 @@ use crate::l4::offenders::Offenders;
 use crate::l4::{self, Events, Kernel};
 use crate::l7::access_log::{self, AccessLog};
 use crate::l7::clock::{Clock, wall};
+use crate::l7::dns::{self, Resolver};
 use crate::l7::metrics::Counters;
 use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
@@ -81,6 +82,7 @@ struct Daemon {
     config: DaemonConfig,
     state: Arc<State>,
     active: Arc<ArcSwap<Active>>,
+    resolver: Arc<Resolver>,
     workers: Workers,
     worker_count: usize,
     served: HashSet<SocketAddr>,
@@ -156,6 +158,8 @@ impl Daemon {
         let state = Arc::new(State::new(config.max_buckets));
         let active = Active::new(&plan, Engine::compile(&plan, &state), None)?;
         let active = Arc::new(ArcSwap::from_pointee(active));
+        let resolver = Resolver::new(dns::Source::System, clock, Box::new(|_change| {}));
+        resolver.apply(&plan);
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
@@ -176,6 +180,7 @@ impl Daemon {
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
             counters,
+            resolver: Arc::clone(&resolver),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -205,6 +210,12 @@ impl Daemon {
             Ok(())
         });
 
+        let names = Arc::clone(&resolver);
+        tasks.spawn(async move {
+            let died = names.run().await;
+            Err(anyhow::Error::from(died).context("a lookup died"))
+        });
+
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
         let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
         addresses.sort();
@@ -218,6 +229,7 @@ impl Daemon {
             config,
             state,
             active,
+            resolver,
             workers,
             worker_count,
             served,

@@ -39,7 +39,7 @@ pub(super) struct Forward {
     /// The connection's other end is a proxy whose word counts.
     pub(super) trusted: bool,
     /// The request's body, if it was to be read whole.
-    pub(super) buffered: Option<Buffered>,
+    pub(super) buffered: Option<Box<Buffered>>,
 }
 
 impl Pipeline {

@@ -55,7 +55,8 @@ async fn wait(
         }
     }
     if let Some(limit) = traffic.request_buffer {
-        forward.buffered = buffer(limit, forward, request, ending).await?;
+        let buffered = buffer(limit, forward, request, ending).await?;
+        forward.buffered = buffered.map(Box::new);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ mod client_address;
 pub mod clock;
 mod connection;
 mod cost_body;
+pub mod dns;
 mod fault;
 mod filters;
 mod forward;
