@@ -160,9 +160,7 @@ impl Refusal {
             | Self::Unreachable(_)
             | Self::Broken(_)
             | Self::Timeout
-            | Self::NoUpgrade
-            // A fault stands for the upstream.
-            | Self::Aborted(_) => Some(Failure::Upstream),
+            | Self::NoUpgrade => Some(Failure::Upstream),
             Self::Overloaded(_) | Self::Waited | Self::NotAdmitted => Some(Failure::Overload),
             _ => None,
         }
