@@ -1,5 +1,6 @@
 //! The request's way: listeners, one worker a core, the pipeline, upstreams.
 
+mod accept;
 pub mod access_log;
 mod active;
 mod admission;
@@ -8,6 +9,7 @@ mod client_address;
 pub mod clock;
 mod connection;
 mod cost_body;
+mod drain;
 mod filters;
 mod forward;
 mod handshake;

@@ -117,8 +117,8 @@ impl Stage {
         for bind in plan.listeners.iter().flat_map(|l| &l.binds) {
             if !served.contains(bind) {
                 served.push(*bind);
-                let sockets = listener::bind(*bind, 1).unwrap();
-                runtime.block_on(workers.listen(*bind, sockets));
+                let sockets = listener::bind(*bind, 1, false).unwrap();
+                runtime.block_on(workers.listen(*bind, sockets, false));
             }
         }
         Self {
@@ -141,15 +141,19 @@ impl Stage {
     /// Ends the workers; what is in flight has `timeout`.
     pub(crate) fn drain(&mut self, timeout: Duration) {
         let workers = self.workers.take().unwrap();
-        assert!(self.runtime.block_on(workers.drain(timeout)));
+        assert!(self.runtime.block_on(ended(workers, timeout)));
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         if let Some(workers) = self.workers.take() {
-            let drained = self.runtime.block_on(workers.drain(Duration::ZERO));
+            let drained = self.runtime.block_on(ended(workers, Duration::ZERO));
             assert!(drained || std::thread::panicking(), "a worker panicked");
         }
     }
+}
+
+async fn ended(workers: Workers, timeout: Duration) -> bool {
+    workers.drain(timeout).await.ended().await
 }
