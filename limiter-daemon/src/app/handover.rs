@@ -132,6 +132,12 @@ impl HandOver {
         self.taker.is_some()
     }
 
+    /// Hands nothing over any more.
+    pub(super) fn close(&mut self) {
+        self.listener = None;
+        self.taker = None;
+    }
+
     pub(super) async fn event(&mut self) -> Event {
         loop {
             let Some(taker) = &mut self.taker else {

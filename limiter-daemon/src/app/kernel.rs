@@ -1,6 +1,7 @@
 //! The kernel half, as the control thread looks after it.
 
 use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,15 +57,20 @@ pub(super) fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
     kernel.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Counts the samples of dropped packets. The ring holds far more than come between two looks.
+/// Counts the samples of dropped packets. The ring holds far more than come between two looks. It is
+/// for one reader: not while another process reads it.
 pub(super) async fn sample(
     mut events: Events,
     offenders: Arc<Mutex<Offenders>>,
+    not_sampling: Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(SAMPLING);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
+        if not_sampling.load(Ordering::Relaxed) {
+            continue;
+        }
         let mut offenders = offenders.lock().unwrap_or_else(PoisonError::into_inner);
         events.drain(|event| offenders.record(event));
     }

@@ -12,6 +12,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ struct Daemon {
     hand_over: HandOver,
     kernel: Option<Arc<Mutex<Kernel>>>,
     offenders: Arc<Mutex<Offenders>>,
+    /// Samples of dropped packets are another process' to take.
+    not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -124,8 +127,8 @@ enum Ended {
     Taken(Taken),
 }
 
+/// Those that say to stop.
 struct Signals {
-    hangup: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -133,13 +136,12 @@ struct Signals {
 impl Signals {
     fn listen() -> std::io::Result<Self> {
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Waits for one that says to stop.
+    /// Waits for one. Nothing is lost if the wait is given up.
     async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -150,24 +152,31 @@ impl Signals {
 
 async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
+    let mut hangup = signal(SignalKind::hangup())?;
     let mut signals = Signals::listen()?;
     let mut daemon = Daemon::start(first).await?;
     let changed = daemon.watch();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // To stop, as soon as it is known whether another process takes over.
+    let mut told = false;
     let ended = loop {
         // Whoever takes over has read the files for itself.
-        let reloads = !daemon.hand_over.is_under_way();
+        let alone = !daemon.hand_over.is_under_way();
         tokio::select! {
-            _ = signals.terminate.recv() => break Ended::Told,
-            _ = signals.interrupt.recv() => break Ended::Told,
-            _ = signals.hangup.recv(), if reloads => daemon.hung_up().await,
-            () = changed.notified(), if reloads => daemon.files_changed().await,
-            event = daemon.hand_over.event() => {
-                if let Some(taken) = daemon.handing_over(event) {
-                    break Ended::Taken(taken);
+            () = signals.stop() => {
+                if alone || told {
+                    break Ended::Told;
                 }
+                told = true;
             }
+            _ = hangup.recv(), if alone => daemon.hung_up().await,
+            () = changed.notified(), if alone => daemon.files_changed().await,
+            event = daemon.hand_over.event() => match daemon.handing_over(event) {
+                Some(taken) => break Ended::Taken(taken),
+                None if told => break Ended::Told,
+                None => {}
+            },
             () = daemon.workers.died() => break Ended::Failed(anyhow::anyhow!("a worker died")),
             Some(ended) = daemon.tasks.join_next() => {
                 break Ended::Failed(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
@@ -246,6 +255,7 @@ impl Daemon {
         };
         let mut tasks = JoinSet::new();
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
+        let not_sampling = Arc::new(AtomicBool::new(false));
         let l4 = kernel.as_ref().map(|kernel| L4 {
             kernel: Arc::clone(kernel),
             offenders: Arc::clone(&offenders),
@@ -253,7 +263,8 @@ impl Daemon {
         if let Some(l4) = &l4
             && let Some(events) = lock(&l4.kernel).events()
         {
-            tasks.spawn(sample(events, Arc::clone(&l4.offenders)));
+            let offenders = Arc::clone(&l4.offenders);
+            tasks.spawn(sample(events, offenders, Arc::clone(&not_sampling)));
         }
         let admin = Arc::new(Admin {
             status: Arc::clone(&status),
@@ -306,6 +317,7 @@ impl Daemon {
             hand_over,
             kernel,
             offenders,
+            not_sampling,
             status,
             log,
             tasks,
@@ -324,11 +336,15 @@ impl Daemon {
                     kernel.as_ref().and_then(|kernel| kernel.lock()),
                 );
                 match offered {
-                    Ok(()) => tracing::info!("another process is starting on the sockets"),
+                    Ok(()) => {
+                        self.not_sampling.store(true, Ordering::Relaxed);
+                        tracing::info!("another process is starting on the sockets");
+                    }
                     Err(error) => tracing::warn!(%error, "the sockets are not handed over"),
                 }
             }
             Event::Failed(reason) => {
+                self.not_sampling.store(false, Ordering::Relaxed);
                 tracing::warn!(
                     reason,
                     "the other process did not take over, this one goes on"

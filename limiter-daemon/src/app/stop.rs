@@ -20,6 +20,8 @@ impl Daemon {
         notify::stopping();
         let mut tick = tokio::time::interval(TICK);
         let mut cut = false;
+        // Who comes now to take over finds nobody, and binds as soon as the addresses are free.
+        self.hand_over.close();
         match &ended {
             Ended::Told => {
                 self.status.draining();
@@ -43,8 +45,8 @@ impl Daemon {
             }
             Ended::Failed(_) => self.status.failed(),
             Ended::Taken(taken) => {
-                self.status.draining();
-                // Whoever asks is to be answered by the new process.
+                // Whoever asks from now on is to be answered by the new process, which is ready: what is
+                // asked here at this moment does not say otherwise.
                 self.stop_admin.send_replace(true);
                 let mut shared = self.sockets.addresses();
                 shared.retain(|address| !taken.left_over.contains(address));

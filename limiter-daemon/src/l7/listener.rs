@@ -58,10 +58,11 @@ pub fn let_nobody_in(socket: &impl AsFd) -> io::Result<()> {
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const ACK: u32 = 0x10;
-    let op = |code: u32, jt, jf, k| {
-        // Opcodes of classic BPF have eight bits.
-        SockFilter::new(code as u16, jt, jf, k)
-    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "opcodes of classic BPF have eight bits"
+    )]
+    let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
     SockRef::from(socket).attach_filter(&[
         op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
         op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
