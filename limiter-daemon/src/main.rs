@@ -38,6 +38,10 @@ enum Command {
         /// Directory of YAML policy files.
         #[arg(long)]
         config: PathBuf,
+        /// Take the place of the limiterd that runs with the same admin address: take over its
+        /// sockets, and let it drain and end. Where there is none, just start.
+        #[arg(long)]
+        takeover: bool,
     },
     /// Check the policy files of a directory; exit status 1 if they have errors. Colours are for
     /// terminals, unless NO_COLOR is set.
@@ -138,7 +142,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
-        Command::Run { config } => app::run(&config)?,
+        Command::Run { config, takeover } => app::run(&config, takeover)?,
         Command::Check {
             dir,
             format,

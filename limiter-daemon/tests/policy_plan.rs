@@ -235,6 +235,7 @@ fn the_daemons_settings() {
     assert_eq!(daemon.admin, "[::1]:9902".parse().unwrap());
     assert_eq!(daemon.workers, Some(2));
     assert_eq!(daemon.max_buckets, 5000);
+    assert_eq!(daemon.drain_delay, Duration::from_secs(15));
     assert_eq!(daemon.drain_timeout, Duration::from_secs(90));
 }
 

@@ -2,6 +2,7 @@
 //! captures. Everything is made by the test that uses it and goes with it; two tests share nothing,
 //! so they run in parallel.
 
+pub mod activation;
 pub mod capture;
 pub mod daemon;
 pub mod flood;
@@ -15,6 +16,7 @@ pub mod packets;
 pub mod policies;
 pub mod raw;
 pub mod scene;
+pub mod storm;
 pub mod tls;
 pub mod topology;
 pub mod upstream;

@@ -9,11 +9,12 @@ pub mod l4;
 mod limits;
 pub mod metrics;
 mod plan;
+pub mod socket;
 pub mod status;
 mod upstreams;
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
@@ -33,6 +35,8 @@ pub use findings::FindingView;
 pub use l4::L4;
 pub use metrics::Metrics;
 pub use status::Status;
+
+use socket::{Listener, Stream};
 
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
@@ -57,54 +61,57 @@ pub struct Admin {
     pub l4: Option<L4>,
 }
 
-/// Binds the admin address.
-///
-/// # Errors
-/// With the address in the message.
-pub fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    use anyhow::Context as _;
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!(
-            "cannot listen on admin address {address}; set spec.admin.address of the LimiterConfig"
-        )
-    })?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
-}
-
-/// Serves until dropped.
-pub async fn serve(listener: tokio::net::TcpListener, admin: Arc<Admin>) {
+/// Serves until `stop` says `true`; then it lets go of the socket, for which another process may be
+/// there, and finishes what it was asked.
+pub(crate) async fn serve(listener: Listener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         if connections.len() >= MAX_CONNECTIONS {
             connections.join_next().await;
         }
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let accepted = tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(stream) => {
+                connections.spawn(converse(stream, Arc::clone(&admin), stop.clone()));
+            }
             Err(error) => {
                 tracing::warn!(%error, "admin: accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // The sender is gone if the daemon is.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+async fn converse(stream: Box<dyn Stream>, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+    let service = service_fn(|request| {
         let admin = Arc::clone(&admin);
-        connections.spawn(async move {
-            let service = service_fn(|request| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(request).await) }
-            });
-            let mut builder = http1::Builder::new();
-            builder
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT);
-            if let Err(error) = builder
-                .serve_connection(TokioIo::new(stream), service)
-                .await
-            {
-                tracing::debug!(%error, "admin: connection ended");
-            }
-        });
+        async move { Ok::<_, Infallible>(admin.answer(request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = &mut served => result,
+        () = stopped(&mut stop) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "admin: connection ended");
     }
 }
 

@@ -54,6 +54,7 @@ struct DaemonView {
     max_buckets: usize,
     max_sources: u32,
     sketch_cells: u32,
+    drain_delay_seconds: f64,
     drain_timeout_seconds: f64,
     /// As `json to /dev/stdout`; `None`: there is none.
     access_log: Option<String>,
@@ -70,6 +71,7 @@ impl From<&DaemonConfig> for DaemonView {
             max_buckets: config.max_buckets,
             max_sources: config.max_sources,
             sketch_cells: config.sketch_cells,
+            drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
         }

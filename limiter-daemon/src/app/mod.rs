@@ -1,46 +1,58 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod backends;
+mod handover;
+mod kernel;
+mod notify;
 mod privileges;
 mod reload;
+mod sockets;
+mod stop;
 mod watch;
 
-use std::collections::HashSet;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, watch as tell};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
-use crate::engine::Engine;
 use crate::engine::state::State;
+use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
-use crate::l4::{self, Events, Kernel};
 use crate::l7::access_log::{self, AccessLog};
 use crate::l7::clock::{Clock, wall};
-use crate::l7::dns::{self, Resolver};
 use crate::l7::metrics::Counters;
 use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
-use crate::l7::{Active, Workers, listener};
+use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
+use backends::Backends;
+use handover::{Event, HandOver, Taken, Taking};
+use kernel::{describe, lock, sample};
+use sockets::{Passed, Sockets, binds};
 use watch::Watch;
 
 /// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. They are read again when
-/// they change, and on SIGHUP.
+/// they change, and on SIGHUP. It listens on the sockets that systemd passes, if it does; with
+/// `takeover`, on those of the limiterd that runs with the same admin address, which then drains and
+/// ends. Call it before there are other threads.
 ///
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
-pub fn run(dir: &Path) -> anyhow::Result<()> {
+pub fn run(dir: &Path, takeover: bool) -> anyhow::Result<()> {
+    let passed = Passed::by_systemd()?;
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
     let outcome = reload::load(dir, None);
@@ -55,6 +67,8 @@ pub fn run(dir: &Path) -> anyhow::Result<()> {
         fingerprint,
         plan,
         outcome,
+        passed,
+        takeover,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -69,6 +83,9 @@ struct First {
     fingerprint: u64,
     plan: Plan,
     outcome: Outcome,
+    passed: Passed,
+    /// Whether to take the place of a daemon that runs.
+    takeover: bool,
 }
 
 /// The running daemon.
@@ -83,12 +100,18 @@ struct Daemon {
     state: Arc<State>,
     clock: Clock,
     active: Arc<ArcSwap<Active>>,
-    resolver: Arc<Resolver>,
+    backends: Backends,
     workers: Workers,
     worker_count: usize,
-    served: HashSet<SocketAddr>,
+    sockets: Sockets,
+    admin_socket: Socket,
+    /// `true`: the admin listener lets go of its socket.
+    stop_admin: tell::Sender<bool>,
+    hand_over: HandOver,
     kernel: Option<Arc<Mutex<Kernel>>>,
     offenders: Arc<Mutex<Offenders>>,
+    /// Samples of dropped packets are another process' to take.
+    not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -96,36 +119,79 @@ struct Daemon {
 
 /// How often the kernel half is looked after.
 const TICK: Duration = Duration::from_secs(1);
-/// How often the samples of dropped packets are looked at.
-const SAMPLING: Duration = Duration::from_millis(50);
 
-/// How long the writer of the access log may take for the last lines.
-const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// Why the daemon stops.
+#[derive(Debug)]
+enum Ended {
+    Told,
+    /// A part of it died.
+    Failed(anyhow::Error),
+    /// Another process has taken its place.
+    Taken(Taken),
+}
+
+/// Those that say to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one. Nothing is lost if the wait is given up.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
 
 async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-
+    let mut signals = Signals::listen()?;
     let mut daemon = Daemon::start(first).await?;
     let changed = daemon.watch();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let result = loop {
+    // To stop, as soon as it is known whether another process takes over.
+    let mut told = false;
+    let ended = loop {
+        // Whoever takes over has read the files for itself.
+        let alone = !daemon.hand_over.is_under_way();
         tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => daemon.hung_up().await,
-            () = changed.notified() => daemon.files_changed().await,
-            () = daemon.workers.died() => break Err(anyhow::anyhow!("a worker died")),
-            Some(ended) = daemon.tasks.join_next() => {
-                break Err(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
+            () = signals.stop() => {
+                if alone || told {
+                    break Ended::Told;
+                }
+                told = true;
             }
+            _ = hangup.recv(), if alone => daemon.hung_up().await,
+            () = changed.notified(), if alone => daemon.files_changed().await,
+            event = daemon.hand_over.event() => match daemon.handing_over(event) {
+                Some(taken) => break Ended::Taken(taken),
+                None if told => break Ended::Told,
+                None => {}
+            },
+            () = daemon.workers.died() => break Ended::Failed(anyhow::anyhow!("a worker died")),
+            Some(ended) = daemon.tasks.join_next() => {
+                break Ended::Failed(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
+            }
+            event = daemon.backends.event() => match event {
+                Ok(()) => daemon.look_after_backends(),
+                Err(error) => break Ended::Failed(error),
+            },
             _ = tick.tick() => daemon.look_after_kernel(),
         }
     };
-    daemon.stop(result).await
+    daemon.stop(ended, &mut signals).await
 }
 
 impl Daemon {
@@ -135,6 +201,8 @@ impl Daemon {
             fingerprint,
             plan,
             outcome,
+            passed,
+            takeover,
         } = first;
         reload::warn_of_global_limits(&plan);
         let config = plan.daemon.clone();
@@ -149,24 +217,26 @@ impl Daemon {
         };
 
         // Everything that can be refused comes before the kernel is touched.
-        let admin_socket =
-            admin::bind(config.admin).map_err(|error| privileges::explain(error, config.admin))?;
-        let served = binds(&plan);
-        let sockets = listen(served.iter(), worker_count)?;
+        let mut taking = if takeover {
+            take_over(config.admin)?
+        } else {
+            None
+        };
+        let mut passed = passed;
+        let (mut given_hand_over, mut given_lock) = (None, None);
+        if let Some(taking) = &mut taking {
+            passed.add(std::mem::take(&mut taking.passed));
+            given_hand_over = taking.hand_over.take();
+            given_lock = taking.kernel.take();
+        }
+        let mut sockets = Sockets::new(passed);
+        let admin_socket = sockets.admin(config.admin)?;
+        let opened = sockets.open(&binds(&plan), worker_count)?;
 
         let (sink, log) = access_log(&config)?;
 
         let state = Arc::new(State::new(config.max_buckets));
-        let active = Active::new(
-            &plan,
-            Engine::compile(&plan, &state),
-            &state,
-            clock.now(),
-            None,
-        )?;
-        let active = Arc::new(ArcSwap::from_pointee(active));
-        let resolver = Resolver::new(dns::Source::System, clock, Box::new(|_change| {}));
-        resolver.apply(&plan);
+        let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
@@ -175,26 +245,25 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
-        let kernel = start_kernel(&config, &plan)?;
+        let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
         let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
 
-        for (bind, listeners) in sockets {
-            workers.listen(bind, listeners).await;
-        }
+        sockets.serve(opened, &workers).await;
         let sources = Sources {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
             active: Arc::clone(&active),
             counters,
-            resolver: Arc::clone(&resolver),
+            resolver: Arc::clone(backends.resolver()),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
         };
         let mut tasks = JoinSet::new();
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
+        let not_sampling = Arc::new(AtomicBool::new(false));
         let l4 = kernel.as_ref().map(|kernel| L4 {
             kernel: Arc::clone(kernel),
             offenders: Arc::clone(&offenders),
@@ -202,7 +271,8 @@ impl Daemon {
         if let Some(l4) = &l4
             && let Some(events) = lock(&l4.kernel).events()
         {
-            tasks.spawn(sample(events, Arc::clone(&l4.offenders)));
+            let offenders = Arc::clone(&l4.offenders);
+            tasks.spawn(sample(events, offenders, Arc::clone(&not_sampling)));
         }
         let admin = Arc::new(Admin {
             status: Arc::clone(&status),
@@ -212,23 +282,39 @@ impl Daemon {
             metrics: Metrics::new(sources),
             l4,
         });
-        let admin_socket = tokio::net::TcpListener::from_std(admin_socket)?;
+        let (stop_admin, stopped) = tell::channel(false);
+        let listener = admin_socket.try_clone()?.listen()?;
         tasks.spawn(async move {
-            admin::serve(admin_socket, admin).await;
+            admin::serve(listener, admin, stopped).await;
             Ok(())
         });
+        let hand_over = HandOver::start(config.admin, given_hand_over);
 
-        let names = Arc::clone(&resolver);
+        let names = Arc::clone(backends.resolver());
         tasks.spawn(async move {
             let died = names.run().await;
             Err(anyhow::Error::from(died).context("a lookup died"))
         });
 
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
-        let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
-        addresses.sort();
-        tracing::info!(listeners = addresses.join(" "), admin = %config.admin, workers = worker_count, "ready");
+        let addresses: Vec<_> = sockets
+            .addresses()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        tracing::info!(listeners = addresses.join(" "), admin = %admin_socket, workers = worker_count, "ready");
         status.serving(notes);
+        let taken = Taken {
+            kernel: kernel.is_some(),
+            left_over: sockets.left_over(),
+        };
+        if let Some(taking) = taking
+            && let Err(error) = taking.ready(&taken)
+        {
+            tracing::warn!(%error, "the daemon whose place this one takes cannot be told");
+        }
+        sockets.warn_of_unused();
+        notify::ready();
         Ok(Self {
             dir,
             fingerprint,
@@ -238,45 +324,54 @@ impl Daemon {
             state,
             clock,
             active,
-            resolver,
+            backends,
             workers,
             worker_count,
-            served,
+            sockets,
+            admin_socket,
+            stop_admin,
+            hand_over,
             kernel,
             offenders,
+            not_sampling,
             status,
             log,
             tasks,
         })
     }
 
-    /// Says that the daemon lives, ends sentences that are served, and attaches to interfaces that
-    /// have come back.
-    fn look_after_kernel(&self) {
-        let Some(kernel) = &self.kernel else {
-            return;
-        };
-        let notes = describe(kernel);
-        let mut locked = lock(kernel);
-        let mut look_after = || {
-            locked.beat()?;
-            locked.expire(l4::clock::now())?;
-            let lost = locked.samples_lost()?;
-            let mut offenders = self
-                .offenders
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            offenders.note_lost(lost);
-            locked.reattach()
-        };
-        if let Err(error) = look_after() {
-            tracing::error!(%error, "the kernel half cannot be looked after");
+    /// What another process wants that takes this one's place; `Some`: it has taken it.
+    fn handing_over(&mut self, event: Event) -> Option<Taken> {
+        match event {
+            Event::Asked(stream) => {
+                let kernel = self.kernel.as_deref().map(lock);
+                let offered = self.hand_over.offer(
+                    stream,
+                    &self.sockets,
+                    &self.admin_socket,
+                    kernel.as_ref().and_then(|kernel| kernel.lock()),
+                );
+                match offered {
+                    Ok(()) => {
+                        self.not_sampling.store(true, Ordering::Relaxed);
+                        tracing::info!("another process is starting on the sockets");
+                    }
+                    Err(error) => tracing::warn!(%error, "the sockets are not handed over"),
+                }
+            }
+            Event::Failed(reason) => {
+                self.not_sampling.store(false, Ordering::Relaxed);
+                tracing::warn!(
+                    reason,
+                    "the other process did not take over, this one goes on"
+                );
+            }
+            Event::Taken(taken) => {
+                tracing::info!("another process has taken over");
+                return Some(taken);
+            }
         }
-        drop(locked);
-        let now = describe(kernel);
-        if now != notes {
-            self.status.note(now);
-        }
+        None
     }
 
     /// SIGHUP: reads the policy files, and opens the access log again.
@@ -312,34 +407,6 @@ impl Daemon {
         });
         changed
     }
-
-    /// Drains, leaves in the kernel what the policy says, and passes `result` on.
-    async fn stop(self, result: anyhow::Result<()>) -> anyhow::Result<()> {
-        if result.is_err() {
-            self.status.failed();
-        } else {
-            self.status.draining();
-        }
-        tracing::info!(timeout = ?self.config.drain_timeout, "draining");
-        let drained = self.workers.drain(self.config.drain_timeout).await;
-        if let Some(log) = self.log
-            && !log.finish(LOG_PATIENCE)
-        {
-            tracing::warn!("the last lines of the access log were not written");
-        }
-        if let Some(kernel) = self.kernel {
-            let mut kernel = lock(&kernel);
-            kernel
-                .stop(self.config.on_exit)
-                .context("cannot clean up in the kernel")?;
-        }
-        result?;
-        if !drained {
-            bail!("a worker panicked");
-        }
-        tracing::info!("stopped");
-        Ok(())
-    }
 }
 
 fn warn_unwatched(error: &std::io::Error) {
@@ -350,40 +417,15 @@ fn warn_unwatched(error: &std::io::Error) {
     );
 }
 
-fn lock(kernel: &Mutex<Kernel>) -> MutexGuard<'_, Kernel> {
-    kernel.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Counts the samples of dropped packets. The ring holds far more than come between two looks.
-async fn sample(mut events: Events, offenders: Arc<Mutex<Offenders>>) -> anyhow::Result<()> {
-    let mut look = tokio::time::interval(SAMPLING);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        look.tick().await;
-        let mut offenders = offenders.lock().unwrap_or_else(PoisonError::into_inner);
-        events.drain(|event| offenders.record(event));
+/// Asks the limiterd with this admin address for its sockets.
+fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
+    let taking = Taking::ask(admin).with_context(|| {
+        format!("the sockets of the limiterd with the admin address {admin} cannot be taken over")
+    })?;
+    if taking.is_none() {
+        tracing::info!(%admin, "no limiterd runs with this admin address: there is nothing to take over");
     }
-}
-
-fn binds(plan: &Plan) -> HashSet<SocketAddr> {
-    plan.listeners
-        .iter()
-        .flat_map(|listener| listener.binds.iter().copied())
-        .collect()
-}
-
-/// Binds each address once for each worker.
-fn listen<'a>(
-    addresses: impl Iterator<Item = &'a SocketAddr>,
-    workers: usize,
-) -> anyhow::Result<Vec<(SocketAddr, Vec<TcpListener>)>> {
-    addresses
-        .map(|address| {
-            let sockets = listener::bind(*address, workers)
-                .map_err(|error| privileges::explain(error.into(), *address))?;
-            Ok((*address, sockets))
-        })
-        .collect()
+    Ok(taking)
 }
 
 /// Starts the access log, if there is to be one.
@@ -402,30 +444,3 @@ fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {
 
 /// Takes the records of requests, and whom that belongs to.
 type Log = (Option<Arc<dyn Sink>>, Option<access_log::Owner>);
-
-fn start_kernel(config: &DaemonConfig, plan: &Plan) -> anyhow::Result<Option<Arc<Mutex<Kernel>>>> {
-    match Kernel::start(config, &plan.network) {
-        Ok(_nothing) if config.interfaces.is_empty() => Ok(None),
-        Ok(kernel) => Ok(Some(Arc::new(Mutex::new(kernel)))),
-        Err(error) if config.interfaces.is_empty() => {
-            tracing::warn!(%error, "what an earlier run left in the kernel cannot be removed");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn describe(kernel: &Mutex<Kernel>) -> Vec<String> {
-    let kernel = lock(kernel);
-    let describe = |a: &l4::Attachment| {
-        let adopted = if a.adopted {
-            ", adopted from an earlier run"
-        } else {
-            ""
-        };
-        let renamed = a.renamed.as_ref();
-        let renamed = renamed.map_or_else(String::new, |now| format!(", now called {now}"));
-        format!("xdp: {} {}{adopted}{renamed}", a.interface, a.mode.name())
-    };
-    kernel.attachments().iter().map(describe).collect()
-}

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::{Daemon, binds, listen, lock, watch};
+use super::kernel::lock;
+use super::sockets::binds;
+use super::{Daemon, notify, watch};
 use crate::admin::Trigger;
-use crate::engine::Engine;
-use crate::l7::Active;
 use crate::l7::clock::wall;
 use crate::policy::{self, Outcome, Plan, Severity};
 
@@ -52,6 +52,7 @@ impl Daemon {
     /// Puts the policy files as they are now in force; of what is not valid, the last good version
     /// stays.
     pub(super) async fn reload(&mut self, trigger: Trigger) {
+        notify::reloading();
         // Before they are read: what changes meanwhile is another change.
         self.fingerprint = watch::fingerprint(&self.dir);
         let outcome = load(&self.dir, Some(&self.outcome));
@@ -81,6 +82,7 @@ impl Daemon {
                 self.status.rejected(reason);
             }
         }
+        notify::ready();
     }
 
     async fn put_in_force(&mut self, plan: Plan) -> anyhow::Result<Plan> {
@@ -91,22 +93,23 @@ impl Daemon {
         if self.kernel.is_none() && !self.config.interfaces.is_empty() {
             bail!("the kernel half is not running");
         }
-        let served = binds(&plan);
-        let sockets = listen(served.difference(&self.served), self.worker_count)?;
-        let engine = Engine::compile(&plan, &self.state);
+        let wanted = binds(&plan);
+        let opened = self.sockets.open(&wanted, self.worker_count)?;
         let now = self.clock.now();
-        let active = Active::new(&plan, engine, &self.state, now, Some(&self.active.load()))?;
+        let active = self
+            .backends
+            .follow(&plan, &self.state, now, &self.active.load())?;
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }
-        self.resolver.apply(&plan);
+        // Whoever was let in at an address that goes is served by the policy that has it.
+        self.sockets.close_others(&wanted, &self.workers).await;
         self.active.store(Arc::new(active));
-        for (bind, listeners) in sockets {
-            self.workers.listen(bind, listeners).await;
-        }
-        let gone: Vec<_> = self.served.difference(&served).copied().collect();
-        self.workers.close(&gone).await;
-        self.served = served;
+        let active = self.active.load();
+        let now = self.clock.now();
+        self.backends.in_force(&plan, &active, &self.state, now);
+        self.look_after_backends();
+        self.sockets.serve(opened, &self.workers).await;
         Ok(plan)
     }
 }

@@ -1,7 +1,9 @@
 //! The kernel half as one object, for `app`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
 use aya::Ebpf;
 use ipnet::IpNet;
@@ -46,6 +48,18 @@ impl Kernel {
     /// # Errors
     /// What is missing or in the way; then nothing new stays attached.
     pub fn start(config: &DaemonConfig, policies: &[NetworkPolicy]) -> Result<Self, L4Error> {
+        Self::take_over(config, policies, None)
+    }
+
+    /// As [`Kernel::start`], beside a daemon that runs and gave away a copy of its [`Kernel::lock`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_over(
+        config: &DaemonConfig,
+        policies: &[NetworkPolicy],
+        lock: Option<File>,
+    ) -> Result<Self, L4Error> {
         if config.interfaces.is_empty() {
             pins::clear(&config.pin_path)?;
             return Ok(Self { running: None });
@@ -53,7 +67,7 @@ impl Kernel {
         load::check_kernel()?;
         privilege::check().map_err(L4Error::Unprivileged)?;
         let targets = attach::resolve(&config.interfaces)?;
-        let pins = Pins::open(&config.pin_path)?;
+        let pins = Pins::open(&config.pin_path, lock)?;
         match enforce(config, policies, &targets, &pins) {
             Ok((ebpf, state, events, attachments)) => Ok(Self {
                 running: Some(Running {
@@ -73,6 +87,14 @@ impl Kernel {
                 Err(error)
             }
         }
+    }
+
+    /// What keeps other daemons off the pin path, for as long as any process has a copy of it open.
+    /// `None`: nothing is loaded.
+    #[must_use]
+    pub fn lock(&self) -> Option<BorrowedFd<'_>> {
+        let running = self.running.as_ref()?;
+        Some(running.pins.lock())
     }
 
     /// Puts `policies` in force instead of those before, for every packet at once. Buckets keep their

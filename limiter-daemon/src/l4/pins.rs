@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use rustix::process::geteuid;
 use tracing::{info, warn};
 
 pub(super) use self::bpffs::{BPFFS, is_mounted};
-use self::bpffs::{ensure_bpffs, is_bpffs, lock};
+use self::bpffs::{ensure_bpffs, is_bpffs, is_of, lock};
 pub(super) use self::hook::Hook;
 use super::error::{L4Error, chain};
 use super::maps::{Pinned, Sizes};
@@ -34,16 +35,21 @@ pub(super) struct Pins {
     root: PathBuf,
     /// `root/v<ABI version>`.
     directory: PathBuf,
-    /// Locked; the lock goes with it.
-    _lock: File,
+    /// Locked; the lock goes with it, and with copies of it that other processes have.
+    lock: File,
 }
 
 impl Pins {
-    /// Makes the directories, mounts bpffs if need be, and takes the lock.
-    pub(super) fn open(root: &Path) -> Result<Self, L4Error> {
+    /// Makes the directories, mounts bpffs if need be, and takes the lock. It may be `held` already,
+    /// by a copy of what another daemon has.
+    pub(super) fn open(root: &Path, held: Option<File>) -> Result<Self, L4Error> {
         ensure_bpffs(root)?;
+        let held = held.filter(|held| is_of(held, root));
         let lock = loop {
             create(root)?;
+            if let Some(held) = held {
+                break held;
+            }
             match lock(root) {
                 Ok(Some(lock)) => break lock,
                 Ok(None) => {}
@@ -62,8 +68,12 @@ impl Pins {
         Ok(Self {
             root: root.to_owned(),
             directory,
-            _lock: lock,
+            lock,
         })
+    }
+
+    pub(super) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     pub(super) fn map(&self, map: Pinned) -> PathBuf {
@@ -229,7 +239,7 @@ pub(super) fn clear(root: &Path) -> Result<(), L4Error> {
     if !root.is_dir() || !is_bpffs(root)? {
         return Ok(());
     }
-    match Pins::open(root) {
+    match Pins::open(root, None) {
         Ok(pins) => {
             info!(path = %root.display(), "no interfaces are configured: removing old pins");
             pins.remove()

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 
+use super::dns::{Addresses, Change};
 use super::health_check::{Checked, Watched};
 use super::metrics::Door;
 use super::tls::{self, TlsError};
 use super::upstream::Cluster;
 use crate::engine::state::State;
 use crate::engine::{Engine, Listener};
-use crate::policy::plan::{Plan, Tls};
+use crate::policy::plan::{Dns, Plan, Tls};
 
 /// The engine in force, and what the data plane derives from its plan.
 #[derive(Debug)]
@@ -43,17 +44,15 @@ pub enum ActiveError {
 }
 
 impl Active {
-    /// Makes `plan` ready to serve with `engine`, which was compiled from it with `state`, at `now` in
-    /// nanoseconds. What did not change since `previous` is taken over: connections to upstreams,
-    /// counts of connections, TLS sessions.
+    /// Makes `plan` ready to serve with `engine`, which was compiled from it. What did not change since
+    /// `previous` is taken over: connections to upstreams, counts of connections, TLS sessions.
     ///
     /// # Errors
     /// [`ActiveError`].
     pub fn new(
         plan: &Plan,
         engine: Engine,
-        state: &State,
-        now: u64,
+        around: &Surroundings<'_>,
         previous: Option<&Self>,
     ) -> Result<Self, ActiveError> {
         let binds = plan.listeners.iter().flat_map(|l| &l.binds);
@@ -66,7 +65,7 @@ impl Active {
         Ok(Self {
             doors,
             tls: listener_tls(plan, previous)?,
-            clusters: clusters(plan, state, now, previous)?,
+            clusters: clusters(plan, around, previous)?,
             engine,
         })
     }
@@ -109,6 +108,25 @@ impl Active {
             .collect()
     }
 
+    /// Takes over what a name has become; `None`: what all have.
+    ///
+    /// # Errors
+    /// [`ActiveError`].
+    pub fn resolve(
+        &self,
+        change: Option<&Change<'_>>,
+        around: &Surroundings<'_>,
+    ) -> Result<(), ActiveError> {
+        let changed = |cluster: &&Arc<Cluster>| match change {
+            Some(change) => cluster.has_name(change.host, change.dns),
+            None => cluster.has_names(),
+        };
+        self.clusters
+            .iter()
+            .filter(changed)
+            .try_for_each(|cluster| cluster.resolve(around))
+    }
+
     /// What is to be looked after in the background; `state` is that of the plan.
     #[must_use]
     pub fn looked_after(&self, state: &State) -> (Vec<Checked>, Vec<Watched>) {
@@ -124,6 +142,20 @@ impl Active {
     pub(super) fn cluster(&self, backend: usize) -> Option<&Arc<Cluster>> {
         self.clusters.get(backend)
     }
+}
+
+/// The addresses that are known of a name.
+pub type Names<'a> = &'a dyn Fn(&str, &Dns) -> Option<Arc<Addresses>>;
+
+/// What a plan is made ready with.
+#[expect(missing_debug_implementations, reason = "names are a function")]
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// That of the engine.
+    pub state: &'a State,
+    pub names: Names<'a>,
+    /// Nanoseconds of the data plane's clock.
+    pub now: u64,
 }
 
 /// What is known of a backend.
@@ -166,8 +198,7 @@ fn listener_tls(
 
 fn clusters(
     plan: &Plan,
-    state: &State,
-    now: u64,
+    around: &Surroundings<'_>,
     previous: Option<&Active>,
 ) -> Result<Vec<Arc<Cluster>>, ActiveError> {
     let before = previous.map_or(&[][..], |previous| &previous.clusters);
@@ -182,7 +213,7 @@ fn clusters(
         .iter()
         .map(|backend| {
             let known = known.get(&(backend.name.as_str(), backend.policy.as_str()));
-            let cluster = Cluster::new(backend, state, now, known.map(|known| &***known))?;
+            let cluster = Cluster::new(backend, around, known.map(|known| &***known))?;
             Ok(Arc::new(cluster))
         })
         .collect()

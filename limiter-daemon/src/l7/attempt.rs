@@ -6,9 +6,9 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use super::body::{Replay, RequestBody};
+use super::body::{Buffered, Replay, RequestBody};
 use super::io::{Rewind, UpstreamIo};
-use super::respond::Refusal;
+use super::respond::{self, Refusal};
 use super::upstream::{Failed, Hold, Lease};
 use crate::engine::retry::Attempt;
 use crate::engine::route::Rule;
@@ -54,8 +54,8 @@ impl Tried {
             Self::Answered(response, _) | Self::Switched(response, ..) => {
                 let grpc = response.headers().get("grpc-status");
                 let grpc = grpc.and_then(|status| status.to_str().ok()?.parse().ok());
-                let status = grpc.map_or(response.status().as_u16(), http_of_grpc);
-                Some(Exchange::Answered(status))
+                let status = grpc.map_or(response.status(), respond::http_status);
+                Some(Exchange::Answered(status.as_u16()))
             }
             Self::Failed(failed) => failed.exchange(),
             Self::TimedOut(_) => Some(Exchange::TimedOut),
@@ -77,36 +77,41 @@ impl From<Bound> for Refusal {
     }
 }
 
-/// The HTTP status that a gRPC status stands for, as Envoy's outlier detection has it.
-const fn http_of_grpc(status: u16) -> u16 {
-    match status {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    }
-}
-
 /// What a request is made of again for each attempt.
 #[derive(Debug)]
 pub(super) struct Template {
     head: Request<()>,
-    body: Option<Replay>,
+    body: Again,
+}
+
+/// A body that can be sent again.
+#[derive(Debug)]
+enum Again {
+    Empty,
+    /// It has come whole.
+    Whole(Box<Buffered>),
+    /// It is kept as it passes.
+    Kept(Replay),
 }
 
 impl Template {
     /// Of `request`, and the request for the first attempt.
     pub(super) fn new(request: Request<RequestBody>) -> (Self, Request<RequestBody>) {
         let (parts, body) = request.into_parts();
-        let (first, body) = body.replayed();
+        let (first, body) = match body {
+            RequestBody::Client(body) => {
+                let kept = Replay::new(body);
+                let first = kept
+                    .attempt()
+                    .map_or(RequestBody::Empty, RequestBody::Replayed);
+                (first, Again::Kept(kept))
+            }
+            RequestBody::Buffered(body) => {
+                let whole = Again::Whole(body.clone());
+                (RequestBody::Buffered(body), whole)
+            }
+            other => (other, Again::Empty),
+        };
         let head = Request::from_parts(parts.clone(), ());
         (Self { head, body }, Request::from_parts(parts, first))
     }
@@ -117,14 +122,18 @@ impl Template {
 
     /// Whether [`Self::again`] makes one.
     pub(super) fn is_whole(&self) -> bool {
-        self.body.as_ref().is_none_or(Replay::is_whole)
+        match &self.body {
+            Again::Empty | Again::Whole(_) => true,
+            Again::Kept(kept) => kept.is_whole(),
+        }
     }
 
     /// The request for another attempt; `None`: too much of its body has passed.
     pub(super) fn again(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
-            None => RequestBody::Empty,
-            Some(replay) => RequestBody::Replayed(replay.attempt()?),
+            Again::Empty => RequestBody::Empty,
+            Again::Whole(body) => RequestBody::Buffered(body.clone()),
+            Again::Kept(kept) => RequestBody::Replayed(kept.attempt()?),
         };
         Some(self.head.clone().map(|()| body))
     }

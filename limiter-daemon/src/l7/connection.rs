@@ -12,11 +12,12 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
+use super::drain::Draining;
 use super::io::Rewind;
-use super::life::{Life, Watched};
+use super::life::{Doing, Life, Watched};
 use super::metrics::Closed;
 use super::pipeline::{self, Pipeline};
 use super::tunnel::Tunnel;
@@ -66,12 +67,8 @@ impl Conn {
 }
 
 /// Serves HTTP on `stream` until it ends, or `drain` says so.
-pub(super) async fn serve<S>(
-    conn: Arc<Conn>,
-    stream: Rewind<S>,
-    http2: bool,
-    drain: watch::Receiver<bool>,
-) where
+pub(super) async fn serve<S>(conn: Arc<Conn>, stream: Rewind<S>, http2: bool, drain: Draining)
+where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&conn.life)));
@@ -88,7 +85,7 @@ pub(super) async fn serve<S>(
 async fn serve_http1<S>(
     conn: &Arc<Conn>,
     io: TokioIo<Watched<Rewind<S>>>,
-    drain: watch::Receiver<bool>,
+    drain: Draining,
 ) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -111,7 +108,7 @@ where
     }
     let mut served = builder.serve_connection(io, service).with_upgrades();
     let mut told = false;
-    let ended = supervise(conn, drain, |cx, order| {
+    let ended = supervise(conn, dismissed(conn, drain, false), false, |cx, order| {
         if order == Order::Finish && !told {
             told = true;
             Pin::new(&mut served).graceful_shutdown();
@@ -141,7 +138,7 @@ where
 async fn serve_http2<S>(
     conn: &Arc<Conn>,
     io: TokioIo<Watched<Rewind<S>>>,
-    drain: watch::Receiver<bool>,
+    drain: Draining,
 ) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -165,7 +162,7 @@ where
         .keep_alive_interval(PING_INTERVAL);
     let mut served = pin!(builder.serve_connection(io, service));
     let mut told = false;
-    let ended = supervise(conn, drain, |cx, order| {
+    let ended = supervise(conn, dismissed(conn, drain, true), true, |cx, order| {
         if order == Order::Finish && !told {
             told = true;
             served.as_mut().graceful_shutdown();
@@ -202,32 +199,70 @@ enum Order {
     Finish,
 }
 
+/// Returns when the connection's address closes, or when it is this HTTP/2 connection's turn to go
+/// before. HTTP/1.1 can ask a client to go in a response only, so that is what it does before.
+async fn dismissed(conn: &Conn, mut drain: Draining, http2: bool) {
+    if let Some(over) = drain.leaving().await {
+        let turn = over.mul_f64(conn.pipeline.random.fraction());
+        tokio::select! {
+            () = sleep(turn) => {
+                if http2 {
+                    return;
+                }
+                conn.life.dismiss();
+            }
+            () = drain.closing() => return,
+        }
+    }
+    drain.closing().await;
+}
+
 /// Polls a connection until it has ended. `None`: it is to be dropped, because a bound on its time is
-/// over. Draining, its age and its number of requests make it finish.
+/// over. Being `dismissed`, its age and its number of requests make it finish.
 async fn supervise<T>(
     conn: &Conn,
-    mut drain: watch::Receiver<bool>,
+    dismissed: impl Future<Output = ()>,
+    http2: bool,
     mut poll: impl FnMut(&mut std::task::Context<'_>, Order) -> Poll<T>,
 ) -> Option<T> {
     let counters = &conn.pipeline.counters;
     let mut look = pin!(sleep(first_look(&conn.settings)));
-    let mut drained = pin!(async move {
-        // The sender is gone if the worker is: that too is the end.
-        let _gone = drain.wait_for(|drain| *drain).await;
-    });
+    let mut dismissed = pin!(dismissed);
+    let mut arrived = pin!(yield_now());
+    let mut closing = false;
     let mut order = Order::GoOn;
     poll_fn(|cx| {
-        if order == Order::GoOn && drained.as_mut().poll(cx).is_ready() {
-            order = Order::Finish;
+        if order == Order::GoOn && !closing && dismissed.as_mut().poll(cx).is_ready() {
+            closing = true;
+            conn.life.close();
+            look.as_mut().reset(tokio::time::Instant::now());
         }
         loop {
+            // What has arrived is read before anything is decided.
             if let Poll::Ready(ended) = poll(cx, order) {
                 return Poll::Ready(Some(ended));
             }
             if order == Order::GoOn && conn.life.is_spent() {
-                counters.close(Closed::MaxRequests);
+                if !conn.life.is_dismissed() {
+                    counters.close(Closed::MaxRequests);
+                }
                 order = Order::Finish;
                 continue;
+            }
+            if order == Order::GoOn && closing {
+                // Told to finish, hyper drops an HTTP/1.1 connection that waits for a request, with
+                // what may have come of it. So that is waited for: a first one, one that has begun,
+                // and one that lies in the socket's queue, which the runtime learns of in a turn.
+                let finish = http2
+                    || match conn.life.doing() {
+                        Doing::Answering => true,
+                        Doing::Starting | Doing::Reading => false,
+                        Doing::Idling => arrived.as_mut().poll(cx).is_ready(),
+                    };
+                if finish {
+                    order = Order::Finish;
+                    continue;
+                }
             }
             if look.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;

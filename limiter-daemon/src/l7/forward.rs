@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::active::Active;
 use super::affinity::Affinity;
 use super::attempt::{Bound, Template, Times, Tried, stream_idle};
-use super::body::{Body, Bounds, Buffered, Copy, Fault, RequestBody, Streamed, Upload};
+use super::body::{Body, Bounds, Buffered, Copy, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
 use super::record::{Ending, Upstream};
@@ -184,8 +184,8 @@ impl Forward {
                 };
                 Ok(self.switch(conn, response, tunnel))
             }
-            Tried::Failed(failed) => Err(blame(fault, failed.into())),
-            Tried::TimedOut(bound) => Err(blame(fault, bound.into())),
+            Tried::Failed(failed) => Err(fault.map_or_else(|| failed.into(), Refusal::from)),
+            Tried::TimedOut(bound) => Err(fault.map_or_else(|| bound.into(), Refusal::from)),
         }
     }
 
@@ -365,16 +365,6 @@ impl Forward {
         let mut slot = conn.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(tunnel);
         Response::from_parts(parts, Body::empty())
-    }
-}
-
-/// Whose fault it is: if the client's body was wrong, the client's.
-fn blame(fault: Option<Fault>, refusal: Refusal) -> Refusal {
-    match fault {
-        Some(Fault::TooLarge) => Refusal::TooLarge,
-        Some(Fault::TimedOut) => Refusal::Slow,
-        Some(Fault::Broken | Fault::Copy) => Refusal::BrokenBody,
-        None => refusal,
     }
 }
 

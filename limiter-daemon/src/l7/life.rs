@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::clock::Clock;
+use super::drain::FIRST_REQUEST;
 use super::io::write_joined;
 use super::metrics::Closed;
 use crate::policy::plan::ClientSettings;
@@ -35,6 +36,22 @@ pub(super) struct Life {
     spent: AtomicBool,
     /// It is told to finish because of its age.
     outlived: AtomicBool,
+    /// Its address is going out of service: its next request is its last.
+    dismissed: AtomicBool,
+    /// Since when its address is closed; 0: it is not.
+    closing: AtomicU64,
+}
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// Nothing has come yet.
+    Starting,
+    /// A request's head is on its way.
+    Reading,
+    Answering,
+    /// Nothing, after a request.
+    Idling,
 }
 
 impl Life {
@@ -51,6 +68,8 @@ impl Life {
             stalled: AtomicU64::new(0),
             spent: AtomicBool::new(false),
             outlived: AtomicBool::new(false),
+            dismissed: AtomicBool::new(false),
+            closing: AtomicU64::new(0),
         }
     }
 
@@ -60,7 +79,7 @@ impl Life {
         self.reading.store(false, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        let last = max_requests.is_some_and(|max| requests >= max);
+        let last = self.is_dismissed() || max_requests.is_some_and(|max| requests >= max);
         if last {
             self.spent.store(true, Ordering::Relaxed);
         }
@@ -83,6 +102,34 @@ impl Life {
     /// Its bound on its age was seen to.
     pub(super) fn outlived(&self) {
         self.outlived.store(true, Ordering::Relaxed);
+    }
+
+    /// Its next request is to be its last, because its address goes out of service.
+    pub(super) fn dismiss(&self) {
+        self.dismissed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_dismissed(&self) -> bool {
+        self.dismissed.load(Ordering::Relaxed)
+    }
+
+    /// Its address is closed: it may finish, and begin only what it was accepted for.
+    pub(super) fn close(&self) {
+        self.dismiss();
+        self.closing
+            .store(self.clock.now().max(1), Ordering::Relaxed);
+    }
+
+    pub(super) fn doing(&self) -> Doing {
+        if self.in_flight.load(Ordering::Relaxed) > 0 {
+            Doing::Answering
+        } else if self.is_reading() {
+            Doing::Reading
+        } else if self.requests.load(Ordering::Relaxed) == 0 {
+            Doing::Starting
+        } else {
+            Doing::Idling
+        }
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -139,6 +186,10 @@ impl Life {
                 let moved = self.moved.load(Ordering::Relaxed);
                 until(moved, idle.saturating_mul(2), Closed::Stalled)?;
             }
+        }
+        let closing = self.closing.load(Ordering::Relaxed);
+        if closing != 0 && self.doing() == Doing::Starting {
+            until(closing, FIRST_REQUEST, Closed::Idle)?;
         }
         let since = self.since.load(Ordering::Relaxed);
         let fresh = self.requests.load(Ordering::Relaxed) == 0;

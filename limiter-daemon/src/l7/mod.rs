@@ -1,5 +1,6 @@
 //! The request's way: listeners, one worker a core, the pipeline, upstreams.
 
+mod accept;
 pub mod access_log;
 mod active;
 mod admission;
@@ -11,6 +12,7 @@ pub mod clock;
 mod connection;
 mod cost_body;
 pub mod dns;
+mod drain;
 mod fault;
 mod filters;
 mod forward;
@@ -38,6 +40,6 @@ mod tunnel;
 mod upstream;
 pub mod worker;
 
-pub use active::{Active, ActiveError, BackendState};
+pub use active::{Active, ActiveError, BackendState, Names, Surroundings};
 pub use tls::TlsError;
 pub use worker::Workers;

@@ -14,7 +14,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::active::Active;
@@ -25,6 +24,7 @@ use super::client_address::{self, Client};
 use super::clock::Clock;
 use super::connection::{self, Conn};
 use super::cost_body::CostBody;
+use super::drain::Draining;
 use super::fault::Faults;
 use super::forward::Forward;
 use super::handshake;
@@ -67,7 +67,7 @@ pub(super) async fn converse(
     bind: SocketAddr,
     stream: TcpStream,
     peer: SocketAddr,
-    mut drain: watch::Receiver<bool>,
+    mut drain: Draining,
 ) -> Option<()> {
     let (settings, door, tls) = {
         let active = pipeline.active.load();
@@ -452,16 +452,16 @@ fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
     }
 }
 
-/// What comes before a connection's first request: it may take so long, and has no claim to be
-/// finished when the daemon drains. `late` is told of failures and of lateness.
+/// What comes before a connection's first request: it may take so long, and less when the daemon
+/// drains. `late` is told of failures and of lateness.
 async fn within<T>(
-    drain: &mut watch::Receiver<bool>,
+    drain: &mut Draining,
     bound: Duration,
     step: impl Future<Output = std::io::Result<T>>,
     late: impl FnOnce(),
 ) -> Option<T> {
     tokio::select! {
-        _gone = drain.wait_for(|drain| *drain) => None,
+        () = drain.too_late() => None,
         done = timeout(bound, step) => {
             if let Ok(Ok(done)) = done {
                 return Some(done);
@@ -474,7 +474,7 @@ async fn within<T>(
 
 /// As [`within`], for a connection's first bytes: a client that goes away again is not late.
 async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
-    drain: &mut watch::Receiver<bool>,
+    drain: &mut Draining,
     bound: Duration,
     stream: Rewind<S>,
     late: impl FnOnce(),
@@ -485,7 +485,7 @@ async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// As [`sniff`], for what HTTP/2 begins with.
 async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
-    drain: &mut watch::Receiver<bool>,
+    drain: &mut Draining,
     bound: Duration,
     stream: Rewind<S>,
     http2: bool,

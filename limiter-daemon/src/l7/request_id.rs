@@ -23,6 +23,11 @@ impl Random {
             .hash_one(self.counter.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// From 0 to 1.
+    pub(super) fn fraction(&self) -> f64 {
+        self.next() as f64 / u64::MAX as f64
+    }
+
     /// A UUID, version 4 (RFC 9562).
     fn uuid(&self) -> [u8; 36] {
         const HEX: &[u8; 16] = b"0123456789abcdef";

@@ -251,7 +251,7 @@ pub(super) fn grpc_status(status: StatusCode) -> HeaderValue {
 }
 
 /// The HTTP status of a `grpc-status`, for clients that do not speak gRPC (google.rpc.Code).
-fn http_status(grpc: u8) -> StatusCode {
+pub(super) fn http_status(grpc: u8) -> StatusCode {
     let status = match grpc {
         0 => 200,
         1 => 499,

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,39 +14,67 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::accept::Acceptor;
 use super::active::Active;
 use super::clock::Clock;
+use super::drain::Stage;
 use super::fault::Faults;
-use super::metrics::{Counters, OpenConnection};
+use super::metrics::Counters;
 use super::mirror::Mirrors;
-use super::pipeline::{Pipeline, converse};
+use super::pipeline::Pipeline;
 use super::record::Sink;
 use super::request_id::Random;
 use super::upstream::Upstreams;
 
 /// Connections that a worker serves at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 16 << 10;
-/// After `accept` failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often idle connections to upstreams are looked through.
 const SWEEP: Duration = Duration::from_secs(10);
 /// For the connections of an address that is served no more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sockets for one worker.
-type Sockets = HashMap<SocketAddr, TcpListener>;
-
 enum Command {
-    /// Serve these addresses in addition.
-    Listen(Sockets),
-    /// Stop serving these addresses; finish what they have.
-    Close(Vec<SocketAddr>),
-    /// Stop accepting and finish what is in flight, for at most this long.
+    /// Serve an address by one more socket.
+    Listen {
+        address: SocketAddr,
+        socket: TcpListener,
+        shared: bool,
+    },
+    /// The sockets of these addresses are somebody else's as well.
+    Share(Vec<SocketAddr>),
+    /// Stop serving an address; the sender is dropped when nothing is accepted there any more.
+    Close(SocketAddr, mpsc::Sender<Infallible>),
+    /// Ask clients to go, over this time.
+    Leave(Duration),
+    /// Stop accepting, finish what is in flight within this time, and end.
     Drain(Duration),
+    /// End now.
+    Cut,
+}
+
+/// An address that a worker serves, or that has connections left.
+struct Address {
+    stage: watch::Sender<Stage>,
+    shared: bool,
+}
+
+/// Whoever accepts has a sender.
+type Accepting = (mpsc::Sender<Infallible>, mpsc::Receiver<Infallible>);
+
+impl Address {
+    fn new(shared: bool) -> Self {
+        let stage = watch::Sender::new(Stage::Open);
+        Self { stage, shared }
+    }
+
+    fn close(&self, within: Duration) {
+        let shared = self.shared;
+        self.stage.send_replace(Stage::Closing { within, shared });
+    }
 }
 
 /// The data plane.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Workers {
     workers: Vec<Worker>,
 }
@@ -76,25 +102,51 @@ impl Workers {
     /// # Errors
     /// When a thread or a runtime cannot be made.
     pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
-        let start = |index| Worker::start(index, shared.clone());
+        let together = Together::new();
+        let start = |index| Worker::start(index, shared.clone(), together.clone());
         Ok(Self {
             workers: (0..count).map(start).collect::<io::Result<_>>()?,
         })
     }
 
-    /// Serves `address` with `listeners`, one for each worker (see [`super::listener::bind`]).
-    pub async fn listen(&self, address: SocketAddr, listeners: Vec<TcpListener>) {
-        for (worker, listener) in self.workers.iter().zip(listeners) {
-            worker
-                .send(Command::Listen(HashMap::from([(address, listener)])))
-                .await;
+    /// Serves `address` with `sockets`, of which each worker takes its share. `shared`: another
+    /// process has them as well, and nothing is lost in them when this one closes them.
+    pub async fn listen(&self, address: SocketAddr, sockets: Vec<TcpListener>, shared: bool) {
+        for (worker, socket) in self.workers.iter().cycle().zip(sockets) {
+            let listen = Command::Listen {
+                address,
+                socket,
+                shared,
+            };
+            worker.send(listen).await;
         }
     }
 
-    /// Stops serving `addresses`; requests in flight on them are finished.
-    pub async fn close(&self, addresses: &[SocketAddr]) {
+    /// Another process has the sockets of `addresses` now as well.
+    pub async fn share(&self, addresses: &[SocketAddr]) {
         for worker in &self.workers {
-            worker.send(Command::Close(addresses.to_vec())).await;
+            worker.send(Command::Share(addresses.to_vec())).await;
+        }
+    }
+
+    /// Stops serving `addresses`; requests in flight on them are finished. Returns when all clients
+    /// that were let in there are accepted and no more are.
+    pub async fn close(&self, addresses: &[SocketAddr]) {
+        let (accepting, mut left) = mpsc::channel::<Infallible>(1);
+        for worker in &self.workers {
+            for address in addresses {
+                let close = Command::Close(*address, accepting.clone());
+                worker.send(close).await;
+            }
+        }
+        drop(accepting);
+        left.recv().await;
+    }
+
+    /// Asks clients to go, over this time; new connections are taken all the while.
+    pub async fn leave(&self, over: Duration) {
+        for worker in &self.workers {
+            worker.send(Command::Leave(over)).await;
         }
     }
 
@@ -118,23 +170,75 @@ impl Workers {
         .await;
     }
 
-    /// Stops accepting, finishes requests in flight for at most `timeout`, and ends the workers.
-    /// `false` if a worker panicked; requests that were cut off are logged.
-    pub async fn drain(self, timeout: Duration) -> bool {
-        for worker in &self.workers {
-            worker.send(Command::Drain(timeout)).await;
-        }
-        let join = move || {
-            self.workers
-                .into_iter()
-                .all(|worker| worker.thread.join().is_ok())
+    /// Stops accepting, finishes requests in flight for at most `within`, and ends the workers.
+    pub async fn drain(self, within: Duration) -> Drained {
+        let (commands, threads): (Vec<_>, Vec<_>) = self
+            .workers
+            .into_iter()
+            .map(|worker| (worker.commands, worker.thread))
+            .unzip();
+        let join = move || threads.into_iter().all(|thread| thread.join().is_ok());
+        let drained = Drained {
+            commands,
+            joined: tokio::task::spawn_blocking(join),
         };
-        tokio::task::spawn_blocking(join).await.unwrap_or(false)
+        drained.tell(|| Command::Drain(within)).await;
+        drained
+    }
+}
+
+/// Workers that finish what they have.
+#[derive(Debug)]
+pub struct Drained {
+    commands: Vec<mpsc::Sender<Command>>,
+    joined: tokio::task::JoinHandle<bool>,
+}
+
+impl Drained {
+    /// Waits until all have ended; `false` if one panicked. To be awaited once to its end. Requests
+    /// that were cut off are logged.
+    pub async fn ended(&mut self) -> bool {
+        (&mut self.joined).await.unwrap_or(false)
+    }
+
+    /// Finishes nothing more.
+    pub async fn cut(&self) {
+        self.tell(|| Command::Cut).await;
+    }
+
+    async fn tell(&self, command: impl Fn() -> Command) {
+        for worker in &self.commands {
+            let _ended = worker.send(command()).await;
+        }
+    }
+}
+
+/// Ends workers together: a connection to an upstream may be in use by another worker than the one
+/// whose runtime it is bound to.
+#[derive(Clone, Debug)]
+struct Together {
+    all: Arc<watch::Sender<()>>,
+    this: watch::Receiver<()>,
+}
+
+impl Together {
+    fn new() -> Self {
+        let (all, this) = watch::channel(());
+        Self {
+            all: Arc::new(all),
+            this,
+        }
+    }
+
+    /// Returns when all have come to their end, one way or the other.
+    async fn ended(self) {
+        drop(self.this);
+        self.all.closed().await;
     }
 }
 
 impl Worker {
-    fn start(index: usize, shared: Shared) -> io::Result<Self> {
+    fn start(index: usize, shared: Shared, together: Together) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -144,7 +248,10 @@ impl Worker {
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _alive: oneshot::Sender<Infallible> = alive;
-                runtime.block_on(run(inbox, shared));
+                runtime.block_on(async {
+                    run(inbox, shared).await;
+                    together.ended().await;
+                });
             })?;
         Ok(Self {
             commands,
@@ -171,107 +278,89 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         sink: shared.sink,
     });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut stops: HashMap<SocketAddr, oneshot::Sender<Duration>> = HashMap::new();
+    let mut open: HashMap<SocketAddr, (Address, Accepting)> = HashMap::new();
+    // Addresses that are served no more, with what they have left.
+    let mut closed: Vec<Address> = Vec::new();
     let mut loops = JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // Without a command to drain, the process is going down: stop at once.
-    let mut timeout = Duration::ZERO;
-    loop {
+    let (mut ending, mut alone) = (false, false);
+    while !(ending && loops.is_empty()) {
         let command = tokio::select! {
-            command = inbox.recv() => command,
+            // Without anybody to give commands, the process is going down: stop at once.
+            command = inbox.recv(), if !alone => {
+                alone = command.is_none();
+                command.unwrap_or(Command::Cut)
+            }
+            Some(ended) = loops.join_next(), if !loops.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "accept loop failed");
+                }
+                continue;
+            }
             _ = sweep.tick() => {
                 pipeline.upstreams.sweep();
+                closed.retain(|address| address.stage.receiver_count() > 0);
                 continue;
             }
         };
         match command {
-            Some(Command::Listen(sockets)) => {
-                for (bind, socket) in sockets {
-                    let (stop, stopped) = oneshot::channel();
-                    stops.insert(bind, stop);
-                    let (pipeline, room) = (Arc::clone(&pipeline), Arc::clone(&room));
-                    loops.spawn(accept(bind, socket, pipeline, room, stopped));
+            Command::Listen {
+                address,
+                socket,
+                shared,
+            } => {
+                let (served, (accepting, _)) = open
+                    .entry(address)
+                    .or_insert_with(|| (Address::new(shared), mpsc::channel(1)));
+                let (stage, accepting) = (served.stage.subscribe(), accepting.clone());
+                let (pipeline, room) = (Arc::clone(&pipeline), Arc::clone(&room));
+                let acceptor = Acceptor::new(address, pipeline, room, stage);
+                loops.spawn(acceptor.run(socket, accepting));
+            }
+            Command::Share(addresses) => {
+                for address in &addresses {
+                    if let Some((served, _)) = open.get_mut(address) {
+                        served.shared = true;
+                    }
                 }
             }
-            // Dropping the sender stops the loop with time enough to finish.
-            Some(Command::Close(addresses)) => {
-                addresses.iter().for_each(|bind| drop(stops.remove(bind)));
+            Command::Close(address, told) => {
+                if let Some((address, (accepting, mut left))) = open.remove(&address) {
+                    address.close(CLOSE_TIMEOUT);
+                    closed.push(address);
+                    drop(accepting);
+                    loops.spawn(async move {
+                        left.recv().await;
+                        drop(told);
+                    });
+                }
             }
-            Some(Command::Drain(limit)) => {
-                timeout = limit;
-                break;
+            Command::Leave(over) => {
+                for (address, _) in open.values() {
+                    address.stage.send_replace(Stage::Leaving(over));
+                }
             }
-            None => break,
-        }
-    }
-    for (_, stop) in stops {
-        let _ended = stop.send(timeout);
-    }
-    while let Some(ended) = loops.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "accept loop failed");
+            Command::Drain(within) => {
+                ending = true;
+                for address in every(&open, &closed) {
+                    address.close(within);
+                }
+            }
+            Command::Cut => {
+                ending = true;
+                for address in every(&open, &closed) {
+                    address.stage.send_replace(Stage::Cut);
+                }
+            }
         }
     }
 }
 
-/// Accepts on one socket until told to stop, then finishes what is in flight.
-async fn accept(
-    bind: SocketAddr,
-    socket: TcpListener,
-    pipeline: Arc<Pipeline>,
-    room: Arc<Semaphore>,
-    stopped: oneshot::Receiver<Duration>,
-) {
-    let listener = match tokio::net::TcpListener::from_std(socket) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::error!(%bind, %error, "cannot serve");
-            return;
-        }
-    };
-    let (drain, draining) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    let mut stopped = pin!(stopped);
-    let timeout = loop {
-        if room.available_permits() == 0 {
-            pipeline.counters.full.fetch_add(1, Ordering::Relaxed);
-        }
-        let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
-            biased;
-            timeout = &mut stopped => break timeout.unwrap_or(CLOSE_TIMEOUT),
-            Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let pipeline = Arc::clone(&pipeline);
-                let draining = draining.clone();
-                connections.spawn(async move {
-                    let _permit = permit;
-                    let counters = Arc::clone(&pipeline.counters);
-                    let _open = OpenConnection::new(&counters);
-                    converse(pipeline, bind, stream, peer, draining).await
-                });
-            }
-            Err(error) => {
-                pipeline
-                    .counters
-                    .accept_errors
-                    .fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%bind, %error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    };
-    drop(listener);
-    drain.send_replace(true);
-    let ended = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(timeout, ended).await.is_err() {
-        tracing::warn!(%bind, cut_off = connections.len(), "connections did not end in time");
-    }
+fn every<'a>(
+    open: &'a HashMap<SocketAddr, (Address, Accepting)>,
+    closed: &'a [Address],
+) -> impl Iterator<Item = &'a Address> {
+    let open = open.values().map(|(address, _)| address);
+    open.chain(closed)
 }

@@ -12,7 +12,7 @@ use limiter_daemon::l7::clock::Clock;
 use limiter_daemon::l7::metrics::Counters;
 use limiter_daemon::l7::record::{Completion, Record, Sink};
 use limiter_daemon::l7::worker::Shared;
-use limiter_daemon::l7::{Active, Workers, listener};
+use limiter_daemon::l7::{Active, Surroundings, Workers, listener};
 use limiter_daemon::policy::plan::Plan;
 use tokio::runtime::Runtime;
 
@@ -94,6 +94,14 @@ pub(crate) fn eventually<T>(mut found: impl FnMut() -> Option<T>) -> T {
     panic!("it never came");
 }
 
+fn around(state: &State, clock: Clock) -> Surroundings<'_> {
+    Surroundings {
+        state,
+        names: &|_, _| None,
+        now: clock.now(),
+    }
+}
+
 impl Stage {
     /// Serves every address of `plan` with one worker.
     pub(crate) fn new(plan: &Plan) -> Self {
@@ -111,8 +119,7 @@ impl Stage {
         let active = Active::new(
             plan,
             Engine::compile(plan, &state),
-            &state,
-            clock.now(),
+            &around(&state, clock),
             None,
         )
         .unwrap();
@@ -131,8 +138,8 @@ impl Stage {
         for bind in plan.listeners.iter().flat_map(|l| &l.binds) {
             if !served.contains(bind) {
                 served.push(*bind);
-                let sockets = listener::bind(*bind, count).unwrap();
-                runtime.block_on(workers.listen(*bind, sockets));
+                let sockets = listener::bind(*bind, count, false).unwrap();
+                runtime.block_on(workers.listen(*bind, sockets, false));
             }
         }
         Self {
@@ -152,8 +159,7 @@ impl Stage {
         let active = Active::new(
             plan,
             engine,
-            &self.state,
-            self.clock.now(),
+            &around(&self.state, self.clock),
             Some(&self.active.load()),
         )
         .unwrap();
@@ -163,15 +169,19 @@ impl Stage {
     /// Ends the workers; what is in flight has `timeout`.
     pub(crate) fn drain(&mut self, timeout: Duration) {
         let workers = self.workers.take().unwrap();
-        assert!(self.runtime.block_on(workers.drain(timeout)));
+        assert!(self.runtime.block_on(ended(workers, timeout)));
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
         if let Some(workers) = self.workers.take() {
-            let drained = self.runtime.block_on(workers.drain(Duration::ZERO));
+            let drained = self.runtime.block_on(ended(workers, Duration::ZERO));
             assert!(drained || std::thread::panicking(), "a worker panicked");
         }
     }
+}
+
+async fn ended(workers: Workers, timeout: Duration) -> bool {
+    workers.drain(timeout).await.ended().await
 }

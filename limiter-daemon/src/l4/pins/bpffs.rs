@@ -50,6 +50,15 @@ pub(super) fn lock(root: &Path) -> Result<Option<File>, L4Error> {
     Ok(present.then_some(directory))
 }
 
+/// Whether `held` is the directory `root`.
+pub(super) fn is_of(held: &File, root: &Path) -> bool {
+    let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (held.metadata(), fs::metadata(root)) {
+        (Ok(held), Ok(root)) => place(held) == place(root),
+        _ => false,
+    }
+}
+
 /// Mounts bpffs at its place, if `root` is to be there and it is not mounted.
 pub(super) fn ensure_bpffs(root: &Path) -> Result<(), L4Error> {
     if is_bpffs(root)? {

@@ -49,7 +49,7 @@ pub(in crate::l7) struct Reader {
 }
 
 impl Replay {
-    pub(super) fn new(body: Box<Upstreaming>) -> Self {
+    pub(in crate::l7) fn new(body: Box<Upstreaming>) -> Self {
         let hint = body.size_hint();
         let long = hint.lower() > MAX_KEPT as u64;
         Self {

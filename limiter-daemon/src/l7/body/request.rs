@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
 use super::buffered::Buffered;
-use super::replay::{Reader, Replay};
+use super::replay::Reader;
 use super::timer::{Over, Timer};
 
 /// What is sent to an upstream.
@@ -148,19 +148,6 @@ impl RequestBody {
             copies,
         };
         (Self::Client(Box::new(body)), Some(upload))
-    }
-
-    /// Makes a body that is sent once one that may be sent again; `None` if there is nothing to
-    /// keep.
-    pub(in crate::l7) fn replayed(self) -> (Self, Option<Replay>) {
-        match self {
-            Self::Client(body) => {
-                let replay = Replay::new(body);
-                let first = replay.attempt().map_or(Self::Empty, Self::Replayed);
-                (first, Some(replay))
-            }
-            other => (other, None),
-        }
     }
 
     /// As [`Self::client`], of a body that has come whole.

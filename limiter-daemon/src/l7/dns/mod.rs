@@ -41,7 +41,7 @@ pub struct Change<'a> {
 }
 
 /// Is told of changes, on the control runtime: it must not wait.
-pub type OnChange = Box<dyn Fn(Change<'_>) + Send + Sync>;
+pub type OnChange = Box<dyn Fn(&Resolver, Change<'_>) + Send + Sync>;
 
 /// What is known of the names of the plan in force.
 pub struct Resolver {
@@ -161,11 +161,12 @@ impl Resolver {
                 ?addresses,
                 "a name has new addresses"
             );
-            (self.on_change)(Change {
+            let change = Change {
                 host: question.host(),
                 dns: question.dns(),
                 addresses: &addresses,
-            });
+            };
+            (self.on_change)(self, change);
         }
     }
 

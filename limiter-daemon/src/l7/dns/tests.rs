@@ -147,7 +147,7 @@ fn text(addresses: &[IpAddr]) -> Vec<String> {
 fn resolver(server: SocketAddr) -> (Arc<Resolver>, Told) {
     let told = Told::default();
     let tell = Arc::clone(&told);
-    let on_change: OnChange = Box::new(move |change| {
+    let on_change: OnChange = Box::new(move |_, change| {
         let told = (change.host.to_owned(), text(change.addresses));
         tell.lock().unwrap().push(told);
     });
@@ -343,7 +343,7 @@ fn the_task_looks_up_what_plans_bring() {
         ..Dns::default()
     };
     let (sender, changes) = std::sync::mpsc::channel();
-    let on_change: OnChange = Box::new(move |change| {
+    let on_change: OnChange = Box::new(move |_, change| {
         sender.send(text(change.addresses)).unwrap();
     });
     let source = Source::Server(server.address);

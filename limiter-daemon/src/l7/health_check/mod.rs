@@ -62,7 +62,7 @@ impl Checked {
         host: Arc<Host>,
         stats: Arc<CheckStats>,
     ) -> Result<Self, ActiveError> {
-        let target = Target::new(backend, endpoint, Arc::clone(&host), &mut None)?;
+        let target = Target::new(backend, (endpoint, None), Arc::clone(&host), &mut None)?;
         let target = Arc::new(target);
         let settings = Arc::clone(&backend.settings);
         Ok(Self {

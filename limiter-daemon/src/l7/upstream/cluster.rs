@@ -10,19 +10,21 @@ use tokio::sync::oneshot;
 
 use super::exchange::Http1;
 use super::pool::{Http2, Pool};
-use super::target::Target;
+use super::target::{Target, shown};
 use crate::engine::state::State;
 use crate::engine::upstream::{
     Breaker, Ejected, Exchange, Health, Host, Hosts, Outliers, Permit, Slot, Slots, Waiter,
 };
-use crate::l7::active::{ActiveError, BackendState};
+use crate::l7::active::{ActiveError, BackendState, Surroundings};
 use crate::l7::health_check::{Checked, Watched};
-use crate::policy::plan::{Backend, BackendSettings, UpstreamProtocol};
+use crate::policy::plan::{Backend, BackendSettings, Dns, Endpoint, UpstreamProtocol};
 
 /// A backend under one policy. What is shared with the plan before (breaker, slots, pools) is the
 /// same over reloads.
 #[derive(Debug)]
 pub(in crate::l7) struct Cluster {
+    /// As the plan has it.
+    backend: Backend,
     pub(in crate::l7) settings: Arc<BackendSettings>,
     pub(in crate::l7) breaker: Arc<Breaker>,
     pub(in crate::l7) outliers: Arc<Outliers>,
@@ -38,6 +40,49 @@ pub(in crate::l7) struct Endpoints {
     pub(in crate::l7) targets: Vec<Arc<Target>>,
 }
 
+impl Endpoints {
+    /// Those of `backend`: of one with a name, each address that is known, or else the name. What is
+    /// in `known` and still fits is taken over.
+    fn new(
+        backend: &Backend,
+        around: &Surroundings<'_>,
+        known: &[Arc<Target>],
+    ) -> Result<Self, ActiveError> {
+        let upstreams = around.state.upstreams();
+        let mut tls = None;
+        let mut targets: Vec<Arc<Target>> = Vec::new();
+        for endpoint in &backend.endpoints {
+            let addresses = match endpoint {
+                Endpoint::Fqdn(host, _) => (around.names)(host, &backend.settings.dns),
+                Endpoint::Ip(..) | Endpoint::Unix(_) => None,
+            };
+            let addresses = addresses.and_then(|addresses| addresses.get());
+            let addresses: SmallVec<[_; 4]> = match &addresses {
+                Some(addresses) => addresses.iter().copied().map(Some).collect(),
+                None => SmallVec::from_slice(&[None]),
+            };
+            for address in addresses {
+                let mut same = known.iter().filter(|known| {
+                    known.endpoint == *endpoint && known.address == address && known.is_of(backend)
+                });
+                targets.push(match same.next() {
+                    Some(same) => Arc::clone(same),
+                    None => {
+                        let name = shown(endpoint, address).to_string();
+                        let now = around.now;
+                        let host = upstreams.host(&backend.name, &backend.policy, &name, now);
+                        let endpoint = (endpoint, address);
+                        Arc::new(Target::new(backend, endpoint, host, &mut tls)?)
+                    }
+                });
+            }
+        }
+        let hosts = targets.iter().map(|target| Arc::clone(&target.host));
+        let hosts = Arc::new(Hosts::new(&backend.settings, hosts.collect()));
+        Ok(Self { hosts, targets })
+    }
+}
+
 impl Cluster {
     /// Makes `backend` ready to be used. What `previous`, the same backend before, has and still fits
     /// is taken over.
@@ -46,12 +91,11 @@ impl Cluster {
     /// [`ActiveError`].
     pub(in crate::l7) fn new(
         backend: &Backend,
-        state: &State,
-        now: u64,
+        around: &Surroundings<'_>,
         previous: Option<&Self>,
     ) -> Result<Self, ActiveError> {
         let settings = Arc::clone(&backend.settings);
-        let upstreams = state.upstreams();
+        let upstreams = around.state.upstreams();
         let breaker = upstreams.breaker(&backend.name, &backend.policy);
         breaker.set_limits(settings.circuit_breaker);
         let max = settings.circuit_breaker.max_connections;
@@ -63,30 +107,41 @@ impl Cluster {
             None => Arc::new(Connections::new(&breaker, max)),
         };
         let known = previous.map(|previous| previous.endpoints.load_full());
-        let mut tls = None;
-        let targets = backend.endpoints.iter().map(|endpoint| {
-            let known = known.iter().flat_map(|known| &known.targets);
-            let mut same = known.filter(|known| known.endpoint == *endpoint);
-            match same.find(|known| known.is_of(backend)) {
-                Some(same) => Ok(Arc::clone(same)),
-                None => {
-                    let name = endpoint.to_string();
-                    let host = upstreams.host(&backend.name, &backend.policy, &name, now);
-                    Target::new(backend, endpoint, host, &mut tls).map(Arc::new)
-                }
-            }
-        });
-        let targets: Vec<_> = targets.collect::<Result<_, _>>()?;
-        let hosts = targets.iter().map(|target| Arc::clone(&target.host));
-        let hosts = Arc::new(Hosts::new(&settings, hosts.collect()));
+        let known = known.as_ref().map_or(&[][..], |known| &known.targets);
+        let endpoints = Endpoints::new(backend, around, known)?;
         Ok(Self {
             outliers: upstreams.outliers(&backend.name, &backend.policy),
             protocol: backend.protocol,
-            endpoints: ArcSwap::from_pointee(Endpoints { hosts, targets }),
+            endpoints: ArcSwap::from_pointee(endpoints),
+            backend: backend.clone(),
             settings,
             breaker,
             connections,
         })
+    }
+
+    /// Whether it has an endpoint of this name, resolved with these settings.
+    pub(in crate::l7) fn has_name(&self, host: &str, dns: &Dns) -> bool {
+        let is_it =
+            |endpoint: &Endpoint| matches!(endpoint, Endpoint::Fqdn(name, _) if name == host);
+        self.settings.dns == *dns && self.backend.endpoints.iter().any(is_it)
+    }
+
+    /// Whether endpoints have names.
+    pub(in crate::l7) fn has_names(&self) -> bool {
+        let is_name = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Fqdn(..));
+        self.backend.endpoints.iter().any(is_name)
+    }
+
+    /// Takes over what the names of its endpoints have become.
+    ///
+    /// # Errors
+    /// [`ActiveError`]; it stays as it was.
+    pub(in crate::l7) fn resolve(&self, around: &Surroundings<'_>) -> Result<(), ActiveError> {
+        let known = self.endpoints.load_full();
+        let endpoints = Endpoints::new(&self.backend, around, &known.targets)?;
+        self.endpoints.store(Arc::new(endpoints));
+        Ok(())
     }
 
     /// What is known of it at `now`, in nanoseconds.

@@ -13,7 +13,7 @@ use super::cluster::Waiting;
 use super::exchange::Http1;
 use super::life::Life;
 use super::pool::Http2;
-use super::target::{Target, TargetTls};
+use super::target::{Target, TargetTls, shown};
 use crate::engine::upstream::Slot;
 use crate::l7::body::RequestBody;
 use crate::l7::clock::Clock;
@@ -85,7 +85,7 @@ pub(in crate::l7) async fn open(
     keepalive: Option<&TcpKeepalive>,
     http2: bool,
 ) -> io::Result<(UpstreamIo, bool)> {
-    let raw = dial(&target.endpoint, keepalive).await?;
+    let raw = dial(&shown(&target.endpoint, target.address), keepalive).await?;
     let (io, speaks_http2) = match &target.tls {
         None => (UpstreamIo::Plain(raw), None),
         Some(tls) => secure(tls, raw, http2).await?,

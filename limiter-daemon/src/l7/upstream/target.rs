@@ -1,6 +1,7 @@
 //! An endpoint as it is connected to.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -27,6 +28,8 @@ pub(in crate::l7) struct Target {
     /// Those of all workers.
     pub(super) connections: Arc<AtomicU32>,
     pub(in crate::l7) endpoint: Endpoint,
+    /// Of the endpoint's name; `None`: it has none, or is resolved when it is connected to.
+    pub(in crate::l7) address: Option<IpAddr>,
     pub(super) protocol: UpstreamProtocol,
     plan: Option<UpstreamTls>,
     pub(super) tls: Option<TargetTls>,
@@ -45,7 +48,7 @@ impl Target {
     /// [`ActiveError`].
     pub(in crate::l7) fn new(
         backend: &Backend,
-        endpoint: &Endpoint,
+        (endpoint, address): (&Endpoint, Option<IpAddr>),
         host: Arc<Host>,
         config: &mut Option<Arc<ClientConfig>>,
     ) -> Result<Self, ActiveError> {
@@ -61,6 +64,7 @@ impl Target {
             host,
             connections: Arc::default(),
             endpoint: endpoint.clone(),
+            address,
             protocol: backend.protocol,
             plan: backend.tls.clone(),
             tls,
@@ -108,7 +112,15 @@ impl Target {
 /// The address: `192.0.2.1:80`, `name:80` or `unix:/path`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.endpoint.fmt(f)
+        shown(&self.endpoint, self.address).fmt(f)
+    }
+}
+
+/// An endpoint as it is shown: by `address` if its name has one.
+pub(super) fn shown(endpoint: &Endpoint, address: Option<IpAddr>) -> Endpoint {
+    match (endpoint, address) {
+        (Endpoint::Fqdn(_, port), Some(address)) => Endpoint::Ip(address, *port),
+        _ => endpoint.clone(),
     }
 }
 

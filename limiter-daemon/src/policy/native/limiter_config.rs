@@ -86,6 +86,7 @@ struct RawAdmin {
 struct RawHttp {
     workers: Option<At<u64>>,
     max_buckets: Option<At<u64>>,
+    drain_delay: Option<At<String>>,
     drain_timeout: Option<At<String>>,
     on_invalid_policy: Option<OnInvalidPolicy>,
 }
@@ -254,6 +255,9 @@ fn lower_http(raw: RawHttp, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {
     }
     if let Some(number) = bounded(raw.max_buckets.as_ref(), &BUCKETS, scope) {
         daemon.max_buckets = number;
+    }
+    if let Some(delay) = bounded_duration(raw.drain_delay.as_ref(), &DRAIN, scope) {
+        daemon.drain_delay = delay;
     }
     if let Some(drain) = bounded_duration(raw.drain_timeout.as_ref(), &DRAIN, scope) {
         daemon.drain_timeout = drain;

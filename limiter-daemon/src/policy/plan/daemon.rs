@@ -25,7 +25,9 @@ pub struct DaemonConfig {
     pub workers: Option<usize>,
     /// Buckets of HTTP limits kept in memory, over all rules.
     pub max_buckets: usize,
-    /// How long in-flight requests may take to finish after SIGTERM.
+    /// After SIGTERM, how long the daemon goes on accepting while it is not ready any more.
+    pub drain_delay: Duration,
+    /// How long in-flight requests may take to finish after that.
     pub drain_timeout: Duration,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
@@ -44,6 +46,7 @@ impl Default for DaemonConfig {
             admin: SocketAddr::from(([127, 0, 0, 1], 9901)),
             workers: None,
             max_buckets: 1 << 20,
+            drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             access_log: None,
         }
