@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(host.health(20), Health::FailedCheck);
         // One success is below the threshold: it is still failed, and still ejected.
         assert_eq!(host.checked(true, false, &settings, 30), None);
-        assert!(!host.has_passed_checks());
+        assert!(!host.has_passed_checks() && host.record.is_ejected(30));
         let transition = host.checked(true, false, &settings, 40);
         assert_eq!(transition, Some(Transition::BecameHealthy));
         assert_eq!(host.health(40), Health::Healthy);
