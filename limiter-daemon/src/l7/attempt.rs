@@ -77,8 +77,8 @@ impl From<Bound> for Refusal {
     }
 }
 
-/// The HTTP status that a gRPC status stands for, as Envoy's outlier detection has it.
-const fn http_of_grpc(status: u16) -> u16 {
+/// The HTTP status that a gRPC status stands for (google.rpc.Code), as Envoy has it.
+pub(super) const fn http_of_grpc(status: u16) -> u16 {
     match status {
         0 => 200,
         1 => 499,
@@ -124,7 +124,7 @@ impl Template {
     pub(super) fn again(&self) -> Option<Request<RequestBody>> {
         let body = match &self.body {
             None => RequestBody::Empty,
-            Some(replay) => RequestBody::Replayed(replay.attempt()?),
+            Some(replay) => replay.attempt()?,
         };
         Some(self.head.clone().map(|()| body))
     }

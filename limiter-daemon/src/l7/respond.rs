@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 
+use super::attempt::http_of_grpc;
 use super::body::{self, Body};
 use crate::engine::settle::Failure;
 use crate::engine::state::Reach;
@@ -81,7 +82,10 @@ impl Refusal {
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(Abort::Http(status)) => *status,
-            Self::Aborted(Abort::Grpc(status)) => http_status(*status),
+            Self::Aborted(Abort::Grpc(status)) => {
+                let status = StatusCode::from_u16(http_of_grpc((*status).into()));
+                status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
             Self::NoEndpoint
             | Self::Overloaded(_)
             | Self::Waited
@@ -248,25 +252,6 @@ pub(super) fn grpc_status(status: StatusCode) -> HeaderValue {
         429 | 502 | 503 | 504 => "14",
         _ => "2",
     })
-}
-
-/// The HTTP status of a `grpc-status`, for clients that do not speak gRPC (google.rpc.Code).
-fn http_status(grpc: u8) -> StatusCode {
-    let status = match grpc {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    };
-    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// Makes a response of trailers only.

@@ -8,21 +8,27 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use super::request::{Fault, Upstreaming};
+use super::buffered::Buffered;
+use super::request::{Fault, RequestBody, Upstreaming};
 
 /// Bytes of a body that are kept. A longer one is sent once.
 pub(in crate::l7) const MAX_KEPT: usize = 64 << 10;
 
 /// A client's body, of which attempts are made one after the other.
 #[derive(Debug)]
-pub(in crate::l7) struct Replay {
-    source: Arc<Mutex<Source>>,
-    /// As it was before anything had come.
-    hint: SizeHint,
+pub(in crate::l7) enum Replay {
+    Passing {
+        source: Arc<Mutex<Source>>,
+        /// As it was before anything had come.
+        hint: SizeHint,
+    },
+    /// It came whole before the first attempt, however long it is.
+    Whole(Buffered),
 }
 
+/// What has passed, and where more comes from.
 #[derive(Debug)]
-struct Source {
+pub(in crate::l7) struct Source {
     body: Box<Upstreaming>,
     /// `None`: it was too much.
     kept: Option<Vec<Piece>>,
@@ -52,7 +58,7 @@ impl Replay {
     pub(super) fn new(body: Box<Upstreaming>) -> Self {
         let hint = body.size_hint();
         let long = hint.lower() > MAX_KEPT as u64;
-        Self {
+        Self::Passing {
             source: Arc::new(Mutex::new(Source {
                 body,
                 kept: (!long).then(Vec::new),
@@ -65,23 +71,30 @@ impl Replay {
     }
 
     /// The body for another attempt; the one before gets no more of it. `None`: too much has passed.
-    pub(in crate::l7) fn attempt(&self) -> Option<Reader> {
-        let mut source = lock(&self.source);
+    pub(in crate::l7) fn attempt(&self) -> Option<RequestBody> {
+        let (shared, hint) = match self {
+            Self::Passing { source, hint } => (source, hint),
+            Self::Whole(body) => return Some(RequestBody::Buffered(Box::new(body.clone()))),
+        };
+        let mut source = lock(shared);
         if source.attempt > 0 && source.kept.is_none() {
             return None;
         }
         source.attempt += 1;
-        Some(Reader {
+        Some(RequestBody::Replayed(Reader {
             attempt: source.attempt,
-            source: Arc::clone(&self.source),
-            hint: self.hint.clone(),
+            source: Arc::clone(shared),
+            hint: hint.clone(),
             had: 0,
-        })
+        }))
     }
 
     /// Whether there can be another attempt.
     pub(in crate::l7) fn is_whole(&self) -> bool {
-        lock(&self.source).kept.is_some()
+        match self {
+            Self::Passing { source, .. } => lock(source).kept.is_some(),
+            Self::Whole(_) => true,
+        }
     }
 }
 

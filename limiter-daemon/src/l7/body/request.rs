@@ -150,19 +150,6 @@ impl RequestBody {
         (Self::Client(Box::new(body)), Some(upload))
     }
 
-    /// Makes a body that is sent once one that may be sent again; `None` if there is nothing to
-    /// keep.
-    pub(in crate::l7) fn replayed(self) -> (Self, Option<Replay>) {
-        match self {
-            Self::Client(body) => {
-                let replay = Replay::new(body);
-                let first = replay.attempt().map_or(Self::Empty, Self::Replayed);
-                (first, Some(replay))
-            }
-            other => (other, None),
-        }
-    }
-
     /// As [`Self::client`], of a body that has come whole.
     pub(in crate::l7) fn buffered(
         body: &Buffered,
@@ -170,6 +157,23 @@ impl RequestBody {
     ) -> (Self, Option<Arc<Upload>>) {
         copies.into_iter().for_each(|copy| copy.whole(body.clone()));
         (Self::Buffered(Box::new(body.clone())), Some(body.upload()))
+    }
+
+    /// Makes a body that is sent once one that may be sent again; `None` if there is nothing to
+    /// keep.
+    pub(in crate::l7) fn replayed(self) -> (Self, Option<Replay>) {
+        match self {
+            Self::Client(body) => {
+                let replay = Replay::new(body);
+                let first = replay.attempt().unwrap_or(Self::Empty);
+                (first, Some(replay))
+            }
+            Self::Buffered(body) => {
+                let again = Replay::Whole(Buffered::clone(&body));
+                (Self::Buffered(body), Some(again))
+            }
+            other => (other, None),
+        }
     }
 }
 
@@ -280,8 +284,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Client(body) => body.is_end_stream(),
-            Self::Replayed(reader) => reader.is_end_stream(),
             Self::Buffered(body) => body.is_end_stream(),
+            Self::Replayed(reader) => reader.is_end_stream(),
             Self::Copy(_) => false,
         }
     }
@@ -290,8 +294,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Client(body) => body.size_hint(),
-            Self::Replayed(reader) => reader.size_hint(),
             Self::Buffered(body) => body.size_hint(),
+            Self::Replayed(reader) => reader.size_hint(),
             Self::Copy(_) => SizeHint::default(),
         }
     }
