@@ -84,7 +84,7 @@ impl Replay {
         Some(RequestBody::Replayed(Reader {
             attempt: source.attempt,
             source: Arc::clone(shared),
-            hint: hint.clone(),
+            hint: *hint,
             had: 0,
         }))
     }
@@ -161,7 +161,7 @@ impl Reader {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         if self.had == 0 {
-            self.hint.clone()
+            self.hint
         } else {
             SizeHint::default()
         }
