@@ -9,6 +9,7 @@ use crate::engine::upstream::{
     Admission, Breaker, CheckStats, Kind, Outliers, Registry, Resource, Stat,
 };
 use crate::l7::BackendState;
+use crate::l7::dns::{BackendCounts, Counts};
 
 /// A backend and the policies that it is under, or a route and those.
 type Labels<'a> = [(&'static str, &'a str); 2];
@@ -23,6 +24,55 @@ pub(super) fn encode(
     members(backends, page)?;
     checks(&upstreams.all_checks(), page)?;
     admission(&upstreams.admissions(), page)
+}
+
+/// Lookups of names, by backend; where Envoy has a name for it, by that.
+pub(super) fn names(backends: &[BackendCounts], page: &mut Page<'_, '_>) -> fmt::Result {
+    type Row = (&'static str, &'static str, fn(&Counts) -> u64);
+    const ROWS: [Row; 6] = [
+        (
+            "envoy_cluster_update_attempt",
+            "Lookups of a backend's names.",
+            |counts| counts.attempts,
+        ),
+        (
+            "envoy_cluster_update_success",
+            "Lookups that found addresses.",
+            |counts| counts.successes,
+        ),
+        (
+            "envoy_cluster_update_no_rebuild",
+            "Lookups that found the addresses that were known.",
+            |counts| counts.unchanged,
+        ),
+        (
+            "envoy_cluster_update_failure",
+            "Lookups that failed: the last good addresses stay.",
+            |counts| counts.failures,
+        ),
+        (
+            "envoy_cluster_update_empty",
+            "Lookups that found no name or no address: the last good ones stay.",
+            |counts| counts.empty,
+        ),
+        (
+            "limiterd_dns_addresses_left_out",
+            "Addresses beyond the 64 that are used of a name, over all lookups.",
+            |counts| counts.left_out,
+        ),
+    ];
+    for (name, help, read) in ROWS {
+        let rows = backends.iter().map(|one| {
+            let labels = cluster(&one.backend, &one.policy);
+            (labels, read(&one.counts))
+        });
+        if name.starts_with("envoy") {
+            page.known(name, help, rows)?;
+        } else {
+            page.counters(name, help, rows)?;
+        }
+    }
+    Ok(())
 }
 
 const fn cluster<'a>(backend: &'a str, policy: &'a str) -> Labels<'a> {

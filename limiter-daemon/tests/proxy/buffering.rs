@@ -2,9 +2,10 @@
 
 use std::net::Shutdown;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use limiter_daemon::policy::plan::{ClientSettings, Mirror, Plan, UpstreamProtocol};
+use limiter_daemon::policy::plan::{ClientSettings, Mirror, Plan, Retry, UpstreamProtocol};
 
 use super::client::Client;
 use super::http2::{H2Client, H2Upstream, request};
@@ -142,4 +143,25 @@ fn over_http2_and_with_mirrors() {
     assert_eq!(seen.header("content-length"), "10");
     let answer = client.send(request("POST", "http://h/p", &[], "01234567890"));
     assert_eq!(answer.status, 413);
+}
+
+#[test]
+fn what_came_whole_can_be_sent_again_however_long_it_is() {
+    let turn = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |seen| match turn.fetch_add(1, Ordering::SeqCst) {
+        0 => b"HTTP/1.1 503 x\r\ncontent-length: 0\r\n\r\n".into(),
+        _ => ok(&seen.body),
+    });
+    let bind = address();
+    let _stage = Stage::new(&with_traffic(bind, upstream.address, |traffic| {
+        traffic.request_buffer = Some(1 << 20);
+        traffic.retry = Some(Retry::default());
+    }));
+    let body = vec![b'x'; 300_000];
+    let mut client = Client::connect(bind);
+    client.send("PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 300000\r\n\r\n");
+    client.send(&body);
+    let answer = client.answer().unwrap();
+    assert!(answer.status == 200 && answer.body == body);
+    assert_eq!(upstream.seen().len(), 2);
 }

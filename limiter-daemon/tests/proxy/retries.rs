@@ -257,33 +257,3 @@ fn a_kept_connection_that_turns_out_to_be_closed_is_no_failure() {
     assert_eq!(stat(&stage, Stat::RqStale), 1);
     assert_eq!(requests.load(Ordering::SeqCst), 2);
 }
-
-#[test]
-fn a_body_that_has_come_whole_is_sent_again_whole() {
-    let upstream = failing(1, unavailable);
-    let bind = address();
-    let mut plan = plan(
-        bind,
-        &[upstream.address],
-        quick(&[RetryTrigger::GatewayError]),
-    );
-    change_traffic(&mut plan, |traffic| {
-        traffic.retry = Some(quick(&[RetryTrigger::GatewayError]));
-        traffic.request_buffer = Some(1 << 20);
-    });
-    let _stage = Stage::new(&plan);
-    let body = "x".repeat(300_000);
-    let mut client = Client::connect(bind);
-    client.send(format!(
-        "PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    ));
-    assert_eq!(client.answer().unwrap().text(), body);
-    assert!(
-        upstream
-            .seen()
-            .iter()
-            .all(|seen| seen.body == body.as_bytes())
-    );
-    assert_eq!(upstream.seen().len(), 2);
-}

@@ -119,20 +119,32 @@ impl Streamed {
             }
         }
     }
+
+    /// Reads what has come, if it is not too much; whether that was all.
+    fn let_go(mut self, mut seen: impl FnMut(&[u8])) -> bool {
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let mut left = LET_GO;
+        while !self.body.is_end_stream() {
+            match self.poll(quiet) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    seen(data);
+                    match left.checked_sub(data.len()) {
+                        Some(rest) => left = rest,
+                        None => return false,
+                    }
+                }
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+        true
+    }
 }
 
-/// Reads what has come of a body that nobody wants, so that its connection can be used again if that
-/// is all.
+/// Drops a body that nobody wants, as [`Body::let_go`] does.
 pub(in crate::l7) fn let_go(body: Incoming, lease: Lease) {
-    const MOST: usize = 64 << 10;
-    let mut streamed = Streamed::new(body, lease, None, None, false);
-    let mut read = 0;
-    let cx = &mut Context::from_waker(Waker::noop());
-    while read < MOST
-        && let Poll::Ready(Some(Ok(frame))) = streamed.poll(cx)
-    {
-        read += frame.data_ref().map_or(0, Bytes::len);
-    }
+    Streamed::new(body, lease, None, None, false).let_go(|_| {});
 }
 
 impl Body {
@@ -161,28 +173,12 @@ impl Body {
     /// Drops a body that nobody reads. What has come already of an upstream's, up to 64 KiB, goes to
     /// `seen`; nothing is waited for. `true`: that was all of it, so that its connection is free
     /// again; otherwise the connection is closed.
-    pub(in crate::l7) fn let_go(mut self, mut seen: impl FnMut(&[u8])) -> bool {
+    pub(in crate::l7) fn let_go(mut self, seen: impl FnMut(&[u8])) -> bool {
         let kind = std::mem::replace(&mut self.kind, Kind::Own(None));
-        let Kind::Upstream(mut streamed) = kind else {
+        let Kind::Upstream(streamed) = kind else {
             return true;
         };
-        let quiet = &mut Context::from_waker(Waker::noop());
-        let mut left = LET_GO;
-        while !streamed.body.is_end_stream() {
-            match streamed.poll(quiet) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let data = frame.data_ref().map_or(&[][..], |data| data);
-                    seen(data);
-                    match left.checked_sub(data.len()) {
-                        Some(rest) => left = rest,
-                        None => return false,
-                    }
-                }
-                Poll::Ready(None) => return true,
-                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
-            }
-        }
-        true
+        streamed.let_go(seen)
     }
 
     /// Tells `ending` when the body is over, or is dropped before.

@@ -10,7 +10,7 @@
 mod resolver;
 mod set;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use crate::policy::plan::{Dns, Endpoint, Plan};
 pub use resolver::Source;
 use resolver::{Answer, Failure, Lookups};
 pub use set::{Addresses, Counts};
-use set::{Question, Set};
+use set::{Names, Question, Set};
 
 /// Lookups on their way at once; others wait for their turn.
 const MAX_IN_FLIGHT: usize = 16;
@@ -65,6 +65,8 @@ impl fmt::Debug for Resolver {
 pub struct BackendCounts {
     /// `namespace/name`.
     pub backend: String,
+    /// Of the policies that it is under.
+    pub policy: String,
     pub counts: Counts,
 }
 
@@ -88,11 +90,12 @@ impl Resolver {
     }
 
     fn apply_at(&self, plan: &Plan, now: u64) {
-        let mut backends: BTreeMap<&str, HashSet<Question>> = BTreeMap::new();
+        let mut backends: Names<&str> = BTreeMap::new();
         for backend in &plan.backends {
             for endpoint in &backend.endpoints {
                 if let Endpoint::Fqdn(host, _) = endpoint {
-                    let questions = backends.entry(&backend.name).or_default();
+                    let id = (&*backend.name, &*backend.policy);
+                    let questions = backends.entry(id).or_default();
                     questions.insert(Question::new(host, backend.settings.dns));
                 }
             }

@@ -129,16 +129,19 @@ impl Entry {
     }
 }
 
+/// The names of each backend under its policies.
+pub(super) type Names<S> = BTreeMap<(S, S), HashSet<Question>>;
+
 /// The names of the plan in force.
 #[derive(Debug, Default)]
 pub(super) struct Set {
     entries: HashMap<Question, Entry>,
-    backends: BTreeMap<String, HashSet<Question>>,
+    backends: Names<String>,
 }
 
 impl Set {
     /// These are the names, by backend. New ones are due at once.
-    pub(super) fn apply(&mut self, backends: BTreeMap<&str, HashSet<Question>>, now: u64) {
+    pub(super) fn apply(&mut self, backends: Names<&str>, now: u64) {
         let wanted: HashSet<_> = backends.values().flatten().collect();
         self.entries.retain(|question, _| wanted.contains(question));
         for question in wanted {
@@ -146,8 +149,10 @@ impl Set {
                 self.entries.insert(question.clone(), Entry::new(now));
             }
         }
-        let owned = |(name, questions): (&str, _)| (name.to_owned(), questions);
-        self.backends = backends.into_iter().map(owned).collect();
+        self.backends = backends
+            .into_iter()
+            .map(|((name, policy), questions)| ((name.to_owned(), policy.to_owned()), questions))
+            .collect();
     }
 
     pub(super) fn addresses(&self, question: &Question) -> Option<Arc<Addresses>> {
@@ -226,8 +231,9 @@ impl Set {
         };
         self.backends
             .iter()
-            .map(|(backend, questions)| BackendCounts {
+            .map(|((backend, policy), questions)| BackendCounts {
                 backend: backend.clone(),
+                policy: policy.clone(),
                 counts: sum(questions),
             })
             .collect()

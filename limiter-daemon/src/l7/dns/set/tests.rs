@@ -21,7 +21,7 @@ fn set_of(questions: &[Question]) -> Set {
 
 fn apply(set: &mut Set, questions: &[Question], now: u64) {
     let questions = questions.iter().cloned().collect();
-    set.apply(BTreeMap::from([("d/b", questions)]), now);
+    set.apply(BTreeMap::from([(("d/b", ""), questions)]), now);
 }
 
 fn ip(last: u8) -> IpAddr {
