@@ -54,7 +54,7 @@ impl Tried {
             Self::Answered(response, _) | Self::Switched(response, ..) => {
                 let grpc = response.headers().get("grpc-status");
                 let grpc = grpc.and_then(|status| status.to_str().ok()?.parse().ok());
-                let status = grpc.map_or(response.status(), respond::http_status);
+                let status = grpc.map_or_else(|| response.status(), respond::http_status);
                 Some(Exchange::Answered(status.as_u16()))
             }
             Self::Failed(failed) => failed.exchange(),

@@ -1,3 +1,5 @@
+//! Triggers, pauses and bounds of retries.
+
 use proptest::prelude::*;
 
 use super::*;

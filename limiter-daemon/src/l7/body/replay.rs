@@ -74,7 +74,7 @@ impl Replay {
         Some(Reader {
             attempt: source.attempt,
             source: Arc::clone(&self.source),
-            hint: self.hint.clone(),
+            hint: self.hint,
             had: 0,
         })
     }
@@ -148,7 +148,7 @@ impl Reader {
 
     pub(super) fn size_hint(&self) -> SizeHint {
         if self.had == 0 {
-            self.hint.clone()
+            self.hint
         } else {
             SizeHint::default()
         }

@@ -1,7 +1,6 @@
 //! Finding a connection for a request: one that is kept, a new one, or one that comes free.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
@@ -242,6 +241,6 @@ fn at_endpoint(pick: &mut Pick, in_use: &mut InUse, slot: Slot<Waiting>) -> Opti
     None
 }
 
-/// An idle connection this old may have been closed by the other end without our having heard of it
-/// yet.
-pub(super) const MAY_BE_STALE: Duration = Duration::from_millis(100);
+/// A connection that was idle for so long, in nanoseconds, may have been closed by the other end
+/// without our having heard of it yet.
+pub(super) const MAY_BE_STALE: u64 = 100_000_000;

@@ -59,7 +59,7 @@ pub(super) async fn connect(
     let life = Life::new(settings, clock.now());
     Ok(match connected? {
         Shaken::Http1(sender, connection) => {
-            let connection = Http1::new(sender, connection, target.id, life, slot);
+            let connection = Http1::new(sender, *connection, target.id, life, slot);
             Connection::Http1(Box::new(connection))
         }
         Shaken::Http2(sender, connection) => {
@@ -138,7 +138,7 @@ async fn secure(tls: &TargetTls, raw: Raw, http2: bool) -> io::Result<(UpstreamI
 enum Shaken {
     Http1(
         http1::SendRequest<RequestBody>,
-        http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+        Box<http1::Connection<TokioIo<UpstreamIo>, RequestBody>>,
     ),
     Http2(
         http2::SendRequest<RequestBody>,
@@ -154,7 +154,7 @@ async fn shake_hands(io: UpstreamIo, http2: bool) -> Result<Shaken, Cause> {
         // pieces and `writev`.
         builder.max_buf_size(MAX_HEAD).writev(false);
         let (sender, connection) = builder.handshake(io).await?;
-        return Ok(Shaken::Http1(sender, connection));
+        return Ok(Shaken::Http1(sender, Box::new(connection)));
     }
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

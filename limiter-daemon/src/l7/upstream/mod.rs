@@ -95,7 +95,7 @@ impl Upstreams {
             let mut copy = None;
             let outcome = match pooled {
                 Pooled::Http1(connection, idle) => {
-                    if idle > MAY_BE_STALE.as_nanos() as u64 {
+                    if idle > MAY_BE_STALE {
                         copy = request.as_ref().and_then(again);
                     }
                     exchange::http1(&self.pool, connection, request).await

@@ -1,3 +1,5 @@
+//! Slots, and people who wait for them.
+
 use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
@@ -5,12 +7,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::upstream::Resource;
 
+/// Who was granted what.
+type Granted = Arc<Mutex<Vec<(usize, Slot<Person>)>>>;
+
 /// Keeps what it is granted where the test finds it.
 #[derive(Clone, Debug)]
 struct Person {
     name: usize,
     gone: Arc<AtomicBool>,
-    granted: Arc<Mutex<Vec<(usize, Slot<Self>)>>>,
+    granted: Granted,
 }
 
 impl Waiter for Person {
@@ -27,7 +32,7 @@ impl Waiter for Person {
 struct Scene {
     slots: Arc<Slots<Person>>,
     breaker: Arc<Breaker>,
-    granted: Arc<Mutex<Vec<(usize, Slot<Person>)>>>,
+    granted: Granted,
 }
 
 impl Scene {
