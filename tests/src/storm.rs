@@ -61,6 +61,10 @@ impl Storm {
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
                     self.refused.fetch_add(1, Ordering::Relaxed);
                 }
+                // It was let in, and before it knew, it was reset.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {
+                    self.broken().push(error.to_string());
+                }
                 Err(error) => return Err(error).context("cannot connect"),
             }
         }

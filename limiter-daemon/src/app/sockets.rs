@@ -60,6 +60,21 @@ pub(super) struct Served {
     pub(super) lent: bool,
 }
 
+impl Served {
+    /// Drops the copies: the workers' are to be the last. Where they are, nobody is let in any more; at
+    /// all sockets of the address, before the first of them is closed.
+    fn let_go(self, address: SocketAddr) {
+        if self.lent {
+            return;
+        }
+        for socket in &self.sockets {
+            if let Err(error) = listener::let_nobody_in(socket) {
+                tracing::warn!(%address, %error, "clients that come while it is closed may be reset");
+            }
+        }
+    }
+}
+
 impl Passed {
     /// What systemd passed, or another who keeps to sd_listen_fds(3). To be called while there is one
     /// thread: the variables are taken out of the environment.
@@ -240,16 +255,20 @@ impl Sockets {
             return;
         }
         let addresses: Vec<_> = gone.keys().copied().collect();
-        // The workers' are to be the last.
-        drop(gone);
+        for (address, served) in gone {
+            served.let_go(address);
+        }
         if timeout(CLOSING, workers.close(&addresses)).await.is_err() {
             tracing::warn!(?addresses, "there is no room for the last clients");
         }
     }
 
-    /// Drops every copy: workers are to have the last ones.
-    pub(super) fn let_go(&mut self) {
-        self.served.clear();
+    /// Lets go of everything, before workers drain. `taken`: whose sockets another process has.
+    pub(super) fn let_go(&mut self, taken: &[SocketAddr]) {
+        for (address, mut served) in self.served.drain() {
+            served.lent |= taken.contains(&address);
+            served.let_go(address);
+        }
     }
 
     /// Those of the daemon before that no listener uses; they are closed here.

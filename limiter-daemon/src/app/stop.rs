@@ -19,7 +19,7 @@ impl Daemon {
     pub(super) async fn stop(mut self, ended: Ended, signals: &mut Signals) -> anyhow::Result<()> {
         notify::stopping();
         let mut tick = tokio::time::interval(TICK);
-        let mut cut = false;
+        let (mut cut, mut shared) = (false, Vec::new());
         // Who comes now to take over finds nobody, and binds as soon as the addresses are free.
         self.hand_over.close();
         match &ended {
@@ -48,7 +48,7 @@ impl Daemon {
                 // Whoever asks from now on is to be answered by the new process, which is ready: what is
                 // asked here at this moment does not say otherwise.
                 self.stop_admin.send_replace(true);
-                let mut shared = self.sockets.addresses();
+                shared = self.sockets.addresses();
                 shared.retain(|address| !taken.left_over.contains(address));
                 self.workers.share(&shared).await;
             }
@@ -60,8 +60,7 @@ impl Daemon {
             self.config.drain_timeout
         };
         tracing::info!(timeout = ?within, "draining");
-        // The workers' are to be the last.
-        self.sockets.let_go();
+        self.sockets.let_go(&shared);
         let workers = std::mem::take(&mut self.workers);
         let mut drained = workers.drain(within).await;
         let well = loop {

@@ -1,9 +1,10 @@
 //! Accepting on one socket, and leaving it so that no client is turned away that was let in.
 //!
 //! A listening socket that is closed resets the connections in its queue, whose clients believe to be
-//! connected. So where nobody else accepts from a socket, it is left in steps: a filter drops further
-//! connection attempts (their clients try again in a second, and find whoever listens then), the
-//! handshakes under way come to their end, the queue is emptied, and then it is closed. Rejected:
+//! connected. So where nobody else accepts from a socket, it is left in steps: no more connection
+//! attempts reach it ([`super::listener::let_nobody_in`], before workers are told), handshakes under
+//! way come to their end, the queue is emptied, and then it is closed. Rejected: a socket filter that
+//! drops SYNs, which takes `CAP_NET_ADMIN` on some kernels and makes clients wait; and
 //! `net.ipv4.tcp_migrate_req`, which moves the queue to another socket of the `SO_REUSEPORT` group,
 //! but is a setting of the whole network namespace and does nothing for the last of a group.
 
@@ -20,7 +21,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::drain::{Draining, Stage};
-use super::listener;
 use super::metrics::OpenConnection;
 use super::pipeline::{Pipeline, converse};
 
@@ -144,10 +144,6 @@ impl Acceptor {
 
     /// Takes every client that was let in, and closes the socket.
     async fn leave(&mut self, listener: tokio::net::TcpListener, deadline: Instant) {
-        let bind = self.bind;
-        if let Err(error) = listener::let_nobody_in(&listener) {
-            tracing::warn!(%bind, %error, "clients that come while the socket is closed may be reset");
-        }
         let until = deadline.min(Instant::now() + HANDSHAKES);
         self.accept(&listener, Some(until), |stage| *stage == Stage::Cut)
             .await;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroU32;
 use std::os::fd::AsFd;
 
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that the kernel keeps ready for `accept`, for each socket.
 const BACKLOG: i32 = 4096;
@@ -48,28 +49,21 @@ pub fn bind(
         .collect()
 }
 
-/// From now on connection attempts that reach `socket` are dropped, as if they were lost on the way.
-/// Handshakes that have begun go on, and so do connections.
+/// From now on no connection attempt reaches `socket`: they go to other sockets on its address, or are
+/// refused. Handshakes that have begun go on, what is in the queue stays there, and so do connections.
+///
+/// The kernel offers no such thing. But it passes attempts only to sockets that are bound to the
+/// interface they came by, or to none, and knows connections and handshakes by what was true when they
+/// began; so this binds the socket to an interface that is not there. It takes no privilege (since
+/// Linux 5.7).
 ///
 /// # Errors
-/// When the kernel takes no filter.
+/// When the kernel refuses, or the socket was bound to an interface before.
 pub fn let_nobody_in(socket: &impl AsFd) -> io::Result<()> {
-    // Offsets count from TCP's header; byte 13 has the flags (RFC 9293 section 3.1).
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "opcodes of classic BPF have eight bits"
-    )]
-    let op = |code: u32, jt, jf, k| SockFilter::new(code as u16, jt, jf, k);
-    SockRef::from(socket).attach_filter(&[
-        op(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
-        op(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
-    ])
+    // The highest that there can be; interfaces are counted from 1.
+    const NOWHERE: NonZeroU32 = NonZeroU32::new(i32::MAX.cast_unsigned()).expect("not zero");
+    // The option is of sockets, whatever the family.
+    SockRef::from(socket).bind_device_by_index_v4(Some(NOWHERE))
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
@@ -95,7 +89,6 @@ fn open(address: SocketAddr, share: bool) -> io::Result<Socket> {
 mod tests {
     use std::io::{ErrorKind, Read as _, Write as _};
     use std::net::TcpStream;
-    use std::time::Duration;
 
     use super::*;
 
@@ -116,17 +109,31 @@ mod tests {
     }
 
     #[test]
-    fn who_was_let_in_is_served_and_who_comes_later_waits() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let socket = TcpListener::bind(address).unwrap();
-            let address = socket.local_addr().unwrap();
-            let mut early = TcpStream::connect(address).unwrap();
+    fn who_was_let_in_is_served_and_who_comes_later_is_not() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let any = TcpListener::bind(address).unwrap();
+            let address = any.local_addr().unwrap();
+            drop(any);
+            let socket = bind(address, 1, false).unwrap().pop().unwrap();
+            let mut target = address;
+            if address.ip().is_unspecified() {
+                target.set_ip([127, 0, 0, 1].into());
+            }
+            let mut early = TcpStream::connect(target).unwrap();
             let_nobody_in(&socket).unwrap();
-            let late = TcpStream::connect_timeout(&address, Duration::from_millis(50));
-            assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+            let late = TcpStream::connect(target).unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::ConnectionRefused);
+            // Another socket on the address takes them all.
+            let other = bind(address, 1, true).unwrap().pop().unwrap();
+            let others: Vec<_> = (0..20).map(|_| TcpStream::connect(target)).collect();
+            for connected in others {
+                let port = connected.unwrap().local_addr().unwrap().port();
+                assert_eq!(other.accept().unwrap().1.port(), port);
+            }
             let (mut accepted, _) = socket.accept().unwrap();
             drop(socket);
             early.write_all(b"ping").unwrap();
+            accepted.set_nonblocking(false).unwrap();
             let mut got = [0; 4];
             accepted.read_exact(&mut got).unwrap();
             accepted.write_all(&got).unwrap();
