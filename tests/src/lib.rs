@@ -15,6 +15,8 @@ pub mod packets;
 pub mod policies;
 pub mod raw;
 pub mod scene;
+pub mod scripted;
+pub mod soak;
 pub mod tls;
 pub mod topology;
 pub mod upstream;
