@@ -24,6 +24,7 @@ use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
 use crate::l7::access_log;
 use crate::l7::clock::Clock;
+use crate::l7::dns::{Counts, Resolver};
 use crate::l7::metrics::{Closed, Counters};
 
 /// OpenMetrics 1.0, which Prometheus reads.
@@ -43,6 +44,7 @@ pub struct Sources {
     pub state: Arc<State>,
     pub active: Arc<ArcSwap<Active>>,
     pub counters: Arc<Counters>,
+    pub resolver: Arc<Resolver>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -74,6 +76,8 @@ impl Collector for Sources {
         self.reloads(page)?;
         self.connections(page)?;
         self.requests(page)?;
+        self.faults(page)?;
+        self.names(page)?;
         self.limits(page)?;
         let backends = self.active.load().backends(self.clock.now());
         upstreams::encode(self.state.upstreams(), &backends, page)?;
@@ -180,6 +184,78 @@ impl Sources {
             "Requests answered, by route and class of status.",
             rows,
         )
+    }
+
+    /// By Envoy's names.
+    fn faults(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        page.counter(
+            "envoy_http_fault_delays_injected",
+            "Requests delayed on purpose.",
+            read(&counters.fault_delays),
+        )?;
+        page.counter(
+            "envoy_http_fault_aborts_injected",
+            "Requests answered on purpose in place of the upstream.",
+            read(&counters.fault_aborts),
+        )?;
+        page.counter(
+            "envoy_http_fault_faults_overflow",
+            "Requests not delayed because as many were as may be.",
+            read(&counters.fault_overflow),
+        )?;
+        page.gauge(
+            "envoy_http_fault_active_faults",
+            "Requests being delayed.",
+            read(&counters.fault_active),
+        )
+    }
+
+    /// By Envoy's names, where it has them.
+    fn names(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        type Row = (&'static str, &'static str, fn(&Counts) -> u64);
+        const ROWS: [Row; 6] = [
+            (
+                "envoy_cluster_update_attempt",
+                "Lookups of a backend's names.",
+                |counts| counts.attempts,
+            ),
+            (
+                "envoy_cluster_update_success",
+                "Lookups that found addresses.",
+                |counts| counts.successes,
+            ),
+            (
+                "envoy_cluster_update_no_rebuild",
+                "Lookups that found the addresses that were known.",
+                |counts| counts.unchanged,
+            ),
+            (
+                "envoy_cluster_update_failure",
+                "Lookups that failed: the last good addresses stay.",
+                |counts| counts.failures,
+            ),
+            (
+                "envoy_cluster_update_empty",
+                "Lookups that found no name or no address: the last good ones stay.",
+                |counts| counts.empty,
+            ),
+            (
+                "limiterd_dns_addresses_left_out",
+                "Addresses beyond the 64 that are used of a name.",
+                |counts| counts.left_out,
+            ),
+        ];
+        let backends = self.resolver.counts();
+        for (name, help, read) in ROWS {
+            let rows = backends.iter().map(|one| {
+                let labels = [("envoy_cluster_name", one.backend.as_str())];
+                (labels, read(&one.counts))
+            });
+            page.counters(name, help, rows)?;
+        }
+        Ok(())
     }
 
     fn limits(&self, page: &mut Page<'_, '_>) -> fmt::Result {

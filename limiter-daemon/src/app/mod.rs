@@ -25,6 +25,7 @@ use crate::l4::offenders::Offenders;
 use crate::l4::{self, Events, Kernel};
 use crate::l7::access_log::{self, AccessLog};
 use crate::l7::clock::{Clock, wall};
+use crate::l7::dns::{self, Resolver};
 use crate::l7::metrics::Counters;
 use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
@@ -82,6 +83,7 @@ struct Daemon {
     state: Arc<State>,
     clock: Clock,
     active: Arc<ArcSwap<Active>>,
+    resolver: Arc<Resolver>,
     workers: Workers,
     worker_count: usize,
     served: HashSet<SocketAddr>,
@@ -163,6 +165,8 @@ impl Daemon {
             None,
         )?;
         let active = Arc::new(ArcSwap::from_pointee(active));
+        let resolver = Resolver::new(dns::Source::System, clock, Box::new(|_change| {}));
+        resolver.apply(&plan);
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
@@ -184,6 +188,7 @@ impl Daemon {
             state: Arc::clone(&state),
             active: Arc::clone(&active),
             counters,
+            resolver: Arc::clone(&resolver),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -213,6 +218,12 @@ impl Daemon {
             Ok(())
         });
 
+        let names = Arc::clone(&resolver);
+        tasks.spawn(async move {
+            let died = names.run().await;
+            Err(anyhow::Error::from(died).context("a lookup died"))
+        });
+
         let notes = kernel.as_deref().map(describe).unwrap_or_default();
         let mut addresses: Vec<_> = served.iter().map(ToString::to_string).collect();
         addresses.sort();
@@ -227,6 +238,7 @@ impl Daemon {
             state,
             clock,
             active,
+            resolver,
             workers,
             worker_count,
             served,

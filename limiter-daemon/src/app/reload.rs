@@ -99,6 +99,7 @@ impl Daemon {
         if let Some(kernel) = &self.kernel {
             lock(kernel).apply(&plan.network)?;
         }
+        self.resolver.apply(&plan);
         self.active.store(Arc::new(active));
         for (bind, listeners) in sockets {
             self.workers.listen(bind, listeners).await;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::active::Active;
 use super::affinity::Affinity;
 use super::attempt::{Bound, Template, Times, Tried, stream_idle};
-use super::body::{Body, Bounds, Copy, Fault, RequestBody, Streamed, Upload};
+use super::body::{Body, Bounds, Buffered, Copy, Fault, RequestBody, Streamed, Upload};
 use super::connection::Conn;
 use super::pipeline::Pipeline;
 use super::record::{Ending, Upstream};
@@ -43,6 +43,8 @@ pub(super) struct Forward {
     pub(super) settings: Arc<ClientSettings>,
     /// The connection's other end is a proxy whose word counts.
     pub(super) trusted: bool,
+    /// The request's body, if it was to be read whole.
+    pub(super) buffered: Option<Box<Buffered>>,
 }
 
 impl Pipeline {
@@ -89,7 +91,10 @@ impl Forward {
             headers::set_upgrade(request.headers_mut(), protocol.clone());
         }
         let (parts, body) = request.into_parts();
-        let (body, upload) = RequestBody::client(body, self.bounds(), copies);
+        let (body, upload) = match &self.buffered {
+            Some(buffered) => RequestBody::buffered(buffered, copies),
+            None => RequestBody::client(body, self.bounds(), copies),
+        };
         ending.uploads(upload.clone());
         let request = Request::from_parts(parts, body);
         let (template, request) = if self.rule.traffic.retry.is_some() && upgrade.is_none() {
@@ -295,7 +300,7 @@ impl Forward {
 
     fn copy(&self, conn: &Conn, request: &Request<Incoming>) -> Vec<Copy> {
         let pipeline = &conn.pipeline;
-        let has_body = !request.body().is_end_stream();
+        let has_body = self.buffered.is_some() || !request.body().is_end_stream();
         let send = |mirror: &Arc<Cluster>| {
             let mut mirror = Pick::new(Arc::clone(mirror), None);
             mirror.choose(pipeline.random.next(), pipeline.clock.now());
@@ -307,7 +312,7 @@ impl Forward {
         self.mirrors.iter().filter_map(send).collect()
     }
 
-    fn bounds(&self) -> Bounds {
+    pub(super) fn bounds(&self) -> Bounds {
         let settings = &self.settings;
         Bounds {
             size: settings.max_body,

@@ -27,6 +27,14 @@ pub struct Counters {
     /// Requests whose copy was not sent to a mirror, or only in part, because too much was on the
     /// way there.
     pub mirrors_dropped: AtomicU64,
+    /// Requests delayed on purpose.
+    pub fault_delays: AtomicU64,
+    /// Requests being delayed now.
+    pub fault_active: AtomicU64,
+    /// Requests answered on purpose in place of the upstream.
+    pub fault_aborts: AtomicU64,
+    /// Requests that were not delayed because as many were as may be.
+    pub fault_overflow: AtomicU64,
 }
 
 /// Why a client's connection was closed before it wanted.

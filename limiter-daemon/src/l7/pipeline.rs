@@ -25,16 +25,19 @@ use super::client_address::{self, Client};
 use super::clock::Clock;
 use super::connection::{self, Conn};
 use super::cost_body::CostBody;
+use super::fault::Faults;
 use super::forward::Forward;
 use super::handshake;
+use super::hold::hold;
 use super::io::{Rewind, http2_preface, speaks_http2};
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
+use super::overrides::{self, Asked};
 use super::path;
 use super::proxy_protocol;
-use super::record::{Completion, Ending, Record, Sink};
-use super::request_id::{Random, X_REQUEST_ID};
+use super::record::{Ending, Record, Sink};
+use super::request_id::Random;
 use super::respond::Refusal;
 use super::upstream::Upstreams;
 use super::{filters, headers, limit_headers, record};
@@ -50,6 +53,7 @@ pub(super) struct Pipeline {
     pub(super) active: Arc<ArcSwap<Active>>,
     pub(super) upstreams: Arc<Upstreams>,
     pub(super) mirrors: Mirrors,
+    pub(super) faults: Faults,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
     pub(super) random: Random,
@@ -139,7 +143,7 @@ pub(super) fn answer(
         let mut ending = ending;
         let mut decided = Decided::default();
         if conn.pipeline.sink.is_some() {
-            ending.keep(record(&conn, &request, now));
+            ending.keep(record::begin(&conn, &request, now));
         }
         let (version, grpc) = (request.version(), is_grpc(&request));
         let next = match conn.pipeline.decide(&conn, &mut request, &mut decided) {
@@ -156,12 +160,17 @@ pub(super) fn answer(
             Err(refusal) => Err(refusal),
         };
         let answer = match next {
-            Ok(Next::Forward(forward)) => {
-                // A request is large: from here on it is handed on by reference.
-                let mut sending = forward.prepare(&conn, request, &mut ending);
-                let answer = forward.send(&conn, &mut sending, &mut ending, now).await;
-                forward.tell_admission(&answer, now);
-                answer
+            Ok(Next::Forward(mut forward)) => {
+                match hold(&conn, &mut forward, &mut request, &mut ending).await {
+                    Ok(()) => {
+                        // A request is large: from here on it is handed on by reference.
+                        let mut sending = forward.prepare(&conn, request, &mut ending);
+                        let answer = forward.send(&conn, &mut sending, &mut ending, now).await;
+                        forward.tell_admission(&answer, now);
+                        answer
+                    }
+                    Err(refusal) => Err(refusal),
+                }
             }
             Ok(Next::Answer(response)) => Ok(*response),
             Err(refusal) => Err(refusal),
@@ -181,11 +190,13 @@ pub(super) fn answer(
 fn finish(
     conn: &Conn,
     answer: Result<Response<Body>, Refusal>,
-    decided: Decided,
+    mut decided: Decided,
     ending: &mut Ending,
     (version, grpc): (Version, bool),
 ) -> Response<Body> {
+    let mut refused = None;
     let mut response = answer.unwrap_or_else(|refusal| {
+        refused = Some(refusal.status());
         note(&refusal, decided.rule.as_deref());
         if let Some(failure) = refusal.failure() {
             let settlement = std::mem::take(&mut ending.settlement);
@@ -198,6 +209,10 @@ fn finish(
     });
     if let Some(settings) = &decided.settings {
         limit_headers::add(response.headers_mut(), &decided.outcome, settings);
+    }
+    if let (Some(asked), Some(rule)) = (decided.asked.take(), &decided.rule) {
+        let settlement = &mut ending.settlement;
+        response = overrides::apply(rule, &asked, conn, response, refused, settlement);
     }
     match &decided.rule {
         Some(rule) => rule.route.stats.count(response.status()),
@@ -218,6 +233,8 @@ fn finish(
 struct Decided {
     client: Option<Client>,
     rule: Option<Arc<Rule>>,
+    /// What overrides of the rule need; `None`: it has none.
+    asked: Option<Box<Asked>>,
     outcome: Outcome,
     /// Of the listener.
     settings: Option<Arc<ClientSettings>>,
@@ -297,6 +314,7 @@ impl Pipeline {
         let view = view(request, client);
         let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
         let rule = decided.rule.insert(Arc::clone(matched.rule));
+        decided.asked = Asked::new(request, rule, matched.prefix);
         if rule.broken.is_some() {
             return Err(Refusal::Invalid);
         }
@@ -362,6 +380,7 @@ impl Pipeline {
             prefix,
             settings: Arc::clone(settings),
             trusted: client.by_trusted,
+            buffered: None,
         }))
     }
 }
@@ -392,42 +411,9 @@ fn check_length(request: &Request<Incoming>, settings: &ClientSettings) -> Resul
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
+pub(super) fn is_grpc(request: &Request<Incoming>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
-fn record(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
-    let headers = request.headers();
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    let target = request.uri().path_and_query();
-    Box::new(Record {
-        began: now,
-        responded: None,
-        ended: now,
-        method: request.method().clone(),
-        target: target.map_or_else(|| "/".into(), ToString::to_string),
-        host: authority.or(host).unwrap_or("").to_owned(),
-        version: request.version(),
-        tls: conn.sni.is_some(),
-        client: conn.peer.ip().to_canonical(),
-        peer: conn.peer,
-        bind: conn.bind,
-        user_agent: headers.get(header::USER_AGENT).cloned(),
-        request_id: headers.get(X_REQUEST_ID).cloned(),
-        traceparent: headers.get("traceparent").cloned(),
-        rule: None,
-        limit: None,
-        upstream: None,
-        status: http::StatusCode::OK,
-        refused: None,
-        received: 0,
-        sent: 0,
-        completion: Completion::Cancelled,
-    })
 }
 
 fn note(refusal: &Refusal, rule: Option<&Rule>) {

@@ -4,10 +4,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::header::{self, HeaderValue};
+use http::{Method, Request, StatusCode, Version};
+use hyper::body::Incoming;
 
 use super::body::Upload;
 use super::connection::Conn;
+use super::request_id::X_REQUEST_ID;
 use super::upstream::Target;
 use crate::engine::outcome::Decisive;
 use crate::engine::route::Rule;
@@ -67,6 +70,40 @@ pub struct Record {
     pub received: u64,
     pub sent: u64,
     pub completion: Completion,
+}
+
+/// The record of a request that has just come.
+pub(super) fn begin(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
+    let headers = request.headers();
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    let target = request.uri().path_and_query();
+    Box::new(Record {
+        began: now,
+        responded: None,
+        ended: now,
+        method: request.method().clone(),
+        target: target.map_or_else(|| "/".into(), ToString::to_string),
+        host: authority.or(host).unwrap_or("").to_owned(),
+        version: request.version(),
+        tls: conn.sni.is_some(),
+        client: conn.peer.ip().to_canonical(),
+        peer: conn.peer,
+        bind: conn.bind,
+        user_agent: headers.get(header::USER_AGENT).cloned(),
+        request_id: headers.get(X_REQUEST_ID).cloned(),
+        traceparent: headers.get("traceparent").cloned(),
+        rule: None,
+        limit: None,
+        upstream: None,
+        status: StatusCode::OK,
+        refused: None,
+        received: 0,
+        sent: 0,
+        completion: Completion::Cancelled,
+    })
 }
 
 /// The endpoint that a request went to.

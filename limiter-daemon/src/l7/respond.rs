@@ -2,17 +2,18 @@
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 
-use super::body::Body;
+use super::body::{self, Body};
 use crate::engine::settle::Failure;
 use crate::engine::state::Reach;
 use crate::engine::upstream::{Overflow, Resource};
+use crate::policy::plan::Abort;
 
 /// Envoy's sign that a circuit is open.
 const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Why a request gets no answer from an upstream.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(super) enum Refusal {
     Waited,
     /// Too many requests fail: admission control refuses a part of them.
     NotAdmitted,
+    /// A fault made on purpose.
+    Aborted(Abort),
     /// No connection to the endpoint.
     Unreachable(Cause),
     /// The connection broke, or what came over it is not HTTP.
@@ -63,7 +66,7 @@ pub(super) enum Refusal {
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Refusal {
-    const fn status(&self) -> StatusCode {
+    pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::BrokenBody => StatusCode::BAD_REQUEST,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
@@ -77,6 +80,8 @@ impl Refusal {
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Aborted(Abort::Http(status)) => *status,
+            Self::Aborted(Abort::Grpc(status)) => http_status(*status),
             Self::NoEndpoint
             | Self::Overloaded(_)
             | Self::Waited
@@ -111,6 +116,8 @@ impl Refusal {
             Self::Overloaded(_) => "too many requests are under way to the upstream",
             Self::Waited => "no connection to the upstream came free in time",
             Self::NotAdmitted => "too many requests to the upstream fail",
+            // Envoy's.
+            Self::Aborted(_) => "fault filter abort",
             Self::Unreachable(_) => "the upstream cannot be reached",
             Self::Broken(_) => "the connection to the upstream broke before its response",
             Self::Timeout => "the upstream did not respond in time",
@@ -138,6 +145,7 @@ impl Refusal {
             Self::Overloaded(_) => "circuit_open",
             Self::Waited => "pending_timeout",
             Self::NotAdmitted => "admission_control",
+            Self::Aborted(_) => "fault_abort",
             Self::Unreachable(_) => "upstream_unreachable",
             Self::Broken(_) => "upstream_broke",
             Self::Timeout => "upstream_timeout",
@@ -187,8 +195,12 @@ impl Refusal {
     }
 
     fn respond_http(&self, version: Version) -> Response<Body> {
-        let mut response = Response::new(Body::own(Bytes::from_static(self.body().as_bytes())));
-        *response.status_mut() = self.status();
+        let status = self.status();
+        let mut response = Response::new(match status {
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::empty(),
+            _ => Body::own(Bytes::from_static(self.body().as_bytes())),
+        });
+        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         if self.closes() && version <= Version::HTTP_11 {
@@ -202,22 +214,65 @@ impl Refusal {
 
     /// A response of trailers only, with the status that Envoy maps to.
     fn respond_grpc(&self) -> Response<Body> {
-        let status = match self.status().as_u16() {
-            400 => "13",
-            403 => "7",
-            404 => "12",
-            429 | 502 | 503 | 504 => "14",
-            _ => "2",
+        let status = match self {
+            Self::Aborted(Abort::Grpc(status)) => u16::from(*status).into(),
+            _ => grpc_status(self.status()),
         };
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from_static(status));
+        set_grpc_status(headers, status);
         if let Ok(message) = HeaderValue::from_str(self.body()) {
             headers.insert(GRPC_MESSAGE, message);
         }
         response
     }
+}
+
+impl From<body::Fault> for Refusal {
+    fn from(fault: body::Fault) -> Self {
+        match fault {
+            body::Fault::TooLarge => Self::TooLarge,
+            body::Fault::TimedOut => Self::Slow,
+            body::Fault::Broken | body::Fault::Copy => Self::BrokenBody,
+        }
+    }
+}
+
+/// The `grpc-status` of an HTTP status (gRPC's http-grpc-status-mapping).
+pub(super) fn grpc_status(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
+    })
+}
+
+/// The HTTP status of a `grpc-status`, for clients that do not speak gRPC (google.rpc.Code).
+fn http_status(grpc: u8) -> StatusCode {
+    let status = match grpc {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    };
+    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+/// Makes a response of trailers only.
+pub(super) fn set_grpc_status(headers: &mut HeaderMap, status: HeaderValue) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, status);
 }
 
 #[cfg(test)]
@@ -237,6 +292,8 @@ mod tests {
             (Refusal::Limited(Reach::Global), "14"),
             (Refusal::NoRoute, "12"),
             (Refusal::NoBackend, "2"),
+            (Refusal::Aborted(Abort::Grpc(9)), "9"),
+            (Refusal::Aborted(Abort::Http(StatusCode::FORBIDDEN)), "7"),
         ] {
             let response = refusal.respond(Version::HTTP_2, true);
             assert_eq!(response.status(), StatusCode::OK);

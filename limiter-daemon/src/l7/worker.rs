@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::active::Active;
 use super::clock::Clock;
+use super::fault::Faults;
 use super::metrics::{Counters, OpenConnection};
 use super::mirror::Mirrors;
 use super::pipeline::{Pipeline, converse};
@@ -163,6 +164,7 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         active: shared.active,
         upstreams: Arc::new(Upstreams::new(shared.clock)),
         mirrors: Mirrors::default(),
+        faults: Faults::default(),
         clock: shared.clock,
         counters: shared.counters,
         random: Random::default(),

@@ -17,12 +17,15 @@ mod upstream;
 
 mod bounds;
 mod breakers;
+mod buffering;
 mod clients;
 mod costs;
+mod faults;
 mod grpc;
 mod h2_frames;
 mod health_checks;
 mod logging;
+mod overrides;
 mod retries;
 mod routes;
 mod smuggling;

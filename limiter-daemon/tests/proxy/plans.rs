@@ -130,3 +130,14 @@ pub(crate) fn change_traffic(plan: &mut Plan, change: impl FnOnce(&mut RouteTraf
     change(&mut traffic);
     plan.listeners[0].routes[0].rules[0].traffic = Arc::new(traffic);
 }
+
+/// [`plan`] with other settings of its rule.
+pub(crate) fn with_traffic(
+    bind: SocketAddr,
+    upstream: SocketAddr,
+    change: impl FnOnce(&mut RouteTraffic),
+) -> Plan {
+    let mut traffic = RouteTraffic::default();
+    change(&mut traffic);
+    with_rule(bind, upstream, |rule| rule.traffic = Arc::new(traffic))
+}

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 
+use super::buffered::Buffered;
 use super::replay::{Reader, Replay};
 use super::timer::{Over, Timer};
 
@@ -19,6 +20,8 @@ use super::timer::{Over, Timer};
 pub(in crate::l7) enum RequestBody {
     Empty,
     Client(Box<Upstreaming>),
+    /// A client's, which has come whole.
+    Buffered(Box<Buffered>),
     /// A client's, which may be sent again.
     Replayed(Reader),
     /// A copy for a mirror; it breaks off if the mirror does not keep up.
@@ -71,7 +74,7 @@ pub(in crate::l7) struct Upstreaming {
 #[derive(Debug, Default)]
 pub(in crate::l7) struct Upload {
     fault: AtomicU8,
-    bytes: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
 /// What is wrong with a client's body.
@@ -114,7 +117,7 @@ impl Upload {
         }
     }
 
-    fn fail(&self, fault: Fault) -> Fault {
+    pub(super) fn fail(&self, fault: Fault) -> Fault {
         let code = match fault {
             Fault::TooLarge => 1,
             Fault::TimedOut => 2,
@@ -158,6 +161,27 @@ impl RequestBody {
             }
             other => (other, None),
         }
+    }
+
+    /// As [`Self::client`], of a body that has come whole.
+    pub(in crate::l7) fn buffered(
+        body: &Buffered,
+        copies: Vec<Copy>,
+    ) -> (Self, Option<Arc<Upload>>) {
+        copies.into_iter().for_each(|copy| copy.whole(body.clone()));
+        (Self::Buffered(Box::new(body.clone())), Some(body.upload()))
+    }
+}
+
+impl Copy {
+    /// All of the body at once.
+    fn whole(self, mut body: Buffered) {
+        while let Some(frame) = body.next() {
+            if self.pieces.try_send(frame).is_err() {
+                return;
+            }
+        }
+        self.whole.store(true, Ordering::Relaxed);
     }
 }
 
@@ -242,6 +266,7 @@ impl Body for RequestBody {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Client(body) => body.poll(cx),
+            Self::Buffered(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Replayed(reader) => reader.poll(cx),
             Self::Copy(copied) => Poll::Ready(match ready!(copied.pieces.poll_recv(cx)) {
                 Some(piece) => Some(Ok(piece)),
@@ -256,6 +281,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Client(body) => body.is_end_stream(),
             Self::Replayed(reader) => reader.is_end_stream(),
+            Self::Buffered(body) => body.is_end_stream(),
             Self::Copy(_) => false,
         }
     }
@@ -265,6 +291,7 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Client(body) => body.size_hint(),
             Self::Replayed(reader) => reader.size_hint(),
+            Self::Buffered(body) => body.size_hint(),
             Self::Copy(_) => SizeHint::default(),
         }
     }

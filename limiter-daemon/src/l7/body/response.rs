@@ -12,6 +12,9 @@ use super::timer::{Over, Timer};
 use crate::l7::record::Ending;
 use crate::l7::upstream::Lease;
 
+/// Bytes that are read of a body that nobody wants.
+const LET_GO: usize = 64 << 10;
+
 /// Body of an answer: the upstream's, streamed, or one of our own.
 #[derive(Debug)]
 pub(in crate::l7) struct Body {
@@ -149,6 +152,37 @@ impl Body {
             kind: Kind::Upstream(streamed),
             ending: None,
         }
+    }
+
+    pub(in crate::l7) const fn is_upstreams(&self) -> bool {
+        matches!(self.kind, Kind::Upstream(_))
+    }
+
+    /// Drops a body that nobody reads. What has come already of an upstream's, up to 64 KiB, goes to
+    /// `seen`; nothing is waited for. `true`: that was all of it, so that its connection is free
+    /// again; otherwise the connection is closed.
+    pub(in crate::l7) fn let_go(mut self, mut seen: impl FnMut(&[u8])) -> bool {
+        let kind = std::mem::replace(&mut self.kind, Kind::Own(None));
+        let Kind::Upstream(mut streamed) = kind else {
+            return true;
+        };
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let mut left = LET_GO;
+        while !streamed.body.is_end_stream() {
+            match streamed.poll(quiet) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let data = frame.data_ref().map_or(&[][..], |data| data);
+                    seen(data);
+                    match left.checked_sub(data.len()) {
+                        Some(rest) => left = rest,
+                        None => return false,
+                    }
+                }
+                Poll::Ready(None) => return true,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+            }
+        }
+        true
     }
 
     /// Tells `ending` when the body is over, or is dropped before.

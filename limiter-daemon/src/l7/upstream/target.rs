@@ -76,7 +76,7 @@ impl Target {
     }
 
     /// Whether HTTP/2 is spoken without asking.
-    pub(super) fn is_http2(&self) -> bool {
+    pub(in crate::l7) fn is_http2(&self) -> bool {
         self.protocol == UpstreamProtocol::Http2
     }
 

@@ -224,7 +224,7 @@ pub struct TcpKeepalive {
 }
 
 /// How names of endpoints are resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Dns {
     /// How often, at least; with `respect_ttl`, sooner if a record's TTL is shorter.
     pub refresh: Duration,
@@ -243,7 +243,7 @@ impl Default for Dns {
 }
 
 /// Which addresses of a name are used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LookupFamily {
     /// IPv4, or IPv6 where there is none.
     #[default]
