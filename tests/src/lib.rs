@@ -17,6 +17,8 @@ pub mod policies;
 pub mod raw;
 pub mod scene;
 pub mod storm;
+pub mod scripted;
+pub mod soak;
 pub mod tls;
 pub mod topology;
 pub mod upstream;

@@ -20,7 +20,7 @@ impl Random {
     }
 
     /// Below `bound`, which is not 0.
-    fn below(&mut self, bound: usize) -> usize {
+    pub fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap_or(0)
     }
 
@@ -33,7 +33,7 @@ impl Random {
     }
 
     /// Once in `n` times.
-    fn once_in(&mut self, n: usize) -> bool {
+    pub fn once_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 

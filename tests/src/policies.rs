@@ -96,6 +96,40 @@ pub fn limited_host(name: &str, rate_limit: &str) -> String {
     host_route(name) + &limits(name, &target, rate_limit)
 }
 
+/// A Backend with endpoints on these ports of 127.0.0.1, an HTTPRoute of the same name from a host to
+/// it, and a BackendTrafficPolicy on that with this spec (YAML in block style, indented by two).
+#[must_use]
+pub fn treated_host(name: &str, ports: &[u16], spec: &str) -> String {
+    let endpoints: Vec<_> = ports
+        .iter()
+        .map(|port| format!("{{ip: {{address: 127.0.0.1, port: {port}}}}}"))
+        .collect();
+    let endpoints = endpoints.join(", ");
+    format!(
+        "\
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {{name: {name}}}
+spec: {{endpoints: [{endpoints}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: eg}}]
+  hostnames: [{name}.test]
+  rules: [{{backendRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: {name}}}]}}]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
+{spec}"
+    )
+}
+
 /// A NetworkRateLimitPolicy on the Gateway.
 #[must_use]
 pub fn network(name: &str, limits: &str) -> String {

@@ -12,6 +12,7 @@ mod fuzz;
 mod probe;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 #[expect(dead_code, reason = "xtask lints with it; the build script builds")]
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Args),
     /// Compare the kernel half's parser with a plain one on random frames
     Fuzz(fuzz::Args),
+    /// Run the daemon under churn, and see that memory and descriptors stay flat
+    Soak(soak::Args),
     /// Load the eBPF object through libbpf too, and see what it costs the verifier
     Verify(verify::Args),
     /// Run the kernel half's tests on other kernels, in virtual machines
@@ -79,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Deny => deny::deny(&workspace)?,
         Command::Bench(args) => bench::bench(&workspace, &args)?,
         Command::Fuzz(args) => fuzz::fuzz(&workspace, &args)?,
+        Command::Soak(args) => soak::soak(&workspace, &args)?,
         Command::Verify(args) => verify::verify(&workspace, &args)?,
         Command::VmTest(args) => vm::vm_test(&workspace, &args)?,
     }

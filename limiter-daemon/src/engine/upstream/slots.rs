@@ -167,13 +167,17 @@ impl<W: Waiter> Slot<W> {
 
     /// Counts the connection that it was taken for.
     pub fn connected(&self, failed: bool) {
+        self.count(if failed {
+            Stat::CxConnectFail
+        } else {
+            Stat::CxTotal
+        });
+    }
+
+    /// Counts what happened to that connection.
+    pub fn count(&self, stat: Stat) {
         if let Some(slots) = &self.slots {
-            let stats = &slots.breaker.stats;
-            stats.count(if failed {
-                Stat::CxConnectFail
-            } else {
-                Stat::CxTotal
-            });
+            slots.breaker.stats.count(stat);
         }
     }
 }

@@ -152,7 +152,9 @@ impl Pool {
         let mut idle = Some(connection);
         while let Some(connection) = idle.take() {
             let now = self.clock.now();
-            if connection.life.over(now, now).is_some() || connection.slot.is_over() {
+            let over = connection.life.over(now, now);
+            if over.is_some() || connection.slot.is_over() {
+                note(&connection, over);
                 return;
             }
             match connection.slot.next_waiting() {
@@ -219,7 +221,9 @@ impl Pool {
         let mut closed = Vec::new();
         self.kept().retain(|_, shelf| {
             let over = |(since, connection): &mut (u64, Box<Http1>)| {
-                connection.life.over(*since, now).is_some() || !connection.is_open()
+                let over = connection.life.over(*since, now);
+                note(connection, over);
+                over.is_some() || !connection.is_open()
             };
             closed.extend(shelf.idle.extract_if(.., over));
             shelf.http2.retain_mut(|(used, http2)| {
@@ -258,10 +262,22 @@ impl Shelf {
     }
 }
 
-fn count(stats: &Stats, over: Over) {
+const fn stat(over: Over) -> Option<Stat> {
     match over {
-        Over::Requests => stats.count(Stat::CxMaxRequests),
-        Over::Age => stats.count(Stat::CxMaxDuration),
-        Over::Idle => {}
+        Over::Requests => Some(Stat::CxMaxRequests),
+        Over::Age => Some(Stat::CxMaxDuration),
+        Over::Idle => None,
+    }
+}
+
+fn count(stats: &Stats, over: Over) {
+    if let Some(stat) = stat(over) {
+        stats.count(stat);
+    }
+}
+
+fn note(connection: &Http1, over: Option<Over>) {
+    if let Some(stat) = over.and_then(stat) {
+        connection.slot.count(stat);
     }
 }
