@@ -92,7 +92,7 @@ impl Upstreams {
     pub(super) async fn connect(
         &self,
         cluster: &Cluster,
-        target: &Target,
+        target: &Arc<Target>,
         slot: Slot<Waiting>,
         http2: bool,
     ) -> Result<Connection, Failed> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hyper::client::conn::http2;
 
@@ -50,15 +50,21 @@ pub(in crate::l7) struct Http2 {
     pub(super) in_flight: Arc<AtomicUsize>,
     /// Requests so far.
     requests: Arc<AtomicU32>,
+    endpoint: Weak<Target>,
     life: Life,
 }
 
 impl Http2 {
-    pub(super) fn new(sender: http2::SendRequest<RequestBody>, life: Life) -> Self {
+    pub(super) fn new(
+        sender: http2::SendRequest<RequestBody>,
+        target: &Arc<Target>,
+        life: Life,
+    ) -> Self {
         Self {
             sender,
             in_flight: Arc::default(),
             requests: Arc::default(),
+            endpoint: Arc::downgrade(target),
             life,
         }
     }
@@ -153,7 +159,7 @@ impl Pool {
         while let Some(connection) = idle.take() {
             let now = self.clock.now();
             let over = connection.life.over(now, now);
-            if over.is_some() || connection.slot.is_over() {
+            if over.is_some() || connection.slot.is_over() || !connection.is_wanted() {
                 note(&connection, over);
                 return;
             }
@@ -215,7 +221,8 @@ impl Pool {
         Some(())
     }
 
-    /// Closes what was idle for long, or what the endpoint has closed.
+    /// Closes what was idle for long, what the endpoint has closed, and what is to endpoints that the
+    /// plan in force does not have.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
         let mut closed = Vec::new();
@@ -223,14 +230,15 @@ impl Pool {
             let over = |(since, connection): &mut (u64, Box<Http1>)| {
                 let over = connection.life.over(*since, now);
                 note(connection, over);
-                over.is_some() || !connection.is_open()
+                over.is_some() || !connection.is_wanted() || !connection.is_open()
             };
             closed.extend(shelf.idle.extract_if(.., over));
             shelf.http2.retain_mut(|(used, http2)| {
                 if http2.in_flight.load(Ordering::Relaxed) > 0 {
                     *used = now;
                 }
-                http2.over(*used, now).is_none() && !http2.sender.is_closed()
+                let wanted = http2.endpoint.strong_count() > 0;
+                wanted && http2.over(*used, now).is_none() && !http2.sender.is_closed()
             });
             let connecting = Arc::strong_count(&shelf.connecting) > 1;
             connecting || !shelf.idle.is_empty() || !shelf.http2.is_empty()
