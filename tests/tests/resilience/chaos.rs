@@ -100,9 +100,9 @@ impl Course {
                 while !self.may_kill() && !self.is_over() {
                     thread::sleep(LOOK);
                 }
-                // Who begins from here on does not count on it.
-                self.deaths.fetch_add(1, Ordering::SeqCst);
                 backend.down();
+                // Who has begun before this, also while it died, ends before the next one does.
+                self.deaths.fetch_add(1, Ordering::SeqCst);
                 counts[0] += 1;
             }
             due = self.done.load(Ordering::SeqCst) + BETWEEN;
