@@ -39,7 +39,7 @@ const STEADY: [u16; 3] = [4001, 4002, 4003];
 /// Of the host whose backend misbehaves.
 const ROUGH: u16 = 4004;
 /// What it does.
-const ROUGHLY: [Script; 15] = [
+const ROUGHLY: [Script; 16] = [
     Script::Echo,
     Script::Answer("503 Busy", "retry-after: 0\r\n"),
     Script::Stall,
@@ -55,6 +55,7 @@ const ROUGHLY: [Script; 15] = [
     Script::FloodContinue,
     Script::Unasked,
     Script::EarlyClose,
+    Script::EarlyAnswer,
 ];
 
 /// How long it goes on.

@@ -193,7 +193,8 @@ async fn leave(random: &mut Random) {
         "PUT / HTTP/1.1\r\nhost: {host}.test\r\ncontent-length: 100000\r\n\r\n{}",
         ".".repeat(100_000)
     );
-    let get = format!("GET /bytes/1000000 HTTP/1.1\r\nhost: {host}.test\r\n\r\n");
+    let get =
+        format!("GET /bytes/1000000 HTTP/1.1\r\nhost: {host}.test\r\nconnection: close\r\n\r\n");
     let (bytes, reads) = match random.below(5) {
         0 => (&request[..random.below(40)], 0),
         1 => (&request[..60 + random.below(90_000)], 0),
