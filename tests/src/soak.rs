@@ -255,7 +255,7 @@ impl Soak {
     fn round(&mut self, round: usize) -> Result<()> {
         self.rough.plays(ROUGHLY[round % ROUGHLY.len()]);
         if round % RELOAD == 2 {
-            self.policies.write("hosts.yaml", &hosts(round))?;
+            self.policies.write("hosts.yaml", &hosts(round / RELOAD))?;
         }
         let (netns, tally) = (&self.netns, &self.tally);
         let (random, steady) = (&mut self.random, &self.steady);
