@@ -83,7 +83,8 @@ impl Http2 {
 pub(super) enum Pooled {
     /// With the time for which it was idle.
     Http1(Box<Http1>, u64),
-    Http2(Http2),
+    /// Boxed, so that all others do not carry its size.
+    Http2(Box<Http2>),
 }
 
 impl Pool {
@@ -107,7 +108,9 @@ impl Pool {
         let shelf = kept.get_mut(&target.id)?;
         let taken = loop {
             let Some((since, connection)) = shelf.idle.pop() else {
-                break shelf.shared(now, stats).map(Pooled::Http2);
+                break shelf
+                    .shared(now, stats)
+                    .map(|http2| Pooled::Http2(Box::new(http2)));
             };
             match connection.life.over(since, now) {
                 None => break Some(Pooled::Http1(connection, now.saturating_sub(since))),
@@ -210,7 +213,7 @@ impl Pool {
         let shelf = kept.get_mut(&longest.1)?;
         let closed = if shelf.idle.is_empty() {
             let place = shelf.http2.iter().position(idle)?;
-            Pooled::Http2(shelf.http2.remove(place).1)
+            Pooled::Http2(Box::new(shelf.http2.remove(place).1))
         } else {
             let (since, connection) = shelf.idle.remove(0);
             Pooled::Http1(connection, since)
