@@ -219,7 +219,7 @@ fn hosts(version: usize) -> String {
     local:
       rules:
       - clientSelectors: [{{headers: [{{name: x-user, type: Distinct}}]}}]
-        limit: {{requests: {parallel}, unit: Second}}
+        limit: {{requests: {parallel}, unit: Hour}}
 "
     );
     [

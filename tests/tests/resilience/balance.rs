@@ -85,6 +85,7 @@ fn in_turn_at_random_or_who_has_least_to_do() -> Result<()> {
         backend.plays(Script::Echo);
     }
     for _ in 0..20 {
+        least.becomes("upstream_rq_active", 1)?;
         let other = asked(&backends, || {
             assert_eq!(least.get()?.status, 200);
             Ok(())
