@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
+use super::rls::{self, DomainSettings, RawRls};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
@@ -35,6 +36,7 @@ pub(crate) struct RawLimiterConfig {
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
     http: Option<RawHttp>,
+    rls: Option<RawRls>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +109,7 @@ pub(crate) struct Config {
     pub(crate) daemon: DaemonConfig,
     /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
+    pub(crate) domains: DomainSettings,
     pub(crate) mark: Mark,
 }
 
@@ -131,10 +134,15 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
+    let domains = match raw.rls {
+        Some(raw) => rls::lower(raw, &mut daemon, scope),
+        None => DomainSettings::default(),
+    };
     Config {
         meta,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
+        domains,
         mark,
     }
 }

@@ -1,0 +1,96 @@
+//! Domains of the rate limit service: what the files of each say, put together.
+
+use std::collections::BTreeMap;
+
+use crate::policy::findings::Findings;
+use crate::policy::kinds::Kind;
+use crate::policy::native::rls::DomainSettings;
+use crate::policy::plan::{DaemonConfig, Descriptor, Domain};
+use crate::policy::ratelimit_service::{DomainFile, descriptor};
+use crate::policy::resources::{Rejected, Resources};
+use crate::policy::status::{Condition, Statuses};
+
+use super::in_force;
+
+/// All domains, by name.
+pub(super) fn compile(
+    resources: &Resources,
+    settings: DomainSettings,
+    daemon: &DaemonConfig,
+    statuses: &mut Statuses,
+    findings: &mut Findings,
+) -> Vec<Domain> {
+    let mut domains: BTreeMap<&str, (Domain, &DomainFile)> = BTreeMap::new();
+    for (name, file) in &resources.domains {
+        let mut accepted = true;
+        match domains.get_mut(name.name.as_str()) {
+            None => {
+                let domain = Domain {
+                    name: name.name.clone(),
+                    algorithm: settings.algorithm,
+                    descriptors: file.descriptors.clone(),
+                    broken: None,
+                };
+                domains.insert(&name.name, (domain, file));
+            }
+            Some((domain, _)) if settings.merge => merge(domain, file, findings),
+            Some((_, first)) => {
+                accepted = false;
+                let place = format!("{}:{}", first.origin.file.display(), first.mark.line);
+                findings.at(&file.origin).error(
+                    &file.mark,
+                    format!("the domain `{}` is in {place} already", name.name),
+                    "put them into one file, or allow it by `spec.rls.mergeDomains: true` of the \
+                     LimiterConfig",
+                );
+            }
+        }
+        let condition = if accepted {
+            Condition::accepted("The domain has been accepted.")
+        } else {
+            Condition::not_accepted("Conflicted", "another file has the domain")
+        };
+        statuses
+            .of(Kind::Domain.name(), &name.namespace, &name.name)
+            .add(condition);
+    }
+    if let Some((_, first)) = domains.values().next().filter(|_| daemon.rls.is_none()) {
+        findings.at(&first.origin).warning(
+            &first.mark,
+            "nobody can ask for the limits of this domain",
+            "say where Envoy's rate limit service is served: `spec.rls.listen` of a LimiterConfig",
+        );
+    }
+    let mut domains: BTreeMap<String, Domain> = domains
+        .into_values()
+        .map(|(domain, _)| (domain.name.clone(), domain))
+        .collect();
+    for rejected in resources.rejected.iter().filter(never_valid) {
+        let name = &rejected.name.name;
+        let broken = domains.entry(name.clone()).or_insert_with(|| Domain {
+            name: name.clone(),
+            algorithm: settings.algorithm,
+            descriptors: Vec::new(),
+            broken: None,
+        });
+        broken.broken = Some(in_force::reason(rejected));
+    }
+    domains.into_values().collect()
+}
+
+fn never_valid(rejected: &&Rejected) -> bool {
+    rejected.kind == Kind::Domain.name() && !rejected.kept
+}
+
+/// Adds the descriptors of a file. One that is there already stays as it is.
+fn merge(domain: &mut Domain, file: &DomainFile, findings: &mut Findings) {
+    for (descriptor, mark) in file.descriptors.iter().zip(&file.marks) {
+        let same =
+            |other: &Descriptor| (&other.key, &other.value) == (&descriptor.key, &descriptor.value);
+        if domain.descriptors.iter().any(same) {
+            descriptor::twice(descriptor, mark, &mut findings.at(&file.origin));
+        } else {
+            domain.descriptors.push(descriptor.clone());
+        }
+    }
+}
