@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::policy::findings::Findings;
 use crate::policy::kinds::Kind;
 use crate::policy::native::rls::DomainSettings;
-use crate::policy::plan::{DaemonConfig, Descriptor, Domain};
+use crate::policy::plan::{DaemonConfig, Descriptor, Domain, Listener};
 use crate::policy::ratelimit_service::{DomainFile, descriptor};
 use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
@@ -76,6 +76,29 @@ pub(super) fn compile(
         broken.broken = Some(in_force::reason(rejected));
     }
     domains.into_values().collect()
+}
+
+/// One address serves one thing.
+pub(super) fn check_address(
+    listeners: &[Listener],
+    resources: &Resources,
+    daemon: &DaemonConfig,
+    findings: &mut Findings,
+) {
+    let (Some(rls), Some(config)) = (&daemon.rls, resources.configs.values().next()) else {
+        return;
+    };
+    let taken = listeners.iter().find(|one| one.binds.contains(&rls.listen));
+    let taken = match taken {
+        Some(listener) => format!("the listener `{}`", listener.name),
+        None if daemon.admin == rls.listen => "the admin listener".to_owned(),
+        None => return,
+    };
+    findings.at(&config.meta.origin).error(
+        &config.mark,
+        format!("{taken} has the address {} of `rls.listen`", rls.listen),
+        "give one of them another port",
+    );
 }
 
 fn never_valid(rejected: &&Rejected) -> bool {

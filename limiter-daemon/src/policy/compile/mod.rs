@@ -51,6 +51,7 @@ pub(crate) fn compile(
     };
     let listeners = routes::compile(&mut entries, &settings, &mut context);
     let network = network::compile(resources, &daemon, findings);
+    domains::check_address(&listeners, resources, &daemon, findings);
     let domains = domains::compile(resources, served, &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);

@@ -117,6 +117,11 @@ fn one(raw: RawDescriptor, mark: &Mark, depth: usize, scope: &mut Scope<'_>) -> 
             }
         }
     }
+    let empty = raw.rate_limit.is_none()
+        && raw
+            .descriptors
+            .as_ref()
+            .is_none_or(|below| below.is_empty());
     let limit = raw
         .rate_limit
         .and_then(|raw| limit(raw, shadow, quota, scope));
@@ -129,7 +134,7 @@ fn one(raw: RawDescriptor, mark: &Mark, depth: usize, scope: &mut Scope<'_>) -> 
         Some(below) => level(below.value, depth + 1, scope),
         None => Vec::new(),
     };
-    if limit.is_none() && descriptors.is_empty() && matches!(value, EntryValue::Any) {
+    if empty && matches!(value, EntryValue::Any) {
         scope.warning(
             mark,
             format!(
