@@ -12,7 +12,8 @@ use tests::daemon::{Daemon, Policies, demo_backend};
 use tests::envoy::Envoy;
 use tests::http_client::{Answer, Speak, gets, many};
 use tests::netns::Netns;
-use tests::rls::{ask, descriptor, question};
+use tests::rls::{ask, ask_by, descriptor, health, question, reflect, secure};
+use tests::tls::Authority;
 
 const ADDRESS: &str = "127.0.0.1:8081";
 
@@ -301,6 +302,60 @@ fn the_example_answers_as_it_says() -> Result<()> {
     );
     assert_eq!(told(&found[3]), (Code::Ok, vec![ok(0), ok(199)]));
     assert!(found[3].statuses[0].current_limit.is_none());
+    Ok(())
+}
+
+#[test]
+fn health_and_reflection() -> Result<()> {
+    let (netns, _policies, _daemon) = scene("rlsr", "")?;
+    let service = "envoy.service.ratelimit.v3.RateLimitService";
+    assert_eq!(health(&netns, ADDRESS, "")?, 1);
+    assert_eq!(health(&netns, ADDRESS, service)?, 1);
+    assert!(health(&netns, ADDRESS, "no.such.Service").is_err());
+    let (services, files) = reflect(&netns, ADDRESS, service)?;
+    assert!(services.iter().any(|one| one == service), "{services:?}");
+    assert_eq!(files, 1);
+    Ok(())
+}
+
+#[test]
+fn tls_and_client_certificates() -> Result<()> {
+    let netns = Netns::new("rlst")?;
+    let (ours, theirs) = (Authority::new()?, Authority::new()?);
+    let tls = "tls: { certificateRefs: [{ name: rls }], \
+               clientValidation: { caCertificateRefs: [{ kind: ConfigMap, name: clients }] } }";
+    let authority = serde_json::json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "clients" },
+        "data": { "ca.crt": ours.pem() },
+    });
+    let policies = Policies::new(&[
+        ("0.yaml", &config(tls)),
+        ("shop.yaml", LIMITS),
+        ("secret.yaml", &ours.secret("rls", "rls.example")?),
+        ("clients.yaml", &authority.to_string()),
+    ])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let client = ours.pair("envoy")?;
+    let stranger = theirs.pair("envoy")?;
+    let ask = |trusted: &Authority, client: Option<&(String, String)>| {
+        let client = client.map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+        let endpoint = secure(ADDRESS, "rls.example", &trusted.pem(), client)?;
+        let found = ask_by(&netns, endpoint, vec![question("shop", &["user=a"])])?;
+        let answer = found.into_iter().next().context("no answer")??;
+        anyhow::Ok(told(&answer).1[0].1)
+    };
+    assert_eq!(ask(&ours, Some(&client))?, 2);
+    assert!(ask(&ours, None).is_err());
+    assert!(ask(&ours, Some(&stranger)).is_err());
+    assert!(ask(&theirs, Some(&client)).is_err());
+    assert!(answers(&netns, vec![question("shop", &["user=a"])]).is_err());
+    // Another certificate is taken at a reload; one that is gone leaves it as it is.
+    policies.write("secret.yaml", &theirs.secret("rls", "rls.example")?)?;
+    daemon.reload(&netns)?;
+    assert_eq!(ask(&theirs, Some(&client))?, 1);
+    policies.write("secret.yaml", "")?;
+    daemon.reload(&netns)?;
+    assert_eq!(ask(&theirs, Some(&client))?, 0);
     Ok(())
 }
 

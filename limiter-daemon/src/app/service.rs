@@ -4,21 +4,24 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use arc_swap::ArcSwap;
+use anyhow::{Context as _, bail};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rustls::ServerConfig;
 
 use super::privileges;
 use super::sockets::Sockets;
 use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
-use crate::policy::plan::{DaemonConfig, Plan};
+use crate::l7::tls;
+use crate::policy::plan::{DaemonConfig, Plan, RlsTls};
 use crate::rls::{Counters, Server, Service};
 
 /// The service, which is there also where it is not served.
 pub(super) struct RateLimitService {
     domains: Arc<ArcSwap<Domains>>,
     counters: Arc<Counters>,
+    tls: Arc<ArcSwapOption<ServerConfig>>,
     server: Option<Server>,
 }
 
@@ -36,17 +39,20 @@ impl RateLimitService {
         let mut started = Self {
             domains: Arc::new(ArcSwap::from_pointee(domains)),
             counters: Arc::default(),
+            tls: Arc::default(),
             server: None,
         };
         let Some(rls) = &config.rls else {
             return Ok(started);
         };
+        started.tls.store(server_config(plan)?);
         let opened = sockets.open(&HashSet::from([rls.listen]), threads)?;
         let own = sockets.keep(opened);
         let service = Service {
             domains: Arc::clone(&started.domains),
             clock: Arc::new(move || clock.both()),
             counters: Arc::clone(&started.counters),
+            tls: Arc::clone(&started.tls),
             response_headers: rls.response_headers,
         };
         let server =
@@ -62,8 +68,17 @@ impl RateLimitService {
         &self.counters
     }
 
-    /// Puts the domains of a plan in force; requests under way are not touched.
+    /// Puts the domains and certificates of a plan in force; requests under way are not touched, and
+    /// connections keep the certificate they began with. What TLS needs and is not there leaves what
+    /// there was.
     pub(super) fn follow(&self, plan: &Plan, state: &State) {
+        match server_config(plan) {
+            Ok(config) if config.is_some() == self.tls.load().is_some() => self.tls.store(config),
+            Ok(_) => tracing::warn!("`rls.tls` comes and goes at the next start"),
+            Err(error) => {
+                tracing::error!(%error, "rate limit service: the certificates before go on");
+            }
+        }
         self.domains
             .store(Arc::new(Domains::compile(&plan.domains, state)));
     }
@@ -97,6 +112,14 @@ impl RateLimitService {
         if let Some(server) = &self.server {
             server.say_serving(false).await;
         }
+    }
+}
+
+fn server_config(plan: &Plan) -> anyhow::Result<Option<Arc<ServerConfig>>> {
+    match &plan.rls_tls {
+        RlsTls::None => Ok(None),
+        RlsTls::As(tls) => Ok(Some(tls::server(tls).context("`rls.tls`")?)),
+        RlsTls::Broken(why) => bail!("{why}"),
     }
 }
 

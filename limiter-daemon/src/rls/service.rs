@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use prost_types::value::Kind;
 use prost_types::{Duration, Struct, Value};
+use rustls::ServerConfig;
 use smallvec::SmallVec;
 use tonic::Status as Failure;
 
@@ -31,6 +32,8 @@ pub struct Service {
     pub domains: Arc<ArcSwap<Domains>>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
+    /// `None`: no TLS is spoken.
+    pub tls: Arc<ArcSwapOption<ServerConfig>>,
     /// `RateLimit-*` are among the headers that Envoy is told to add.
     pub response_headers: bool,
 }

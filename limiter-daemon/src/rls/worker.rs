@@ -12,10 +12,12 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
@@ -241,12 +243,27 @@ async fn converse(stream: TcpStream, paths: Arc<Paths>, mut stage: watch::Receiv
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "rate limit service: TCP_NODELAY");
         }
-        talk(stream, paths, stage).await;
+        match paths.service.tls.load_full() {
+            None => talk(stream, paths, stage).await,
+            Some(config) => {
+                let handshake = TlsAcceptor::from(config).accept(stream);
+                match timeout(SILENCE, handshake).await {
+                    Ok(Ok(stream)) => talk(stream, paths, stage).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "rate limit service: TLS handshake");
+                    }
+                    Err(_late) => {}
+                }
+            }
+        }
     }
     counters.active.fetch_sub(1, Ordering::Relaxed);
 }
 
-async fn talk(stream: TcpStream, paths: Arc<Paths>, mut stage: watch::Receiver<Stage>) {
+async fn talk<S>(stream: S, paths: Arc<Paths>, mut stage: watch::Receiver<Stage>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| {
         let paths = Arc::clone(&paths);
         async move { Ok::<_, Infallible>(paths.answer(request).await) }

@@ -65,6 +65,7 @@ pub(crate) fn compile(
         backends: backends.into_list(),
         network,
         domains,
+        rls_tls: domains::tls(resources, findings),
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
-use super::rls::{self, DomainSettings, RawRls};
+use super::rls::{self, DomainSettings, RawRls, TlsRefs};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
@@ -110,6 +110,8 @@ pub(crate) struct Config {
     /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
     pub(crate) domains: DomainSettings,
+    /// `None`: the rate limit service speaks no TLS.
+    pub(crate) rls_tls: Option<TlsRefs>,
     pub(crate) mark: Mark,
 }
 
@@ -134,15 +136,16 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
-    let domains = match raw.rls {
-        Some(raw) => rls::lower(raw, &mut daemon, scope),
-        None => DomainSettings::default(),
+    let (domains, rls_tls) = match raw.rls {
+        Some(raw) => rls::lower(raw, &meta.name.namespace, &mut daemon, scope),
+        None => (DomainSettings::default(), None),
     };
     Config {
         meta,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
         domains,
+        rls_tls,
         mark,
     }
 }

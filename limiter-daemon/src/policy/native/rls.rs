@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::Scope;
+use crate::policy::gateway_api::references::{ObjectRef, RawObjectRef};
 use crate::policy::plan::{Algorithm, DaemonConfig, RlsConfig};
 
 #[derive(Debug, Deserialize)]
@@ -15,6 +16,31 @@ pub(super) struct RawRls {
     algorithm: Option<Counting>,
     merge_domains: Option<bool>,
     response_headers: Option<bool>,
+    tls: Option<At<RawTls>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawTls {
+    certificate_refs: Vec<RawObjectRef>,
+    client_validation: Option<At<RawValidation>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawValidation {
+    ca_certificate_refs: Vec<RawObjectRef>,
+    optional: Option<bool>,
+}
+
+/// What TLS needs.
+#[derive(Clone, Debug)]
+pub(crate) struct TlsRefs {
+    /// Secrets; at least one.
+    pub(crate) certificates: Vec<ObjectRef>,
+    /// ConfigMaps and Secrets with a `ca.crt`, at least one, and whether clients need no certificate;
+    /// `None`: they are not asked for one.
+    pub(crate) clients: Option<(Vec<ObjectRef>, bool)>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -45,9 +71,10 @@ impl Default for DomainSettings {
 /// Checks it; where it is served goes into `daemon`.
 pub(super) fn lower(
     raw: RawRls,
+    namespace: &str,
     daemon: &mut DaemonConfig,
     scope: &mut Scope<'_>,
-) -> DomainSettings {
+) -> (DomainSettings, Option<TlsRefs>) {
     let listen: Option<SocketAddr> = raw.listen.parse().ok();
     match listen.filter(|address| address.port() != 0) {
         Some(listen) => {
@@ -62,8 +89,9 @@ pub(super) fn lower(
             "write it as `0.0.0.0:8081` or `[::]:8081`",
         ),
     }
+    let tls = raw.tls.map(|tls| lower_tls(tls, namespace, scope));
     let default = DomainSettings::default();
-    DomainSettings {
+    let settings = DomainSettings {
         algorithm: match raw.algorithm {
             None => default.algorithm,
             Some(Counting::FixedWindow) => Algorithm::FixedWindow,
@@ -71,5 +99,46 @@ pub(super) fn lower(
             Some(Counting::TokenBucket) => Algorithm::TokenBucket,
         },
         merge: raw.merge_domains.unwrap_or(default.merge),
+    };
+    (settings, tls)
+}
+
+fn lower_tls(
+    At { value: raw, mark }: At<RawTls>,
+    namespace: &str,
+    scope: &mut Scope<'_>,
+) -> TlsRefs {
+    let lower = |refs: Vec<RawObjectRef>| -> Vec<ObjectRef> {
+        let refs = refs.into_iter();
+        refs.map(|one| one.lower("Secret", namespace)).collect()
+    };
+    if raw.certificate_refs.is_empty() {
+        scope.error(
+            &mark,
+            "TLS needs a certificate",
+            "name a Secret of the type `kubernetes.io/tls` under `certificateRefs`",
+        );
+    }
+    let clients = raw.client_validation.map(
+        |At {
+             value: clients,
+             mark,
+         }| {
+            if clients.ca_certificate_refs.is_empty() {
+                scope.error(
+                    &mark,
+                    "no authority, so no client could be trusted",
+                    "name a ConfigMap or a Secret with `ca.crt` under `caCertificateRefs`",
+                );
+            }
+            (
+                lower(clients.ca_certificate_refs),
+                clients.optional.unwrap_or_default(),
+            )
+        },
+    );
+    TlsRefs {
+        certificates: lower(raw.certificate_refs),
+        clients,
     }
 }

@@ -24,7 +24,7 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
-    RlsConfig,
+    RlsConfig, RlsTls,
 };
 pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
@@ -61,4 +61,5 @@ pub struct Plan {
     pub network: Vec<NetworkPolicy>,
     /// What the rate limit service answers by, in the order of their names.
     pub domains: Vec<Domain>,
+    pub rls_tls: RlsTls,
 }
