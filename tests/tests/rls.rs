@@ -1,5 +1,7 @@
 //! Envoy's rate limit service, asked by gRPC, by JSON and by a real Envoy.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use http::Request;
@@ -8,7 +10,7 @@ use limiter_daemon::rls::proto::{
     Code, DescriptorStatus, RateLimitOverride, RateLimitRequest, RateLimitResponse, Unit,
 };
 use prost_types::value::Kind;
-use tests::daemon::{Daemon, Policies, demo_backend};
+use tests::daemon::{Daemon, Policies, Process, binary, demo_backend};
 use tests::envoy::Envoy;
 use tests::http_client::{Answer, Speak, gets, many};
 use tests::netns::Netns;
@@ -356,6 +358,25 @@ fn tls_and_client_certificates() -> Result<()> {
     policies.write("secret.yaml", "")?;
     daemon.reload(&netns)?;
     assert_eq!(ask(&theirs, Some(&client))?, 0);
+    Ok(())
+}
+
+#[test]
+fn a_new_process_takes_the_address_over() -> Result<()> {
+    let (netns, policies, old) = scene("rlsv", "")?;
+    let ask = || answers(&netns, vec![question("shop", &["user=a"])]);
+    assert_eq!(told(&ask()?[0]).1, [(Code::Ok, 2)]);
+    let mut command = Command::new(binary());
+    command
+        .args(["run", "--takeover", "--config"])
+        .arg(policies.path());
+    let new = Process::spawn(&netns, command)?;
+    let mut old = old.process;
+    assert!(old.wait()?.success(), "{}", old.output());
+    let new = Daemon::ready(&netns, new)?;
+    // Counts are the process'.
+    assert_eq!(told(&ask()?[0]).1, [(Code::Ok, 2)]);
+    assert!(new.stop()?.success());
     Ok(())
 }
 

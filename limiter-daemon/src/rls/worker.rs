@@ -135,7 +135,7 @@ impl Server {
 
     /// Returns when a thread has ended that was not told to.
     pub async fn died(&mut self) {
-        let mut died: Vec<_> = self.died.iter_mut().map(|one| pin_box(one)).collect();
+        let mut died: Vec<_> = self.died.iter_mut().map(Box::pin).collect();
         std::future::poll_fn(|context| {
             let ended = died
                 .iter_mut()
@@ -171,12 +171,6 @@ impl Server {
         self.stage.send_replace(Stage::Cut);
         joined.await.unwrap_or(false)
     }
-}
-
-type Died<'a> = std::pin::Pin<Box<&'a mut oneshot::Receiver<Infallible>>>;
-
-fn pin_box(receiver: &mut oneshot::Receiver<Infallible>) -> Died<'_> {
-    Box::pin(receiver)
 }
 
 async fn serve(

@@ -99,6 +99,12 @@ fn met(domain: &Domain, descriptor: &str) -> Option<String> {
     Some(rule.strip_prefix("d.").unwrap_or(&rule).to_owned())
 }
 
+/// A tree, and the rules that descriptors meet in it.
+type Example = (
+    fn() -> Vec<Descriptor>,
+    &'static [(&'static str, Option<&'static str>)],
+);
+
 #[test]
 fn the_references_examples_meet_the_limits_that_its_documents_say() {
     let messaging = || {
@@ -138,7 +144,7 @@ fn the_references_examples_meet_the_limits_that_its_documents_say() {
             node("team", None, vec![per_minute("role", 1)]),
         ]
     };
-    let table: [(fn() -> Vec<Descriptor>, &[(&str, Option<&str>)]); 3] = [
+    let table: [Example; 3] = [
         (
             messaging,
             &[

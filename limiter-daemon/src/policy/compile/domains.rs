@@ -1,11 +1,12 @@
 //! Domains of the rate limit service: what the files of each say, put together.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::policy::findings::Findings;
 use crate::policy::kinds::Kind;
 use crate::policy::native;
-use crate::policy::native::rls::DomainSettings;
+use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
     Certificate, ClientCertificates, DaemonConfig, Descriptor, Domain, Listener, RlsTls, Tls,
     TlsVersion,
@@ -125,10 +126,13 @@ pub(super) fn check_address(
     let (Some(rls), Some(config)) = (&daemon.rls, resources.configs.values().next()) else {
         return;
     };
-    let taken = listeners.iter().find(|one| one.binds.contains(&rls.listen));
+    let taken = listeners.iter().find(|listener| {
+        let mut binds = listener.binds.iter();
+        binds.any(|bind| overlap(*bind, rls.listen))
+    });
     let taken = match taken {
         Some(listener) => format!("the listener `{}`", listener.name),
-        None if daemon.admin == rls.listen => "the admin listener".to_owned(),
+        None if overlap(daemon.admin, rls.listen) => "the admin listener".to_owned(),
         None => return,
     };
     findings.at(&config.meta.origin).error(
@@ -136,6 +140,14 @@ pub(super) fn check_address(
         format!("{taken} has the address {} of `rls.listen`", rls.listen),
         "give one of them another port",
     );
+}
+
+/// `[::]` is every address of both families.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
 }
 
 fn never_valid(rejected: &&Rejected) -> bool {

@@ -16,7 +16,7 @@ mod treatment;
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
 use super::native::limiter_config::Config;
-use super::native::rls::DomainSettings;
+use super::native::rate_limit_service::DomainSettings;
 use super::plan::{DaemonConfig, Plan};
 use super::resource::Name;
 use super::resources::{Rejected, Resources};

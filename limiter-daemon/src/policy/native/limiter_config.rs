@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
-use super::rls::{self, DomainSettings, RawRls, TlsRefs};
+use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
@@ -137,7 +137,7 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         lower_http(http, &mut daemon, scope);
     }
     let (domains, rls_tls) = match raw.rls {
-        Some(raw) => rls::lower(raw, &meta.name.namespace, &mut daemon, scope),
+        Some(raw) => rate_limit_service::lower(raw, &meta.name.namespace, &mut daemon, scope),
         None => (DomainSettings::default(), None),
     };
     Config {

@@ -90,6 +90,9 @@ fn model(tree: &[Descriptor], entries: &[(&str, &str)]) -> Option<(String, Domai
     None
 }
 
+/// The rule, and the values that it counts by.
+type Bucket<'a> = (String, Vec<(&'a str, &'a str)>);
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -99,7 +102,7 @@ proptest! {
         requests in vec(vec((vec((select(&KEYS[..]), select(&VALUES[..])), 0..4), 0u64..3), 1..4), 1..40),
     ) {
         let domain = compile(tree.clone());
-        let mut counts: HashMap<(String, Vec<(&str, &str)>), u64> = HashMap::new();
+        let mut counts: HashMap<Bucket<'_>, u64> = HashMap::new();
         for request in &requests {
             let asked: Vec<Asked<'_>> = request
                 .iter()
