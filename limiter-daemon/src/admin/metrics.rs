@@ -394,12 +394,7 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Unknown)?;
-        family(encoder, rows, |value, encoder| {
-            ConstGauge::new(value).encode(encoder)
-        })
+        self.values(MetricType::Unknown, (name, help), rows)
     }
 
     pub(super) fn gauges<L: EncodeLabelSet>(
@@ -408,9 +403,16 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        self.values(MetricType::Gauge, (name, help), rows)
+    }
+
+    fn values<L: EncodeLabelSet>(
+        &mut self,
+        kind: MetricType,
+        (name, help): (&str, &str),
+        rows: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, kind)?;
         family(encoder, rows, |value, encoder| {
             ConstGauge::new(value).encode(encoder)
         })

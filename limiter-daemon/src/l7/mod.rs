@@ -31,6 +31,7 @@ mod path;
 mod pipeline;
 pub mod preview;
 mod proxy_protocol;
+mod quiet;
 pub mod record;
 mod request_id;
 mod respond;
