@@ -75,6 +75,16 @@ pub(super) fn encode(
         "Connections to the rate limit service accepted.",
         [(none, read(&counters.connections))],
     )?;
+    page.counters(
+        "limiterd_rls_cx_full",
+        "Times that a thread of the rate limit service waited with accepting because it had all the connections it may.",
+        [(none, read(&counters.full))],
+    )?;
+    page.counters(
+        "limiterd_rls_cx_mute",
+        "Connections to the rate limit service that said nothing, or no TLS, and were closed.",
+        [(none, read(&counters.mute))],
+    )?;
     page.gauge(
         "limiterd_rls_cx_active",
         "Connections to the rate limit service open.",

@@ -12,6 +12,10 @@ pub struct Counters {
     /// Those about a domain that no file has.
     pub domain_not_found: AtomicU64,
     pub connections: AtomicU64,
+    /// Times that a thread waited with accepting because it had all the connections it may.
+    pub full: AtomicU64,
+    /// Connections closed before they asked anything: they said nothing, or no TLS.
+    pub mute: AtomicU64,
     /// Connections open.
     pub active: AtomicU64,
 }

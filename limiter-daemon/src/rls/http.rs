@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service as TowerService;
 use tonic::server::{Grpc, UnaryService};
@@ -21,6 +23,8 @@ use super::service::Service;
 
 /// Bytes of a question.
 const MAX_MESSAGE: usize = 256 << 10;
+/// How long a question may take to be there.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
@@ -72,7 +76,10 @@ impl Paths {
         if path == SHOULD_RATE_LIMIT {
             let mut grpc = Grpc::new(ProstCodec::<RateLimitResponse, RateLimitRequest>::default())
                 .max_decoding_message_size(MAX_MESSAGE);
-            return grpc.unary(Call(&self.service), request).await;
+            let answer = grpc.unary(Call(&self.service), request);
+            return timeout(PATIENCE, answer).await.unwrap_or_else(|_late| {
+                tonic::Status::deadline_exceeded("the request did not come").into_http()
+            });
         }
         if path.starts_with("/grpc.health.v1.Health/") {
             return (self.health)(request).await;
@@ -101,16 +108,18 @@ impl Paths {
 
     /// 200, 429 over a limit, 400 for what is no question, 500 for what cannot be answered.
     async fn json(&self, request: Request<Incoming>) -> Response<Body> {
-        let body = match Limited::new(request.into_body(), MAX_MESSAGE)
-            .collect()
-            .await
-        {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => {
+        let body = Limited::new(request.into_body(), MAX_MESSAGE).collect();
+        let body = match timeout(PATIENCE, body).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 let why = format!("at most {MAX_MESSAGE} bytes are read\n");
                 return plain(StatusCode::PAYLOAD_TOO_LARGE, why);
             }
-            Err(error) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Ok(Err(error)) => return plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(_late) => {
+                let why = "the request did not come\n".to_owned();
+                return plain(StatusCode::REQUEST_TIMEOUT, why);
+            }
         };
         let question = match json::request(&body) {
             Ok(question) => question,

@@ -211,6 +211,7 @@ async fn accept(
     loop {
         while connections.try_join_next().is_some() {}
         if connections.len() >= MAX_CONNECTIONS {
+            paths.service.counters.full.fetch_add(1, Ordering::Relaxed);
             connections.join_next().await;
         }
         match listener.accept().await {
@@ -243,13 +244,17 @@ async fn converse(stream: TcpStream, paths: Arc<Paths>, mut stage: watch::Receiv
                 let handshake = TlsAcceptor::from(config).accept(stream);
                 match timeout(SILENCE, handshake).await {
                     Ok(Ok(stream)) => talk(stream, paths, stage).await,
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, "rate limit service: TLS handshake");
+                    refused => {
+                        counters.mute.fetch_add(1, Ordering::Relaxed);
+                        if let Ok(Err(error)) = refused {
+                            tracing::debug!(%error, "rate limit service: TLS handshake");
+                        }
                     }
-                    Err(_late) => {}
                 }
             }
         }
+    } else {
+        counters.mute.fetch_add(1, Ordering::Relaxed);
     }
     counters.active.fetch_sub(1, Ordering::Relaxed);
 }
