@@ -53,6 +53,23 @@ data: {{tls.crt: {certificate}, tls.key: {key}}}
         ))
     }
 
+    /// Its own certificate, in PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for a client and its key, in PEM.
+    ///
+    /// # Errors
+    /// When `name` is none.
+    pub fn pair(&self, name: &str) -> Result<(String, String)> {
+        let key = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &self.0)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    }
+
     /// What a client that trusts this authority, and speaks these protocols, goes by.
     ///
     /// # Errors

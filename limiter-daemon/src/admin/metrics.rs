@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::config::Loads;
 use super::limits;
+use super::service;
 use super::status::Status;
 use super::upstreams;
 use crate::engine::state::State;
@@ -26,6 +27,7 @@ use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::dns::Resolver;
 use crate::l7::metrics::{Closed, Counters};
+use crate::rls;
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +47,8 @@ pub struct Sources {
     pub active: Arc<ArcSwap<Active>>,
     pub counters: Arc<Counters>,
     pub resolver: Arc<Resolver>,
+    /// Of Envoy's rate limit service.
+    pub service: Arc<rls::Counters>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -81,6 +85,7 @@ impl Collector for Sources {
         let backends = self.active.load().backends(self.clock.now());
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
+        service::encode(&self.service, &self.state, self.status.reloads(), page)?;
         self.log(page)?;
         self.kernel(page)
     }
@@ -360,7 +365,7 @@ impl Page<'_, '_> {
         )
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let encoder = self
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -7,6 +7,7 @@ pub mod charge;
 mod condition;
 mod cost;
 pub mod decide;
+pub mod domain;
 pub mod explain;
 mod index;
 pub mod meter;

@@ -36,7 +36,7 @@ pub mod record;
 mod request_id;
 mod respond;
 mod retrying;
-mod tls;
+pub mod tls;
 mod tunnel;
 mod upstream;
 pub mod worker;

@@ -64,7 +64,7 @@ pub(super) fn of_listener(entry: &mut Entry<'_>, resources: &Resources, findings
     entry.certificates = found;
 }
 
-fn certificate<'a>(
+pub(super) fn certificate<'a>(
     resources: &'a Resources,
     from: From<'_>,
     reference: &ObjectRef,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
+use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
@@ -35,6 +36,7 @@ pub(crate) struct RawLimiterConfig {
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
     http: Option<RawHttp>,
+    rls: Option<RawRls>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +109,9 @@ pub(crate) struct Config {
     pub(crate) daemon: DaemonConfig,
     /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
+    pub(crate) domains: DomainSettings,
+    /// `None`: the rate limit service speaks no TLS.
+    pub(crate) rls_tls: Option<TlsRefs>,
     pub(crate) mark: Mark,
 }
 
@@ -131,10 +136,16 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
+    let (domains, rls_tls) = match raw.rls {
+        Some(raw) => rate_limit_service::lower(raw, &meta.name.namespace, &mut daemon, scope),
+        None => (DomainSettings::default(), None),
+    };
     Config {
         meta,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
+        domains,
+        rls_tls,
         mark,
     }
 }

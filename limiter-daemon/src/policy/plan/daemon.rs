@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Tls;
+
 /// `LimiterConfig`: the daemon's own settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
@@ -31,6 +33,8 @@ pub struct DaemonConfig {
     pub drain_timeout: Duration,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
+    /// Envoy's rate limit service; `None`: it is not served.
+    pub rls: Option<RlsConfig>,
 }
 
 impl Default for DaemonConfig {
@@ -49,8 +53,29 @@ impl Default for DaemonConfig {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             access_log: None,
+            rls: None,
         }
     }
+}
+
+/// Where and how Envoy's rate limit service is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RlsConfig {
+    /// gRPC (HTTP/2) and JSON (HTTP/1.1 or HTTP/2); with TLS if the plan has certificates for it.
+    pub listen: SocketAddr,
+    /// `RateLimit-Limit`, `-Remaining` and `-Reset` are among the headers that Envoy is told to add.
+    pub response_headers: bool,
+}
+
+/// How the rate limit service speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RlsTls {
+    /// It does not.
+    #[default]
+    None,
+    As(Tls),
+    /// It should, and what it needs is not there.
+    Broken(String),
 }
 
 /// An interface whose ingress packets the XDP program sees.
