@@ -15,6 +15,7 @@ pub mod oracle;
 pub mod packets;
 pub mod policies;
 pub mod raw;
+pub mod redis;
 pub mod scene;
 pub mod scripted;
 pub mod soak;

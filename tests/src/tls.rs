@@ -35,13 +35,7 @@ impl Authority {
     /// # Errors
     /// When `host` is no name.
     pub fn secret(&self, name: &str, host: &str) -> Result<String> {
-        let key = KeyPair::generate()?;
-        let certificate =
-            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.0)?;
-        let (certificate, key) = (
-            STANDARD.encode(certificate.pem()),
-            STANDARD.encode(key.serialize_pem()),
-        );
+        let [certificate, key] = self.pair(host)?.map(|pem| STANDARD.encode(pem));
         Ok(format!(
             "\
 apiVersion: v1
@@ -51,6 +45,33 @@ type: kubernetes.io/tls
 data: {{tls.crt: {certificate}, tls.key: {key}}}
 "
         ))
+    }
+
+    /// This authority's certificate, in PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A new certificate for `host` and its key, in PEM.
+    ///
+    /// # Errors
+    /// When `host` is no name.
+    pub fn pair(&self, host: &str) -> Result<[String; 2]> {
+        let key = KeyPair::generate()?;
+        let certificate =
+            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.0)?;
+        Ok([certificate.pem(), key.serialize_pem()])
+    }
+
+    /// [`Authority::secret`], with this authority's certificate in it.
+    ///
+    /// # Errors
+    /// When `host` is no name.
+    pub fn secret_with_authority(&self, name: &str, host: &str) -> Result<String> {
+        let secret = self.secret(name, host)?;
+        let authority = STANDARD.encode(self.pem());
+        Ok(secret.replace("data: {", &format!("data: {{ca.crt: {authority}, ")))
     }
 
     /// What a client that trusts this authority, and speaks these protocols, goes by.

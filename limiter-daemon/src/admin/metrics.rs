@@ -18,8 +18,10 @@ use prometheus_client::registry::Registry;
 use super::config::Loads;
 use super::limits;
 use super::status::Status;
+use super::store;
 use super::upstreams;
 use crate::engine::state::State;
+use crate::global::RedisStore;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
 use crate::l7::access_log;
@@ -45,6 +47,8 @@ pub struct Sources {
     pub active: Arc<ArcSwap<Active>>,
     pub counters: Arc<Counters>,
     pub resolver: Arc<Resolver>,
+    /// `None`: global limits are counted in memory.
+    pub store: Option<Arc<RedisStore>>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -81,6 +85,9 @@ impl Collector for Sources {
         let backends = self.active.load().backends(self.clock.now());
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
+        if let Some(store) = &self.store {
+            store::encode(store, page)?;
+        }
         self.log(page)?;
         self.kernel(page)
     }
@@ -352,7 +359,7 @@ fn table(kernel: &Kernel, page: &mut Page<'_, '_>) -> Result<Result<(), L4Error>
 pub(super) struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Page<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
         metric.encode(
             self.0
@@ -360,7 +367,7 @@ impl Page<'_, '_> {
         )
     }
 
-    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let encoder = self
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -11,6 +11,7 @@ pub mod metrics;
 mod plan;
 pub mod socket;
 pub mod status;
+mod store;
 mod upstreams;
 
 use std::convert::Infallible;

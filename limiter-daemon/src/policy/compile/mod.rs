@@ -8,6 +8,7 @@ mod in_force;
 mod network;
 mod overrides;
 mod routes;
+mod store;
 pub(crate) mod strays;
 mod topology;
 mod treatment;
@@ -111,9 +112,11 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
                 .error(&other.mark, message, "keep one of them");
         }
     }
-    first
+    let (mut daemon, unlimited_if_invalid) = first
         .map(|config| (config.daemon.clone(), config.unlimited_if_invalid))
-        .unwrap_or_default()
+        .unwrap_or_default();
+    daemon.store = store::compile(first, resources, findings);
+    (daemon, unlimited_if_invalid)
 }
 
 /// Says that a reference leads nowhere, unless it leads to a resource with errors of its own.

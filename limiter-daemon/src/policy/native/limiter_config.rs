@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
 use crate::policy::decode::At;
+use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
 use crate::policy::resource::Meta;
@@ -35,6 +36,7 @@ pub(crate) struct RawLimiterConfig {
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
     http: Option<RawHttp>,
+    rate_limit: Option<At<RawOwnRateLimit>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +109,7 @@ pub(crate) struct Config {
     pub(crate) daemon: DaemonConfig,
     /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
+    pub(crate) store: Option<StoreSettings>,
     pub(crate) mark: Mark,
 }
 
@@ -131,8 +134,12 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
+    let store = raw
+        .rate_limit
+        .and_then(|raw| store::lower_own(raw, &meta.name.namespace, scope));
     Config {
         meta,
+        store,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
         mark,

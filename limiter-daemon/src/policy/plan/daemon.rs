@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::StoreConfig;
+
 /// `LimiterConfig`: the daemon's own settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DaemonConfig {
@@ -31,6 +33,8 @@ pub struct DaemonConfig {
     pub drain_timeout: Duration,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
+    /// Counts global limits for all nodes; `None`: each node counts for itself.
+    pub store: Option<StoreConfig>,
 }
 
 impl Default for DaemonConfig {
@@ -49,6 +53,7 @@ impl Default for DaemonConfig {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             access_log: None,
+            store: None,
         }
     }
 }

@@ -12,6 +12,7 @@ mod fraction;
 mod limit;
 mod network;
 mod route;
+mod store;
 mod tls;
 mod traffic;
 mod upstream;
@@ -27,7 +28,7 @@ pub use daemon::{
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
-    Algorithm, Candidate, Condition, LimitRule, PolicyLimits, Quota, RateLimits, RefundOn,
+    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits, RefundOn,
     ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
@@ -35,6 +36,7 @@ pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
+pub use store::{Password, StoreAddress, StoreConfig, StoreTls};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,
