@@ -58,7 +58,15 @@ impl Redis {
     pub fn begin(&mut self, netns: &Netns) -> Result<()> {
         let mut command = Command::new("redis-server");
         command
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ])
             .arg(self.dir.path())
             .arg("--unixsocket")
             .arg(self.socket())
@@ -68,7 +76,9 @@ impl Redis {
             Ok(self.ask(&["PING"]).ok().filter(|answer| answer == "PONG"))
         });
         let output = self.process.as_ref().map(Process::output);
-        answered.map(drop).with_context(|| output.unwrap_or_default())
+        answered
+            .map(drop)
+            .with_context(|| output.unwrap_or_default())
     }
 
     /// Its Unix socket.
@@ -137,7 +147,11 @@ impl Redis {
     /// # Errors
     /// As [`Redis::ask`].
     pub fn keys(&self) -> Result<Vec<String>> {
-        Ok(self.ask(&["KEYS", "*"])?.lines().map(str::to_owned).collect())
+        Ok(self
+            .ask(&["KEYS", "*"])?
+            .lines()
+            .map(str::to_owned)
+            .collect())
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -59,8 +59,10 @@ data: {{tls.crt: {certificate}, tls.key: {key}}}
     /// When `host` is no name.
     pub fn pair(&self, host: &str) -> Result<[String; 2]> {
         let key = KeyPair::generate()?;
-        let certificate =
-            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.0)?;
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
+        // Another name than the authority's, or OpenSSL takes it for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, host);
+        let certificate = params.signed_by(&key, &self.0)?;
         Ok([certificate.pem(), key.serialize_pem()])
     }
 
@@ -71,7 +73,7 @@ data: {{tls.crt: {certificate}, tls.key: {key}}}
     pub fn secret_with_authority(&self, name: &str, host: &str) -> Result<String> {
         let secret = self.secret(name, host)?;
         let authority = STANDARD.encode(self.pem());
-        Ok(secret.replace("data: {", &format!("data: {{ca.crt: {authority}, ")))
+        Ok(secret.replace("\ndata: {", &format!("\ndata: {{ca.crt: {authority}, ")))
     }
 
     /// What a client that trusts this authority, and speaks these protocols, goes by.

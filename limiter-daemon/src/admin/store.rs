@@ -16,7 +16,9 @@ pub(super) fn encode(store: &RedisStore, page: &mut Page<'_, '_>) -> fmt::Result
     page.counters(
         "limiterd_store_failure_decisions",
         "Limits that were decided without the store, by what held instead.",
-        counts.without().map(|(mode, count)| ([("mode", mode)], count)),
+        counts
+            .without()
+            .map(|(mode, count)| ([("mode", mode)], count)),
     )?;
     page.counter(
         "limiterd_store_adjustments_lost",

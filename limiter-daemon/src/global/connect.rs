@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use super::{command, flat};
 use crate::policy::plan::{StoreAddress, StoreConfig};
 
-/// For a connection, TLS and the greeting.
-const CONNECT: Duration = Duration::from_secs(2);
+/// For a connection, TLS, the greeting and the scripts.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 /// Requests that wait for their turn to be written.
 const QUEUE: usize = 1024;
 
@@ -89,11 +89,5 @@ impl Connector {
             flat(connection.send_packed_command(&load).await)?;
         }
         Ok(connection)
-    }
-
-    /// Makes a connection, which takes so long at most.
-    pub(super) const fn patience(&self) -> Duration {
-        let _ = self;
-        CONNECT
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Inner;
 use crate::engine::store::breaker::{Breaker, Condition, Permit, Settings};
+use crate::engine::time::Now;
 use crate::policy::plan::OnStoreFailure;
 
 /// Why a request was decided without the store.
@@ -172,18 +174,19 @@ pub(super) struct Attempt {
     inner: Arc<Inner>,
     /// `None`: it was told.
     permit: Option<Permit>,
-    began: u64,
+    began: Now,
+    /// Only how long ago that was is asked of it.
     since: Instant,
 }
 
 impl Attempt {
     /// `None`: the store is not to be asked at `now`.
-    pub(super) fn begin(inner: &Arc<Inner>, now: u64) -> Option<Self> {
+    pub(super) fn begin(inner: &Arc<Inner>, now: Now) -> Option<Self> {
         let guard = &inner.guard;
         let permit = if guard.well.load(Ordering::Acquire) {
             Some(Permit::well(guard.openings.load(Ordering::Relaxed)))
         } else {
-            guard.change(|breaker| breaker.permit(now))
+            guard.change(|breaker| breaker.permit(now.mono))
         };
         if permit.is_none() {
             add(&guard.counts.not_asked);
@@ -193,7 +196,7 @@ impl Attempt {
             inner: Arc::clone(inner),
             permit,
             began: now,
-            since: now_here(),
+            since: Instant::now(),
         })
     }
 
@@ -218,10 +221,18 @@ impl Attempt {
             Failure::Disconnected => &guard.counts.disconnected,
             Failure::Error => &guard.counts.error,
         });
-        let elapsed = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let now = self.began.saturating_add(elapsed);
+        let now = self.now().mono;
         if let Some(permit) = self.permit.take() {
             guard.change(|breaker| breaker.failed(permit, now, jitter()));
+        }
+    }
+
+    /// The time, as [`Attempt::begin`] was told it, and what has passed since.
+    pub(super) fn now(&self) -> Now {
+        let elapsed = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Now {
+            mono: self.began.mono.saturating_add(elapsed),
+            unix: self.began.unix.saturating_add(elapsed),
         }
     }
 
@@ -237,12 +248,15 @@ impl Drop for Attempt {
     }
 }
 
-fn now_here() -> Instant {
-    Instant::now()
+/// Some time of the second half of `pause`.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    let most = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+    half + Duration::from_nanos(jitter() % most.max(1))
 }
 
 /// A number that differs from node to node.
-pub(super) fn jitter() -> u64 {
+fn jitter() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0u8)
 }

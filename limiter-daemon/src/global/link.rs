@@ -15,7 +15,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::guard::Failure;
+use super::connect::CONNECT;
+use super::guard::{Failure, jittered};
 use super::script::{Arguments, Script};
 use super::{Inner, run};
 
@@ -86,7 +87,8 @@ impl Link {
         let (sender, connection) = watch::channel(None);
         let shared = Arc::new(Shared::default());
         // Ends with the runtime, or when the store and all links are gone.
-        let _ends_by_itself = runtime.spawn(keep(Arc::downgrade(inner), sender, Arc::clone(&shared)));
+        let _ends_by_itself =
+            runtime.spawn(keep(Arc::downgrade(inner), sender, Arc::clone(&shared)));
         Self { connection, shared }
     }
 
@@ -95,11 +97,7 @@ impl Link {
     }
 
     /// Runs a script, when there is a connection.
-    pub(super) async fn run(
-        &self,
-        script: &Script,
-        arguments: &Arguments,
-    ) -> Result<Value, Error> {
+    pub(super) async fn run(&self, script: &Script, arguments: &Arguments) -> Result<Value, Error> {
         let mut watched = self.connection.clone();
         let found = watched.wait_for(Option::is_some).await;
         let mut connection = found
@@ -145,8 +143,7 @@ async fn keep(
         };
         let scripts = [inner.charge.text(), inner.adjust.text()];
         let attempt = inner.connector.connect(&scripts, Arc::clone(&shared.gone));
-        let patience = inner.connector.patience();
-        let attempt = timeout(patience, attempt).await;
+        let attempt = timeout(CONNECT, attempt).await;
         match attempt {
             Ok(Ok(made)) => {
                 inner.guard.connected(1);
@@ -172,13 +169,13 @@ async fn keep(
                     };
                     inner.guard.unreachable(&error);
                 }
+                drop(inner);
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
         if connection.is_closed() {
             return;
         }
-        let jitter = super::guard::jitter() % (pause.as_millis().max(1) as u64 / 2 + 1);
-        sleep(pause / 2 + Duration::from_millis(jitter)).await;
+        sleep(jittered(pause)).await;
     }
 }

@@ -132,7 +132,7 @@ impl Store for RedisStore {
             now,
         } = request;
         let inner = &self.inner;
-        let Some(attempt) = Attempt::begin(inner, now.mono) else {
+        let Some(attempt) = Attempt::begin(inner, now) else {
             return Answer::Ready(inner.without(draws, now));
         };
         let Some(link) = link::here(inner) else {
@@ -155,9 +155,11 @@ impl Store for RedisStore {
                     verdicts
                 }
                 Err(failure) => {
+                    // By the time that it is now: others may have been charged since.
+                    let late = attempt.now();
                     link.failed(attempt.is_probe());
                     attempt.fail(failure);
-                    inner.without(&owned, now)
+                    inner.without(&owned, late)
                 }
             }
         }))
@@ -171,7 +173,7 @@ impl Store for RedisStore {
             return;
         };
         let (Some(attempt), Some(link), Ok(runtime)) = (
-            Attempt::begin(inner, now.mono),
+            Attempt::begin(inner, now),
             link::here(inner),
             Handle::try_current(),
         ) else {
@@ -233,11 +235,15 @@ async fn run(
     script: &Script,
     arguments: &script::Arguments,
 ) -> Result<Value, RedisError> {
-    let answer = connection.send_packed_command(&script.by_digest(arguments)).await;
+    let answer = connection
+        .send_packed_command(&script.by_digest(arguments))
+        .await;
     match flat(answer) {
-        Err(error) if script::is_unknown(&error) => {
-            flat(connection.send_packed_command(&script.whole(arguments)).await)
-        }
+        Err(error) if script::is_unknown(&error) => flat(
+            connection
+                .send_packed_command(&script.whole(arguments))
+                .await,
+        ),
         answer => answer,
     }
 }

@@ -60,12 +60,18 @@ struct Said {
 
 impl Script {
     pub(super) fn charge() -> Self {
-        let text = concat!(include_str!("lua/common.lua"), include_str!("lua/charge.lua"));
+        let text = concat!(
+            include_str!("lua/common.lua"),
+            include_str!("lua/charge.lua")
+        );
         Self::new(text)
     }
 
     pub(super) fn adjust() -> Self {
-        let text = concat!(include_str!("lua/common.lua"), include_str!("lua/adjust.lua"));
+        let text = concat!(
+            include_str!("lua/common.lua"),
+            include_str!("lua/adjust.lua")
+        );
         Self::new(text)
     }
 
@@ -187,10 +193,7 @@ fn charge_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
             let [full_s, full_n] = split(limit.tolerance);
             let [deep_s, deep_n] = split(*deepest);
             let takes = u64::from(tokens > 0);
-            (
-                'b',
-                [cost_s, cost_n, full_s, full_n, deep_s, deep_n, takes],
-            )
+            ('b', [cost_s, cost_n, full_s, full_n, deep_s, deep_n, takes])
         }
         Meter::Fixed(window) => ('f', window_numbers(window, least, tokens)),
         Meter::Sliding(window) => ('s', window_numbers(window, least, tokens)),
@@ -404,10 +407,7 @@ pub(super) fn adjust<R: Borrow<Rule>>(
                 let [worth_s, worth_n] = split(meter::worth(limit, tokens));
                 let [mark_s, mark_n] = split(tally.mark);
                 let [deep_s, deep_n] = split(*deepest);
-                (
-                    'b',
-                    [worth_s, worth_n, mark_s, mark_n, deep_s, deep_n, 0],
-                )
+                ('b', [worth_s, worth_n, mark_s, mark_n, deep_s, deep_n, 0])
             }
             Meter::Fixed(window) => ('f', window_numbers(window, tokens, tally.mark / SECOND)),
             Meter::Sliding(window) => ('s', window_numbers(window, tokens, tally.mark / SECOND)),

@@ -72,7 +72,10 @@ fn without_a_store_each_node_counts_for_itself() -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     assert_eq!(bursts(&nodes, "bucket", 110)?, [[100, 10, 0]; 2]);
     let output = nodes[0].scene.daemon.process.output();
-    assert!(output.contains("counted by each node for itself"), "{output}");
+    assert!(
+        output.contains("counted by each node for itself"),
+        "{output}"
+    );
     Ok(())
 }
 
@@ -97,13 +100,17 @@ fn a_denied_request_charges_none_of_its_limits() -> Result<()> {
     assert_eq!(passed, 20);
     let keys = redis.keys()?;
     assert!(
-        keys.iter().all(|key| key.starts_with("limiterd:{default/two}default/two/rule/")),
+        keys.iter()
+            .all(|key| key.starts_with("limiterd:{default/two}default/two/rule/")),
         "{keys:?}"
     );
     // One for all, one in shadow mode, and one for each user that was admitted.
     assert_eq!(keys.len(), 6, "{keys:?}");
     assert!(!keys.iter().any(|key| key.contains("ann")), "{keys:?}");
-    let shadow = [("rule", "default/two/rule/2"), ("decision", "shadow_over_limit")];
+    let shadow = [
+        ("rule", "default/two/rule/2"),
+        ("decision", "shadow_over_limit"),
+    ];
     let page = node.scene.metrics()?;
     assert_eq!(page.sum("limiterd_global_rate_limit_total", &shadow), 17.0);
     Ok(())

@@ -70,7 +70,11 @@ fn spec() -> impl Strategy<Value = Spec> {
         8 => Just(Kind::Counted(Algorithm::FixedWindow)),
         8 => Just(Kind::Counted(Algorithm::SlidingWindow)),
     ];
-    let numbers = (1u64..7, prop_oneof![Just(1u64), Just(7), Just(60), Just(31_536_000)], 0u64..3);
+    let numbers = (
+        1u64..7,
+        prop_oneof![Just(1u64), Just(7), Just(60), Just(31_536_000)],
+        0u64..3,
+    );
     let switches = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
     let more = (
         prop::collection::vec(1u64..7, 0..3),
@@ -92,19 +96,14 @@ fn spec() -> impl Strategy<Value = Spec> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let later = prop_oneof![
-        Just(0u64),
-        0u64..500_000,
-        0u64..5_000_000,
-        0u64..90_000_000,
-    ];
+    let later = prop_oneof![Just(0u64), 0u64..500_000, 0u64..5_000_000, 0u64..90_000_000,];
     let end = prop_oneof![Just(End::Fails), Just(End::Answers)];
     (later, 0u8..3, end).prop_map(|(later, user, end)| Step { later, user, end })
 }
 
 impl Spec {
     fn limit(&self, capacity: u64) -> Limit {
-        Limit::new(capacity, capacity, self.seconds * SECOND).unwrap()
+        Limit::new(capacity, capacity, self.seconds * SECOND).expect("a limit")
     }
 
     fn rule(&self, index: usize) -> LimitRule {
@@ -144,7 +143,10 @@ impl Spec {
 }
 
 fn limits(specs: &[Spec], state: &State) -> Limits {
-    let rules = specs.iter().enumerate().map(|(index, spec)| spec.rule(index));
+    let rules = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| spec.rule(index));
     let global = PolicyLimits {
         policy: "d/p".to_owned(),
         rules: rules.collect(),
@@ -154,7 +156,7 @@ fn limits(specs: &[Spec], state: &State) -> Limits {
         local: Vec::new(),
         global: vec![global],
     };
-    Limits::compile(&limits, "d/r", state).unwrap()
+    Limits::compile(&limits, "d/r", state).expect("there are limits")
 }
 
 /// One bucket of the model: the instant at which it is full, or counts by the number of the window.
@@ -216,7 +218,7 @@ impl Counter<'_> {
     fn remaining(&self, bucket: &Bucket, now: u64) -> u64 {
         let all = u128::from(self.capacity) * self.unit();
         let free = all.saturating_sub(self.used(bucket, now)) / self.unit();
-        u64::try_from(free).unwrap()
+        u64::try_from(free).expect("a count")
     }
 
     /// Takes tokens; what to remember for a refund.
@@ -308,10 +310,12 @@ impl Model {
                 }
             }
         }
-        let left = (0..specs.len()).filter(|rule| !specs[*rule].shadow).map(|rule| {
-            let bucket = self.bucket(specs, rule, 0, user);
-            Self::counter(specs, rule, 0).map_or(0, |counter| counter.remaining(bucket, now))
-        });
+        let left = (0..specs.len())
+            .filter(|rule| !specs[*rule].shadow)
+            .map(|rule| {
+                let bucket = self.bucket(specs, rule, 0, user);
+                Self::counter(specs, rule, 0).map_or(0, |counter| counter.remaining(bucket, now))
+            });
         let left = left.collect();
         (over.is_empty(), left, taken)
     }
@@ -336,7 +340,10 @@ impl Model {
 
 /// Whether the request passed, what it would have to wait for, what is told of the limits.
 fn said(outcome: &Outcome) -> String {
-    let wait = outcome.denied.as_ref().map(|denied| (denied.rule.name(), denied.wait));
+    let wait = outcome
+        .denied
+        .as_ref()
+        .map(|denied| (denied.rule.name(), denied.wait));
     format!("{wait:?} {:?}", outcome.statuses)
 }
 
@@ -354,7 +361,10 @@ fn end(outcome: Outcome, end: End, now: Now) {
 /// What was counted of every limit.
 fn counted(state: &State) -> Vec<String> {
     let scopes = state.scopes();
-    scopes.iter().map(|scope| format!("{:?} {:?}", scope.name, scope.counters)).collect()
+    scopes
+        .iter()
+        .map(|scope| format!("{:?} {:?}", scope.name, scope.counters))
+        .collect()
 }
 
 async fn answered(store: &RedisStore, questions: u64) {
@@ -398,14 +408,25 @@ async fn case(redis: &Redis, prefix: String, specs: &[Spec], steps: &[Step]) -> 
         let memory = by_memory.decide(&request, at).outcome().await;
         let redis = by_store.decide(&request, at).outcome().await;
         let (passes, left, taken) = model.decide(specs, step.user, now);
-        anyhow::ensure!(said(&memory) == said(&redis), "{} is not {}", said(&redis), said(&memory));
-        let told: Vec<u64> = memory.statuses.iter().map(|status| status.remaining).collect();
+        anyhow::ensure!(
+            said(&memory) == said(&redis),
+            "{} is not {}",
+            said(&redis),
+            said(&memory)
+        );
+        let told: Vec<u64> = memory
+            .statuses
+            .iter()
+            .map(|status| status.remaining)
+            .collect();
         anyhow::ensure!(
             (memory.denied.is_none(), &told) == (passes, &left),
             "{} is not {passes} {left:?}",
             said(&memory)
         );
-        let metered = specs.iter().any(|spec| matches!(spec.kind, Kind::Counted(_)));
+        let metered = specs
+            .iter()
+            .any(|spec| matches!(spec.kind, Kind::Counted(_)));
         questions += u64::from(metered);
         let settled = specs.iter().enumerate().filter(|(rule, spec)| {
             let took = taken.iter().any(|(of, _, _)| of == rule);
@@ -457,7 +478,10 @@ fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     result.map_err(|error| anyhow::anyhow!("{error}"))?;
-    let keys: usize = redis.ask(&["DBSIZE"])?.parse().context("a number of keys")?;
+    let keys: usize = redis
+        .ask(&["DBSIZE"])?
+        .parse()
+        .context("a number of keys")?;
     assert!(keys > 0, "nothing was counted");
     Ok(())
 }

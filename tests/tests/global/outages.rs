@@ -10,14 +10,18 @@ use crate::support::{Node, PATIENT, recovered};
 /// A host for each answer to a store that fails.
 fn policies() -> String {
     let host = |name, mode| {
-        let rule = format!("limit: {{requests: 10, unit: Day}}, limiterd: {{onStoreFailure: {mode}}}");
+        let rule =
+            format!("limit: {{requests: 10, unit: Day}}, limiterd: {{onStoreFailure: {mode}}}");
         limited_host(name, &format!("global: {{rules: [{{{rule}}}]}}"))
     };
     [
         host("local", "Local"),
         host("allow", "Allow"),
         host("deny", "Deny"),
-        limited_host("plain", "global: {rules: [{limit: {requests: 100000, unit: Day}}]}"),
+        limited_host(
+            "plain",
+            "global: {rules: [{limit: {requests: 100000, unit: Day}}]}",
+        ),
     ]
     .concat()
 }
@@ -99,12 +103,18 @@ fn a_store_that_is_killed_under_load() -> Result<()> {
     let before = node.asked("ok")? + node.unanswered()?;
     let admitted = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            (0..20).map(|_| node.burst("plain", 20)).collect::<Result<Vec<_>>>()
+            (0..20)
+                .map(|_| node.burst("plain", 20))
+                .collect::<Result<Vec<_>>>()
         });
         redis.kill()?;
-        load.join().map_err(|_panic| anyhow::anyhow!("the load failed"))?
+        load.join()
+            .map_err(|_panic| anyhow::anyhow!("the load failed"))?
     })?;
-    assert!(admitted.iter().all(|counts| *counts == [20, 0, 0]), "{admitted:?}");
+    assert!(
+        admitted.iter().all(|counts| *counts == [20, 0, 0]),
+        "{admitted:?}"
+    );
     // Every request was asked about once, and got an answer from the store or from this node.
     assert_eq!(node.asked("ok")? + node.unanswered()?, before + 400.0);
     holds_without_store(&node, 0)?;
@@ -113,9 +123,28 @@ fn a_store_that_is_killed_under_load() -> Result<()> {
 }
 
 #[test]
+fn a_store_that_is_full() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let node = Node::start(&redis.url(), PATIENT, &policies())?;
+    assert_eq!(node.burst("local", 4)?, [4, 0, 0]);
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"])?;
+    holds_without_store(&node, 0)?;
+    assert!(node.asked("error")? > 0.0);
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"])?;
+    recovered(&node, "plain")?;
+    // What it had counted is still there.
+    assert_eq!(node.burst("local", 15)?, [6, 9, 0]);
+    Ok(())
+}
+
+#[test]
 fn fail_closed_denies_with_500() -> Result<()> {
     let redis = Redis::absent(&[])?;
-    let policies = limited_host("plain", "global: {rules: [{limit: {requests: 10, unit: Day}}]}");
+    let policies = limited_host(
+        "plain",
+        "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
+    );
     let node = Node::start(&redis.url(), "failClosed: true, timeout: 20ms", &policies)?;
     assert_eq!(node.burst("plain", 15)?, [0, 0, 15]);
     assert_eq!(node.without("deny")?, 15.0);

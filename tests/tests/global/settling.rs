@@ -26,7 +26,10 @@ fn tokens_of_requests_that_fail_come_back() -> Result<()> {
         eventually("the refund", || Ok(redis.keys()?.is_empty().then_some(())))?;
     }
     let page = node.scene.metrics()?;
-    assert_eq!(page.sum("limiterd_rate_limit_refunded_tokens_total", &[]), 12.0);
+    assert_eq!(
+        page.sum("limiterd_rate_limit_refunded_tokens_total", &[]),
+        12.0
+    );
     assert_eq!(page.sum("limiterd_store_adjustments_lost_total", &[]), 0.0);
     Ok(())
 }

@@ -9,13 +9,16 @@ use tests::tls::Authority;
 use crate::support::Node;
 
 fn ten() -> String {
-    limited_host("ten", "global: {rules: [{limit: {requests: 10, unit: Day}}]}")
+    limited_host(
+        "ten",
+        "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
+    )
 }
 
 #[test]
 fn tcp_with_a_user_and_a_database() -> Result<()> {
     let netns = Netns::new("node")?;
-    let acl = ["--user", "limiter on >s3cret ~limiterd:* +@all", "--user", "default on nopass ~* +@all"];
+    let acl = ["--user", "limiter", "on", ">s3cret", "~limiterd:*", "+@all"];
     let mut redis = Redis::absent(&acl)?.login(&["-n", "3"]);
     redis.begin(&netns)?;
     let secret = "\
@@ -44,7 +47,8 @@ rateLimit:
 #[test]
 fn a_wrong_password_is_a_store_that_is_not_there() -> Result<()> {
     let netns = Netns::new("node")?;
-    let mut redis = Redis::absent(&["--requirepass", "right"])?.login(&["-a", "right", "--no-auth-warning"]);
+    let mut redis =
+        Redis::absent(&["--requirepass", "right"])?.login(&["-a", "right", "--no-auth-warning"]);
     redis.begin(&netns)?;
     let store = envoy_gateway("redis://:wrong@127.0.0.1:6379", "timeout: 20ms");
     let node = Node::inside(netns, &store, &ten())?;
@@ -66,12 +70,18 @@ fn tls_with_certificates_on_both_sides() -> Result<()> {
     std::fs::write(path("key.pem"), key)?;
     std::fs::write(path("ca.pem"), authority.pem())?;
     let mut redis = Redis::absent(&[
-        "--port", "0",
-        "--tls-port", "6379",
-        "--tls-cert-file", &path("chain.pem"),
-        "--tls-key-file", &path("key.pem"),
-        "--tls-ca-cert-file", &path("ca.pem"),
-        "--tls-auth-clients", "yes",
+        "--port",
+        "0",
+        "--tls-port",
+        "6379",
+        "--tls-cert-file",
+        &path("chain.pem"),
+        "--tls-key-file",
+        &path("key.pem"),
+        "--tls-ca-cert-file",
+        &path("ca.pem"),
+        "--tls-auth-clients",
+        "yes",
     ])?;
     redis.begin(&netns)?;
     let store = format!(
@@ -92,6 +102,9 @@ spec:
     let node = Node::inside(netns, &store, &ten())?;
     assert_eq!(node.burst("ten", 15)?, [10, 5, 0]);
     let keys = redis.keys()?;
-    assert!(matches!(&*keys, [key] if key.starts_with("other:{")), "{keys:?}");
+    assert!(
+        matches!(&*keys, [key] if key.starts_with("other:{")),
+        "{keys:?}"
+    );
     Ok(())
 }

@@ -115,7 +115,11 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
     let (mut daemon, unlimited_if_invalid) = first
         .map(|config| (config.daemon.clone(), config.unlimited_if_invalid))
         .unwrap_or_default();
-    daemon.store = store::compile(first, resources, findings);
+    match store::compile(first, resources, findings) {
+        Some(Ok(store)) => daemon.store = Some(store),
+        Some(Err(store::Unusable)) => daemon.store_unusable = true,
+        None => {}
+    }
     (daemon, unlimited_if_invalid)
 }
 

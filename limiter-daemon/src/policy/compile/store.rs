@@ -14,12 +14,15 @@ use crate::policy::native::limiter_config::Config;
 use crate::policy::plan::{StoreAddress, StoreConfig, StoreTls};
 use crate::policy::resources::Resources;
 
-/// The store; `None`: none is named, or it cannot be used (an error then).
+/// A store is named that cannot be used. That was said.
+pub(super) struct Unusable;
+
+/// The store; `None`: none is named.
 pub(super) fn compile(
     config: Option<&Config>,
     resources: &Resources,
     findings: &mut Findings,
-) -> Option<StoreConfig> {
+) -> Option<Result<StoreConfig, Unusable>> {
     let own = config.into_iter().filter_map(|config| {
         let from = (native::GROUP, Kind::LimiterConfig.name());
         Some((from, &config.meta, config.store.as_ref()?))
@@ -38,7 +41,8 @@ pub(super) fn compile(
         );
     }
     let from = (group, kind, meta.name.namespace.as_str());
-    resolve(settings, from, resources, &mut findings.at(&meta.origin))
+    let found = resolve(settings, from, resources, &mut findings.at(&meta.origin));
+    Some(found.ok_or(Unusable))
 }
 
 fn resolve(
@@ -90,7 +94,10 @@ fn from_secret(
     scope: &mut Scope<'_>,
 ) -> Option<Url> {
     let ObjectRef {
-        group, kind, name, mark,
+        group,
+        kind,
+        name,
+        mark,
     } = reference;
     debug_assert_eq!((group.as_str(), kind.as_str()), (core::GROUP, "Secret"));
     let Some(secret) = resources.secrets.get(name) else {

@@ -4,7 +4,10 @@
 pub(crate) mod backend;
 pub(crate) mod backend_traffic_policy;
 pub(crate) mod client_traffic_policy;
-#[expect(clippy::module_inception, reason = "the kind has the name of its dialect")]
+#[expect(
+    clippy::module_inception,
+    reason = "the kind has the name of its dialect"
+)]
 pub(crate) mod envoy_gateway;
 pub(crate) mod rate_limit;
 pub(crate) mod store;

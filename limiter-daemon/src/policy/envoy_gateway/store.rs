@@ -223,7 +223,11 @@ fn url_source(
             })),
             Err((problem, remedy)) => {
                 // The text may hold a password.
-                scope.error(&text.mark, format!("this is no URL of a store: {problem}"), remedy);
+                scope.error(
+                    &text.mark,
+                    format!("this is no URL of a store: {problem}"),
+                    remedy,
+                );
                 None
             }
         },
@@ -238,11 +242,19 @@ fn url_source(
             Some(UrlSource::Secret(reference.lower("Secret", namespace), key))
         }
         (Some(_), Some(reference)) => {
-            scope.error(&reference.mark, "both `url` and `urlRef`", "keep one of them");
+            scope.error(
+                &reference.mark,
+                "both `url` and `urlRef`",
+                "keep one of them",
+            );
             None
         }
         (None, None) => {
-            scope.error(at, "where the store is is missing", "give it `url` or `urlRef`");
+            scope.error(
+                at,
+                "where the store is is missing",
+                "give it `url` or `urlRef`",
+            );
             None
         }
     }
@@ -268,7 +280,10 @@ fn prefix(text: At<String>, scope: &mut Scope<'_>) -> Option<String> {
     if !plain || text.len() > MAX_PREFIX {
         scope.error(
             &text.mark,
-            format!("`{}` cannot be what keys begin with", text.value.escape_debug()),
+            format!(
+                "`{}` cannot be what keys begin with",
+                text.value.escape_debug()
+            ),
             format!("write up to {MAX_PREFIX} visible characters of ASCII without braces"),
         );
         return None;
@@ -294,7 +309,10 @@ pub(crate) fn parse(text: &str) -> Result<Url, (&'static str, &'static str)> {
             "name one server",
         ));
     }
-    if let Some(path) = text.strip_prefix("unix://").or(text.starts_with('/').then_some(text)) {
+    if let Some(path) = text
+        .strip_prefix("unix://")
+        .or_else(|| text.starts_with('/').then_some(text))
+    {
         if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
             return Err(("the path of its socket is not absolute", SHAPE));
         }
@@ -310,7 +328,9 @@ pub(crate) fn parse(text: &str) -> Result<Url, (&'static str, &'static str)> {
         }
         Some(_) => return Err(("its scheme is none of a store", SHAPE)),
     };
-    let (login, rest) = rest.rsplit_once('@').map_or((None, rest), |(login, rest)| (Some(login), rest));
+    let (login, rest) = rest
+        .rsplit_once('@')
+        .map_or((None, rest), |(login, rest)| (Some(login), rest));
     if let Some(login) = login {
         let (user, password) = login.split_once(':').unwrap_or((login, ""));
         url.user = decoded(user)?;
@@ -346,7 +366,9 @@ fn address(place: &str) -> Option<StoreAddress> {
             .split_once(':')
             .map_or((place, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Some(PORT), |port| port.parse().ok().filter(|port| *port != 0))?;
+    let port = port.map_or(Some(PORT), |port| {
+        port.parse().ok().filter(|port| *port != 0)
+    })?;
     let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
     (!host.is_empty() && host.chars().all(in_names)).then(|| StoreAddress::Tcp {
         host: host.to_owned(),
@@ -381,7 +403,10 @@ mod tests {
     #[test]
     fn urls() {
         let good = [
-            ("redis.redis-system.svc:6379", tcp("redis.redis-system.svc", 6379)),
+            (
+                "redis.redis-system.svc:6379",
+                tcp("redis.redis-system.svc", 6379),
+            ),
             ("redis", tcp("redis", 6379)),
             ("[::1]:7000", tcp("::1", 7000)),
             (
@@ -413,8 +438,17 @@ mod tests {
             assert_eq!(parse(text), Ok(wanted), "{text}");
         }
         for bad in [
-            "", ":6379", "store:0", "store:port", "http://store", "redis://me@store", "a:1,b:2",
-            "redis://store/one", "unix://run", "st ore", "[::1",
+            "",
+            ":6379",
+            "store:0",
+            "store:port",
+            "http://store",
+            "redis://me@store",
+            "a:1,b:2",
+            "redis://store/one",
+            "unix://run",
+            "st ore",
+            "[::1",
         ] {
             let (problem, _remedy) = parse(bad).unwrap_err();
             assert!(!problem.is_empty(), "{bad}");

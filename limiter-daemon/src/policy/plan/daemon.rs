@@ -35,6 +35,8 @@ pub struct DaemonConfig {
     pub access_log: Option<AccessLog>,
     /// Counts global limits for all nodes; `None`: each node counts for itself.
     pub store: Option<StoreConfig>,
+    /// A store is named, and what it refers to cannot be used: nothing starts with that.
+    pub store_unusable: bool,
 }
 
 impl Default for DaemonConfig {
@@ -54,6 +56,7 @@ impl Default for DaemonConfig {
             drain_timeout: Duration::from_secs(10),
             access_log: None,
             store: None,
+            store_unusable: false,
         }
     }
 }

@@ -127,7 +127,11 @@ pub(super) fn lower(
         Some(RawAlgorithm::SlidingWindow) => Algorithm::SlidingWindow,
     };
     let candidates = candidates(raw.candidates, &numbers, algorithm, scope);
-    if let Some(mode) = raw.on_store_failure.as_ref().filter(|_| store == Store::Local) {
+    if let Some(mode) = raw
+        .on_store_failure
+        .as_ref()
+        .filter(|_| store == Store::Local)
+    {
         scope.error(
             &mode.mark,
             "a local limit is counted by this node, whatever becomes of a store",
