@@ -4,12 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::time::Duration;
 
 use limiter_daemon::l7::metrics::Closed;
+use limiter_daemon::l7::record::Completion;
 use limiter_daemon::policy::plan::ClientSettings;
 
 use super::client::{Client, get};
 use super::frames;
 use super::http2::{H2Client, request};
-use super::plans::with_settings;
+use super::plans::{change_traffic, plan, with_settings};
 use super::stage::{Stage, address, eventually};
 use super::upstream::{Upstream, ok};
 
@@ -279,4 +280,31 @@ fn draining_finishes_what_is_in_flight() {
     let (body, _) = client.body(&head).unwrap();
     assert_eq!(body, b"soon");
     assert!(idle.is_closed() && fresh.is_closed());
+}
+
+/// Of a flood every piece is there at once: nothing is ever waited for.
+#[test]
+fn a_flood_ends_with_its_time() {
+    let upstream = Upstream::new(|mut client, _| {
+        let _head = client.head();
+        client.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000)).repeat(16);
+        while client.stream.get_mut().write_all(piece.as_bytes()).is_ok() {}
+    });
+    let bind = address();
+    let mut plan = plan(bind, upstream.address);
+    change_traffic(&mut plan, |traffic| {
+        traffic.max_stream_duration = Some(SHORT)
+    });
+    let stage = Stage::new(&plan);
+    let mut client = Client::connect(bind);
+    client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+    let mut buffer = vec![0; 1 << 20];
+    let mut came = 0;
+    while let Ok(length @ 1..) = client.stream.read(&mut buffer) {
+        came += length;
+    }
+    assert!(came > 1 << 20, "{came}");
+    let line = &stage.log.lines(1)[0];
+    assert_eq!(line.completion, Completion::UpstreamBroke);
 }

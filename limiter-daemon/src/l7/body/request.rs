@@ -205,6 +205,9 @@ impl Upstreaming {
                 }
             };
             self.timer.progress();
+            if self.timer.is_over(cx) {
+                return Poll::Ready(Some(Err(self.upload.fail(Fault::TimedOut))));
+            }
             if let Some(data) = frame.data_ref() {
                 let length = data.len() as u64;
                 self.upload.bytes.fetch_add(length, Ordering::Relaxed);

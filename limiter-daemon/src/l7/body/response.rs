@@ -94,6 +94,9 @@ impl Streamed {
                     self.timer.progress();
                     if self.body.is_end_stream() {
                         self.release();
+                    } else if self.timer.is_over(cx) {
+                        self.lease = None;
+                        return Poll::Ready(Some(Err(BrokenOff::TimedOut)));
                     }
                     if frame.is_data() || self.trailers {
                         return Poll::Ready(Some(Ok(frame)));

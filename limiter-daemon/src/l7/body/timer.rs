@@ -1,10 +1,11 @@
 //! Time bounds of a body, made only when something is waited for.
 
 use std::future::Future as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Context;
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A bound on the time between two pieces, and one on the whole.
@@ -39,11 +40,16 @@ impl Timer {
         self.waits = false;
     }
 
+    /// Whether the time for the whole is over. To be asked for each piece: of a flood every piece is
+    /// there at once, and nothing is ever waited for.
+    pub(super) fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let whole = self.whole.as_mut();
+        whole.is_some_and(|whole| has_passed(whole, cx))
+    }
+
     /// Nothing came; wakes the task of `cx` when a bound is over.
     pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> Option<Over> {
-        if let Some(whole) = &mut self.whole
-            && whole.as_mut().poll(cx).is_ready()
-        {
+        if self.is_over(cx) {
             return Some(Over::Whole);
         }
         let idle = self.idle?;
@@ -58,6 +64,11 @@ impl Timer {
             None => self.idling.insert(Box::pin(sleep(idle))),
         };
         self.waits = true;
-        idling.as_mut().poll(cx).is_ready().then_some(Over::Idle)
+        has_passed(idling, cx).then_some(Over::Idle)
     }
+}
+
+/// Also where the task has used up its turn: what takes up all of it is what a bound is for.
+fn has_passed(sleep: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> bool {
+    pin!(unconstrained(sleep.as_mut())).poll(cx).is_ready()
 }

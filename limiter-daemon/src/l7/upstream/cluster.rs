@@ -231,8 +231,9 @@ impl Connections {
     }
 
     fn find<T>(&self, found: impl FnMut(Arc<Pool>) -> Option<T>) -> Option<T> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        let pools: SmallVec<[_; 8]> = pools.iter().filter_map(Weak::upgrade).collect();
+        let known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools: SmallVec<[_; 8]> = known.iter().filter_map(Weak::upgrade).collect();
+        drop(known);
         pools.into_iter().find_map(found)
     }
 
