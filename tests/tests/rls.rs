@@ -308,6 +308,48 @@ fn the_example_answers_as_it_says() -> Result<()> {
 }
 
 #[test]
+fn a_limit_is_exact_under_concurrent_questions() -> Result<()> {
+    const CLIENTS: usize = 8;
+    const EACH: usize = 40;
+    let netns = Netns::new("rlsc")?;
+    let limits = "
+domain: shop
+descriptors:
+  - { key: all, value: one, rate_limit: { unit: year, requests_per_unit: 100 } }
+  - { key: user, rate_limit: { unit: year, requests_per_unit: 150 } }
+";
+    let policies = Policies::new(&[("0.yaml", &config("")), ("shop.yaml", limits)])?;
+    let _daemon = Daemon::start(&netns, policies.path())?;
+    // Half of them meet both limits, so that each of 100 is charged at both or at none.
+    let client = &|index: usize| -> Result<[usize; 2]> {
+        let both = index.is_multiple_of(2);
+        let descriptors: &[&str] = if both {
+            &["user=a", "all=one"]
+        } else {
+            &["user=a"]
+        };
+        let found = answers(&netns, vec![question("shop", descriptors); EACH])?;
+        let passed = found.iter().filter(|one| one.overall_code() == Code::Ok);
+        let passed = passed.count();
+        Ok(if both { [passed, 0] } else { [0, passed] })
+    };
+    let passed = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| scope.spawn(move || client(n)))
+            .collect();
+        let results = clients.into_iter().map(|one| one.join().expect("no panic"));
+        results.collect::<Result<Vec<_>>>()
+    })?;
+    let sum = |at: usize| passed.iter().map(|one| one[at]).sum::<usize>();
+    assert!(sum(0) <= 100, "{passed:?}");
+    assert_eq!(sum(0) + sum(1), 150, "{passed:?}");
+    // What is left of the one limit is what those that passed have not taken.
+    let left = told(&answers(&netns, vec![question("shop", &["all=one"])])?[0]).1[0].1;
+    assert_eq!(usize::try_from(left)?, 99 - sum(0).min(99));
+    Ok(())
+}
+
+#[test]
 fn health_and_reflection() -> Result<()> {
     let (netns, _policies, _daemon) = scene("rlsr", "")?;
     let service = "envoy.service.ratelimit.v3.RateLimitService";
