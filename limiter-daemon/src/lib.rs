@@ -1,10 +1,11 @@
 //! The limiterd daemon as a library. Imports point one way:
-//! `policy → engine → {l4, l7, rls} → {admin, app, cli} → main`.
+//! `policy → engine → {l4, l7, global, rls} → {admin, app, cli} → main`.
 
 pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod engine;
+pub mod global;
 pub mod l4;
 pub mod l7;
 pub mod policy;

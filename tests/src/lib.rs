@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod packets;
 pub mod policies;
 pub mod raw;
+pub mod redis;
 pub mod rls;
 pub mod scene;
 pub mod scripted;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
@@ -35,13 +35,7 @@ impl Authority {
     /// # Errors
     /// When `host` is no name.
     pub fn secret(&self, name: &str, host: &str) -> Result<String> {
-        let key = KeyPair::generate()?;
-        let certificate =
-            CertificateParams::new(vec![host.to_owned()])?.signed_by(&key, &self.0)?;
-        let (certificate, key) = (
-            STANDARD.encode(certificate.pem()),
-            STANDARD.encode(key.serialize_pem()),
-        );
+        let [certificate, key] = self.pair(host)?.map(|pem| STANDARD.encode(pem));
         Ok(format!(
             "\
 apiVersion: v1
@@ -53,21 +47,33 @@ data: {{tls.crt: {certificate}, tls.key: {key}}}
         ))
     }
 
-    /// Its own certificate, in PEM.
+    /// This authority's certificate, in PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate for a client and its key, in PEM.
+    /// A new certificate for `host` and its key, in PEM.
     ///
     /// # Errors
-    /// When `name` is none.
-    pub fn pair(&self, name: &str) -> Result<(String, String)> {
+    /// When `host` is no name.
+    pub fn pair(&self, host: &str) -> Result<[String; 2]> {
         let key = KeyPair::generate()?;
-        let certificate =
-            CertificateParams::new(vec![name.to_owned()])?.signed_by(&key, &self.0)?;
-        Ok((certificate.pem(), key.serialize_pem()))
+        let mut params = CertificateParams::new(vec![host.to_owned()])?;
+        // Another name than the authority's, or OpenSSL takes it for one that signed itself.
+        params.distinguished_name.push(DnType::CommonName, host);
+        let certificate = params.signed_by(&key, &self.0)?;
+        Ok([certificate.pem(), key.serialize_pem()])
+    }
+
+    /// [`Authority::secret`], with this authority's certificate in it.
+    ///
+    /// # Errors
+    /// When `host` is no name.
+    pub fn secret_with_authority(&self, name: &str, host: &str) -> Result<String> {
+        let secret = self.secret(name, host)?;
+        let authority = STANDARD.encode(self.pem());
+        Ok(secret.replace("\ndata: {", &format!("\ndata: {{ca.crt: {authority}, ")))
     }
 
     /// What a client that trusts this authority, and speaks these protocols, goes by.

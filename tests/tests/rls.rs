@@ -381,8 +381,8 @@ fn tls_and_client_certificates() -> Result<()> {
     let daemon = Daemon::start(&netns, policies.path())?;
     let client = ours.pair("envoy")?;
     let stranger = theirs.pair("envoy")?;
-    let ask = |trusted: &Authority, client: Option<&(String, String)>| {
-        let client = client.map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+    let ask = |trusted: &Authority, client: Option<&[String; 2]>| {
+        let client = client.map(|[certificate, key]| (certificate.as_str(), key.as_str()));
         let endpoint = secure(ADDRESS, "rls.example", &trusted.pem(), client)?;
         let found = ask_by(&netns, endpoint, vec![question("shop", &["user=a"])])?;
         let answer = found.into_iter().next().context("no answer")??;

@@ -19,8 +19,10 @@ use super::config::Loads;
 use super::limits;
 use super::service;
 use super::status::Status;
+use super::store;
 use super::upstreams;
 use crate::engine::state::State;
+use crate::global::RedisStore;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
 use crate::l7::access_log;
@@ -49,6 +51,8 @@ pub struct Sources {
     pub resolver: Arc<Resolver>,
     /// Of Envoy's rate limit service.
     pub service: Arc<rls::Counters>,
+    /// `None`: global limits are counted in memory.
+    pub store: Option<Arc<RedisStore>>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -86,6 +90,9 @@ impl Collector for Sources {
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
+        if let Some(store) = &self.store {
+            store::encode(store, page)?;
+        }
         self.log(page)?;
         self.kernel(page)
     }
@@ -357,7 +364,7 @@ fn table(kernel: &Kernel, page: &mut Page<'_, '_>) -> Result<Result<(), L4Error>
 pub(super) struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
 
 impl Page<'_, '_> {
-    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         let metric = ConstCounter::new(value);
         metric.encode(
             self.0

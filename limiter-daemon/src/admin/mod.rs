@@ -12,6 +12,7 @@ mod plan;
 mod service;
 pub mod socket;
 pub mod status;
+mod store;
 mod upstreams;
 
 use std::convert::Infallible;

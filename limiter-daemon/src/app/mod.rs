@@ -28,6 +28,8 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
+use crate::engine::store::Store;
+use crate::global::RedisStore;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -210,7 +212,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        reload::warn_of_global_limits(&plan);
         service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
@@ -242,12 +243,21 @@ impl Daemon {
 
         let (sink, log) = access_log(&config)?;
 
-        let state = Arc::new(State::new(config.max_buckets));
+        let shared_store = store(&config)?;
+        let mut state = State::new(config.max_buckets);
+        if let Some(store) = &shared_store {
+            let store: Arc<dyn Store> = Arc::<RedisStore>::clone(store);
+            state = state.with_store(store);
+        } else {
+            reload::warn_of_global_limits(&plan);
+        }
+        let state = Arc::new(state);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
+            store: Arc::clone(state.store()),
             sink,
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
@@ -268,6 +278,7 @@ impl Daemon {
             counters,
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
+            store: shared_store,
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -438,6 +449,17 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
         tracing::info!(%admin, "no limiterd runs with this admin address: there is nothing to take over");
     }
     Ok(taking)
+}
+
+/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
+/// say for that.
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<Arc<RedisStore>>> {
+    let Some(settings) = &config.store else {
+        return Ok(None);
+    };
+    let store = RedisStore::new(settings)?;
+    tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
+    Ok(Some(Arc::new(store)))
 }
 
 /// Starts the access log, if there is to be one.

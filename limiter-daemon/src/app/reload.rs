@@ -87,10 +87,14 @@ impl Daemon {
     }
 
     async fn put_in_force(&mut self, plan: Plan) -> anyhow::Result<Plan> {
-        warn_of_global_limits(&plan);
+        if self.config.store.is_none() {
+            warn_of_global_limits(&plan);
+        }
         warn_of_domains(&plan);
         if plan.daemon != self.config {
-            tracing::warn!("changes of the LimiterConfig take effect at the next start");
+            tracing::warn!(
+                "changes of the LimiterConfig, and of the EnvoyGateway, take effect at the next start"
+            );
         }
         if self.kernel.is_none() && !self.config.interfaces.is_empty() {
             bail!("the kernel half is not running");
@@ -118,11 +122,14 @@ impl Daemon {
     }
 }
 
-/// Says that global limits are per node: there is no store yet that nodes share.
+/// Says that global limits are per node, where there is no store that nodes share.
 pub(super) fn warn_of_global_limits(plan: &Plan) {
     let routes = plan.listeners.iter().flat_map(|listener| &listener.routes);
     let mut rules = routes.flat_map(|route| &route.rules);
     if rules.any(|rule| !rule.limits.global.is_empty()) {
-        tracing::warn!("global limits are counted by each node for itself: no store is shared");
+        tracing::warn!(
+            "global limits are counted by each node for itself: name a store in rateLimit of the \
+             EnvoyGateway or LimiterConfig"
+        );
     }
 }

@@ -39,6 +39,12 @@ const WALL: u64 = 1;
 pub struct Word(AtomicU64);
 
 impl Word {
+    /// A word of this state.
+    #[must_use]
+    pub const fn of(state: u64) -> Self {
+        Self(AtomicU64::new(state))
+    }
+
     /// The state now.
     #[must_use]
     pub fn get(&self) -> u64 {

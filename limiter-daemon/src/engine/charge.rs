@@ -67,8 +67,19 @@ impl Receipt {
 pub enum Handle {
     /// In this node's memory.
     Here(Place),
-    /// By the name that a store has for it.
-    Named(Arc<str>),
+    /// In a store: what took tokens there.
+    Stored(Vec<Tally>),
+}
+
+/// A bucket of a store that tokens were taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Which of the rule's candidates drew; `None`: the rule itself.
+    pub candidate: Option<u8>,
+    /// The name that the store has for it.
+    pub name: String,
+    /// As [`Receipt::mark`].
+    pub mark: u64,
 }
 
 /// What all draws of a request came to, in their order.
@@ -87,6 +98,8 @@ pub struct Denial {
     pub wait: u64,
     /// Nobody else denies it.
     pub alone: bool,
+    /// It is not known whether it conforms: the store does not answer, and the rule denies then.
+    pub unknown: bool,
 }
 
 impl<R: Borrow<Arc<Rule>>> Draw<R> {
@@ -141,7 +154,8 @@ impl<'a> Draw<&'a Arc<Rule>> {
     }
 
     /// The same, to be kept.
-    pub(super) fn owned(self) -> Draw<Arc<Rule>> {
+    #[must_use]
+    pub fn owned(self) -> Draw<Arc<Rule>> {
         Draw {
             rule: Arc::clone(self.rule),
             place: self.place,
@@ -201,6 +215,7 @@ fn longest<R: Borrow<Arc<Rule>>>(draws: &[Draw<R>], now: Now) -> Option<Denial> 
                 by,
                 wait,
                 alone: other.is_none(),
+                unknown: false,
             },
         });
     }
@@ -233,6 +248,7 @@ fn take_all<R: Borrow<Arc<Rule>>>(
             by,
             wait,
             alone: true,
+            unknown: false,
         });
     }
     None

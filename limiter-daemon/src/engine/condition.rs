@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::Hasher;
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::percent_decode;
@@ -121,7 +122,17 @@ impl Matcher {
                 each: Some(prefixes),
                 ..
             } => {
-                std::hash::Hash::hash(&nets::network(request.client, *prefixes).network(), hasher);
+                // By hand: nodes must agree, whatever compiler they were built with.
+                match nets::network(request.client, *prefixes).network() {
+                    IpAddr::V4(address) => {
+                        hasher.write_u8(4);
+                        hasher.write(&address.octets());
+                    }
+                    IpAddr::V6(address) => {
+                        hasher.write_u8(6);
+                        hasher.write(&address.octets());
+                    }
+                }
             }
             _ => {}
         }

@@ -224,15 +224,19 @@ fn finish<R: Borrow<Arc<Rule>>>(
     }
     charge::observe(local, &mut first.drawn, first.denied.or(elsewhere), now);
     let denied = match (first.denied, second.denied) {
-        (Some(denial), _) => local.get(denial.by).map(|draw| (draw, denial.wait)),
-        (None, Some(denial)) => global.get(denial.by).map(|draw| (draw, denial.wait)),
+        (Some(denial), _) => local.get(denial.by).map(|draw| (draw, denial)),
+        (None, Some(denial)) => global.get(denial.by).map(|draw| (draw, denial)),
         (None, None) => None,
     };
-    let denied = denied.map(|(draw, wait)| Denied {
-        wait: (wait != NEVER).then_some(wait),
+    let denied = denied.map(|(draw, denial)| Denied {
+        wait: (denial.wait != NEVER).then_some(denial.wait),
         rule: Arc::clone(draw.rule.borrow()),
+        unknown: denial.unknown,
     });
-    if let Some(denied) = &denied {
+    let unknown = denied.as_ref().is_some_and(|denied| denied.unknown);
+    if let Some(denied) = &denied
+        && !unknown
+    {
         add(&denied.rule.scope.counters.limited);
     }
     let mut statuses = Few::new();
@@ -242,7 +246,7 @@ fn finish<R: Borrow<Arc<Rule>>>(
     for (draw, drawn) in local.iter().chain(global).zip(drawn) {
         let rule = draw.rule.borrow();
         count(rule, drawn, denied.is_none());
-        if let Some(status) = status(rule, drawn) {
+        if let Some(status) = status(rule, drawn).filter(|_| !unknown) {
             if decisive.is_none_or(|(_, least)| status.remaining < least) {
                 decisive = Some((rule, status.remaining));
             }

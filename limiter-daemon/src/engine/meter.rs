@@ -12,6 +12,7 @@
 //! bucket holds, so that one absurd number denies a client for a bounded time; a window's count goes
 //! on to count, and the window's end forgives it (of a sliding one, the next one's).
 
+mod snapshot;
 mod window;
 
 use limiter_common::Limit;
@@ -20,6 +21,7 @@ use limiter_common::bucket::{self, Step};
 use super::buckets::{Bucket, Change, Timeline};
 use super::time::Now;
 use crate::policy::plan::Algorithm;
+pub use snapshot::{Reading, Snapshot};
 pub use window::Window;
 
 /// How far a token bucket may be in debt, in buckets.
@@ -287,7 +289,8 @@ fn take_from_bucket(
 }
 
 /// Nanoseconds that any number of tokens are worth.
-fn worth(limit: &Limit, tokens: u64) -> u64 {
+#[must_use]
+pub fn worth(limit: &Limit, tokens: u64) -> u64 {
     let fine = u128::from(tokens) * u128::from(limit.interval);
     u64::try_from((fine + ((1 << limit.shift) - 1)) >> limit.shift).unwrap_or(u64::MAX)
 }

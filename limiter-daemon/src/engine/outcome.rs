@@ -43,6 +43,8 @@ pub struct Denied {
     pub wait: Option<u64>,
     /// The rule that makes it wait longest.
     pub rule: Arc<Rule>,
+    /// It is not known whether the request is over the limit: the store does not answer.
+    pub unknown: bool,
 }
 
 /// The rule that denied a request, or the one with the fewest tokens left of those that admitted it.

@@ -1,6 +1,7 @@
 //! A rule of a policy on one route, ready to decide.
 
 use std::fmt::Write as _;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use super::condition::Matcher;
@@ -9,7 +10,7 @@ use super::request::RequestView;
 use super::state::{Account, Place, Reach, Scope, ScopeName, State};
 use super::time::Now;
 use crate::policy::plan::{
-    Candidate, Condition, LimitRule, PolicyLimits, Quota, RefundOn, ResponseCost,
+    Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RefundOn, ResponseCost,
 };
 
 /// A rule.
@@ -32,6 +33,8 @@ pub struct Rule {
     pub response_cost: Option<ResponseCost>,
     pub refund_on: RefundOn,
     pub candidates: Vec<Tried>,
+    /// Of a global limit, while its store does not answer; `None`: as the store has it.
+    pub on_store_failure: Option<OnStoreFailure>,
 }
 
 /// How much a rule admits.
@@ -106,6 +109,7 @@ impl Rule {
             response_cost: rule.response_cost.clone(),
             refund_on: rule.refund_on,
             candidates: candidates.iter().filter_map(tried).collect(),
+            on_store_failure: rule.on_store_failure,
         }
     }
 
@@ -172,15 +176,26 @@ impl Rule {
         if !self.distinct {
             return Place::Single;
         }
-        scope.keyed(meter, |mut hasher| {
-            for condition in &self.conditions {
-                condition.feed(request, &mut hasher);
-            }
-        })
+        scope.keyed(meter, |mut hasher| self.feed(request, &mut hasher))
+    }
+
+    /// Whether each value has a bucket of its own.
+    #[must_use]
+    pub const fn is_distinct(&self) -> bool {
+        self.distinct
+    }
+
+    /// Writes the values of `request` that have a bucket of their own, in full, the same on every
+    /// node.
+    pub fn feed(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        for condition in &self.conditions {
+            condition.feed(request, hasher);
+        }
     }
 
     /// Whether anything can be left to do about a request after it was decided.
-    pub(super) const fn settles(&self) -> bool {
+    #[must_use]
+    pub const fn settles(&self) -> bool {
         let RefundOn {
             upstream_failure,
             server_error,

@@ -1,5 +1,8 @@
 //! What counts global limits: a store that nodes share, or this node's memory.
 
+pub mod breaker;
+pub mod fallback;
+
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +27,10 @@ pub trait Store: Debug + Send + Sync {
     /// Changes a bucket that [`Store::charge`] drew from, by the receipt it gave. Does not wait: what
     /// cannot be done at once is done later, or lost with the store.
     fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now);
+
+    /// To be called once on each thread that will ask, inside its runtime: a store may keep a
+    /// connection for each.
+    fn join(&self) {}
 }
 
 /// All global limits that a request meets.

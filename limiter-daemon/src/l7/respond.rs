@@ -44,6 +44,8 @@ pub(super) enum Refusal {
     NoEndpoint,
     /// Over a limit of this kind; [`super::limit_headers`] says which.
     Limited(Reach),
+    /// The store of a global limit does not answer, and the limit denies then.
+    LimitUnknown,
     /// As much is under way to the backend as may be: the circuit is open.
     Overloaded(Overflow),
     /// It waited for a connection to the backend, and none came free in time.
@@ -79,6 +81,8 @@ impl Refusal {
             Self::NoRoute => StatusCode::NOT_FOUND,
             // Gateway API, HTTPRouteRule.backendRefs.
             Self::NoBackend | Self::Invalid => StatusCode::INTERNAL_SERVER_ERROR,
+            // Envoy's `status_on_error`.
+            Self::LimitUnknown => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Aborted(Abort::Http(status)) => *status,
             Self::Aborted(Abort::Grpc(status)) => http_status(*status),
@@ -110,6 +114,7 @@ impl Refusal {
             // Envoy's body; its global filter sends none.
             Self::Limited(Reach::Local) => "local_rate_limited",
             Self::Limited(Reach::Global) => "rate_limited",
+            Self::LimitUnknown => "the store of a rate limit does not answer",
             Self::Overloaded(Overflow(Resource::Pending)) => {
                 "too many requests are waiting for the upstream"
             }
@@ -142,6 +147,8 @@ impl Refusal {
             Self::NoBackend => "no_backend",
             Self::NoEndpoint => "no_endpoint",
             Self::Limited(_) => "rate_limited",
+            // Envoy's detail.
+            Self::LimitUnknown => "rate_limiter_error",
             Self::Overloaded(_) => "circuit_open",
             Self::Waited => "pending_timeout",
             Self::NotAdmitted => "admission_control",

@@ -25,6 +25,7 @@ use super::pipeline::Pipeline;
 use super::record::Sink;
 use super::request_id::Random;
 use super::upstream::Upstreams;
+use crate::engine::store::Store;
 
 /// Connections that a worker serves at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 16 << 10;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub active: Arc<ArcSwap<Active>>,
     pub clock: Clock,
     pub counters: Arc<Counters>,
+    /// Counts global limits.
+    pub store: Arc<dyn Store>,
     /// Takes a record of each request; `None`: none is made.
     pub sink: Option<Arc<dyn Sink>>,
 }
@@ -267,6 +270,7 @@ impl Worker {
 }
 
 async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
+    shared.store.join();
     let pipeline = Arc::new(Pipeline {
         active: shared.active,
         upstreams: Arc::new(Upstreams::new(shared.clock)),

@@ -15,6 +15,7 @@ pub(crate) enum Kind {
     Backend,
     BackendTrafficPolicy,
     ClientTrafficPolicy,
+    EnvoyGateway,
     NetworkRateLimitPolicy,
     LimiterConfig,
     Namespace,
@@ -27,7 +28,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Gateway,
         Self::GatewayClass,
         Self::ListenerSet,
@@ -37,6 +38,7 @@ impl Kind {
         Self::Backend,
         Self::BackendTrafficPolicy,
         Self::ClientTrafficPolicy,
+        Self::EnvoyGateway,
         Self::NetworkRateLimitPolicy,
         Self::LimiterConfig,
         Self::Namespace,
@@ -57,6 +59,7 @@ impl Kind {
             Self::Backend => "Backend",
             Self::BackendTrafficPolicy => "BackendTrafficPolicy",
             Self::ClientTrafficPolicy => "ClientTrafficPolicy",
+            Self::EnvoyGateway => "EnvoyGateway",
             Self::NetworkRateLimitPolicy => "NetworkRateLimitPolicy",
             Self::LimiterConfig => "LimiterConfig",
             Self::Namespace => "Namespace",
@@ -76,9 +79,10 @@ impl Kind {
             | Self::HttpRoute
             | Self::GrpcRoute
             | Self::ReferenceGrant => gateway_api::GROUP,
-            Self::Backend | Self::BackendTrafficPolicy | Self::ClientTrafficPolicy => {
-                envoy_gateway::GROUP
-            }
+            Self::Backend
+            | Self::BackendTrafficPolicy
+            | Self::ClientTrafficPolicy
+            | Self::EnvoyGateway => envoy_gateway::GROUP,
             Self::NetworkRateLimitPolicy | Self::LimiterConfig => native::GROUP,
             Self::Namespace | Self::Service | Self::Secret | Self::ConfigMap => core::GROUP,
             Self::EndpointSlice => core::DISCOVERY_GROUP,
@@ -131,7 +135,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
 
 /// Kinds that say how something is run, not what it does: files that hold them work without.
 const PASSED_OVER: &[(&str, &[&str])] = &[
-    (envoy_gateway::GROUP, &["EnvoyGateway", "EnvoyProxy"]),
+    (envoy_gateway::GROUP, &["EnvoyProxy"]),
     (
         "",
         &[

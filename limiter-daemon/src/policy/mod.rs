@@ -121,6 +121,8 @@ fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     let plan = compile::compile(&resources, &mut statuses, &mut findings);
     let nothing = plan.listeners.is_empty() && plan.network.is_empty() && plan.domains.is_empty();
     let usable = usable && (good.is_some() || !nothing || findings.errors() == 0);
+    // One that runs goes on with the store that it has.
+    let usable = usable && (good.is_some() || !plan.daemon.store_unusable);
     Outcome {
         plan: usable.then_some(plan),
         diagnostics: findings.into_sorted(),

@@ -378,6 +378,11 @@ fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
         debug(&plain.response_cost),
     );
     more("refund", debug(&rule.refund_on), debug(&plain.refund_on));
+    more(
+        "on store failure",
+        debug(&rule.on_store_failure),
+        debug(&plain.on_store_failure),
+    );
     out.push('\n');
     for one in &rule.candidates {
         writeln!(

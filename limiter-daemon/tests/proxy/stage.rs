@@ -131,6 +131,7 @@ impl Stage {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
+            store: Arc::clone(state.store()),
             sink: Some(sink),
         };
         let workers = Workers::start(count, &shared).unwrap();

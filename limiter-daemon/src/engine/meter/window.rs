@@ -50,11 +50,15 @@ impl Window {
         }
     }
 
-    pub(super) const fn capacity(&self) -> u64 {
+    /// Tokens of a window.
+    #[must_use]
+    pub const fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    pub(super) const fn length(&self) -> u64 {
+    /// Nanoseconds.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
         self.length
     }
 
@@ -70,7 +74,7 @@ impl Window {
         }
     }
 
-    const fn word(&self, end: u64, count: u64) -> u64 {
+    pub(super) const fn word(&self, end: u64, count: u64) -> u64 {
         if count == 0 {
             return 0;
         }

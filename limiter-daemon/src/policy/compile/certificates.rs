@@ -64,6 +64,7 @@ pub(super) fn of_listener(entry: &mut Entry<'_>, resources: &Resources, findings
     entry.certificates = found;
 }
 
+/// The certificate in a Secret, with its key; or an error at the reference.
 pub(super) fn certificate<'a>(
     resources: &'a Resources,
     from: From<'_>,

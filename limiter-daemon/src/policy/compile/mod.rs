@@ -9,6 +9,7 @@ mod in_force;
 mod network;
 mod overrides;
 mod routes;
+mod store;
 pub(crate) mod strays;
 mod topology;
 mod treatment;
@@ -117,12 +118,18 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
                 .error(&other.mark, message, "keep one of them");
         }
     }
-    first
+    let (mut daemon, unlimited_if_invalid, domains) = first
         .map(|config| {
             let daemon = config.daemon.clone();
             (daemon, config.unlimited_if_invalid, config.domains)
         })
-        .unwrap_or_default()
+        .unwrap_or_default();
+    match store::compile(first, resources, findings) {
+        Some(Ok(store)) => daemon.store = Some(store),
+        Some(Err(store::Unusable)) => daemon.store_unusable = true,
+        None => {}
+    }
+    (daemon, unlimited_if_invalid, domains)
 }
 
 /// Says that a reference leads nowhere, unless it leads to a resource with errors of its own.

@@ -1,4 +1,4 @@
-//! `Secret`: certificates with their keys (`kubernetes.io/tls`), and certificates of authorities.
+//! `Secret`: certificates with their keys (`kubernetes.io/tls`), certificates of authorities, and texts.
 //!
 //! The pair is checked here, so that a Secret with a key of another certificate is invalid by
 //! itself, and its last good version goes on.
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::pem;
 use crate::policy::decode::{At, Ignored};
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{Certificate, Pem};
+use crate::policy::plan::{Certificate, Password, Pem};
 use crate::policy::resource::{HasMetadata, Meta, RawMetadata};
 
 const TLS: &str = "kubernetes.io/tls";
@@ -47,9 +47,11 @@ pub(crate) struct Secret {
     pub(crate) certificate: Option<Certificate>,
     /// `ca.crt`.
     pub(crate) authorities: Option<Pem>,
+    /// All values that are text.
+    pub(crate) texts: BTreeMap<String, Password>,
 }
 
-/// Checks a Secret. One that is neither a certificate nor an authority is of no use here, and passes.
+/// Checks a Secret. One that nothing here has a use for passes.
 pub(crate) fn lower(raw: RawSecret, meta: &Meta, scope: &mut Scope<'_>) -> Secret {
     let mut values: BTreeMap<String, (Vec<u8>, Mark)> = BTreeMap::new();
     for (key, text) in raw.data.unwrap_or_default() {
@@ -94,8 +96,12 @@ pub(crate) fn lower(raw: RawSecret, meta: &Meta, scope: &mut Scope<'_>) -> Secre
     let authorities = values
         .get("ca.crt")
         .and_then(|(bytes, mark)| pem::authorities_at(mark, bytes, scope));
+    let text = |(key, (bytes, _)): (String, (Vec<u8>, Mark))| {
+        Some((key, Password(String::from_utf8(bytes).ok()?)))
+    };
     Secret {
         certificate,
         authorities,
+        texts: values.into_iter().filter_map(text).collect(),
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::access_log::{self, RawAccessLog};
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use crate::policy::decode::At;
+use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::plan::{AttachMode, DaemonConfig, Interface, OnDaemonLost, OnExit};
 use crate::policy::resource::Meta;
@@ -37,6 +38,7 @@ pub(crate) struct RawLimiterConfig {
     admin: Option<RawAdmin>,
     http: Option<RawHttp>,
     rls: Option<RawRls>,
+    rate_limit: Option<At<RawOwnRateLimit>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +114,7 @@ pub(crate) struct Config {
     pub(crate) domains: DomainSettings,
     /// `None`: the rate limit service speaks no TLS.
     pub(crate) rls_tls: Option<TlsRefs>,
+    pub(crate) store: Option<StoreSettings>,
     pub(crate) mark: Mark,
 }
 
@@ -140,8 +143,12 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         Some(raw) => rate_limit_service::lower(raw, &meta.name.namespace, &mut daemon, scope),
         None => (DomainSettings::default(), None),
     };
+    let store = raw
+        .rate_limit
+        .and_then(|raw| store::lower_own(raw, &meta.name.namespace, scope));
     Config {
         meta,
+        store,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
         domains,

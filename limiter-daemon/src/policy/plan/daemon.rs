@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::StoreConfig;
 use super::Tls;
 
 /// `LimiterConfig`: the daemon's own settings.
@@ -35,6 +36,10 @@ pub struct DaemonConfig {
     pub access_log: Option<AccessLog>,
     /// Envoy's rate limit service; `None`: it is not served.
     pub rls: Option<RlsConfig>,
+    /// Counts global limits for all nodes; `None`: each node counts for itself.
+    pub store: Option<StoreConfig>,
+    /// A store is named, and what it refers to cannot be used: nothing starts with that.
+    pub store_unusable: bool,
 }
 
 impl Default for DaemonConfig {
@@ -54,6 +59,8 @@ impl Default for DaemonConfig {
             drain_timeout: Duration::from_secs(10),
             access_log: None,
             rls: None,
+            store: None,
+            store_unusable: false,
         }
     }
 }

@@ -58,6 +58,21 @@ pub struct LimitRule {
     pub refund_on: RefundOn,
     /// Other limits tried on the same requests, which only count what they would deny.
     pub candidates: Vec<Candidate>,
+    /// Of a global limit: what holds while the store that counts it does not answer; `None`: as the
+    /// store's settings say.
+    pub on_store_failure: Option<OnStoreFailure>,
+}
+
+/// What holds of a global limit while the store that counts it does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnStoreFailure {
+    /// The node counts in its own memory, where the limit is a full one at first.
+    #[default]
+    Local,
+    /// The limit is not there.
+    Allow,
+    /// Requests that meet it are answered with 500.
+    Deny,
 }
 
 impl LimitRule {
@@ -79,6 +94,7 @@ impl LimitRule {
                 overload: false,
             },
             candidates: Vec::new(),
+            on_store_failure: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod fraction;
 mod limit;
 mod network;
 mod route;
+mod store;
 mod tls;
 mod traffic;
 mod upstream;
@@ -30,14 +31,15 @@ pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
-    Algorithm, Candidate, Condition, LimitRule, PolicyLimits, Quota, RateLimits, RefundOn,
-    ResponseCost, SourcePrefixes, ValueTest,
+    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
+    RefundOn, ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
 pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
+pub use store::{Password, StoreAddress, StoreConfig, StoreTls};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,

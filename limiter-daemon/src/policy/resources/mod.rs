@@ -17,6 +17,7 @@ use super::core::service::Service;
 use super::envoy_gateway::backend::Backend;
 use super::envoy_gateway::backend_traffic_policy::TrafficPolicy;
 use super::envoy_gateway::client_traffic_policy::ClientPolicy;
+use super::envoy_gateway::store::EnvoyGateway;
 use super::envoy_gateway::targets::Targets;
 use super::findings::{Findings, Mark, Origin};
 use super::gateway_api::gateway::Gateway;
@@ -46,6 +47,7 @@ pub(crate) struct Resources {
     pub(crate) clients: Table<ClientPolicy>,
     pub(crate) network: Table<NetworkLimit>,
     pub(crate) configs: Table<Config>,
+    pub(crate) envoy_gateways: Table<EnvoyGateway>,
     /// The labels of namespaces; a Namespace is of no namespace itself.
     pub(crate) namespaces: BTreeMap<String, Labels>,
     pub(crate) services: Table<Service>,
@@ -139,6 +141,7 @@ impl Resources {
         let unknown = |rejected: &&Rejected| {
             !rejected.kept
                 && (rejected.kind == Kind::LimiterConfig.name()
+                    || rejected.kind == Kind::EnvoyGateway.name()
                     || (rejected.is_policy && rejected.targets.is_empty()))
         };
         !self.lost.is_empty() || self.rejected.iter().find(unknown).is_some()
@@ -235,6 +238,7 @@ impl Resources {
             Kind::BackendTrafficPolicy => copy(&mut self.traffic, &good.traffic, name),
             Kind::ClientTrafficPolicy => copy(&mut self.clients, &good.clients, name),
             Kind::NetworkRateLimitPolicy => copy(&mut self.network, &good.network, name),
+            Kind::EnvoyGateway => copy(&mut self.envoy_gateways, &good.envoy_gateways, name),
             Kind::LimiterConfig => copy(&mut self.configs, &good.configs, name),
             Kind::Namespace => {
                 let labels = good.namespaces.get(&name.name);

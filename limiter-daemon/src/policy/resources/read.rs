@@ -9,7 +9,9 @@ use super::{KEPT, KEPT_REMEDY, Rejected, Resources, Seen, Table};
 use crate::policy::core::{config_map, endpoint_slice, namespace, secret, service};
 use crate::policy::decode::{At, Ignored, decode};
 use crate::policy::envoy_gateway::targets::{self, Targets};
-use crate::policy::envoy_gateway::{backend, backend_traffic_policy, client_traffic_policy};
+use crate::policy::envoy_gateway::{
+    backend, backend_traffic_policy, client_traffic_policy, envoy_gateway,
+};
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gateway_api::{gateway, listener_set, references, route};
 use crate::policy::kinds::{self, Kind, Refusal};
@@ -83,12 +85,17 @@ impl<'a> Reader<'a> {
             return;
         }
         origin.resource = Some(header.label());
+        let found = kinds::find(header.api_version.1, header.kind.1);
+        let name = match &found {
+            Ok(Kind::EnvoyGateway) if header.name.is_empty() => envoy_gateway::NAME,
+            _ => header.name,
+        };
         let reading = Reading {
             node,
-            name: Name::new(header.namespace, header.name),
+            name: Name::new(header.namespace, name),
             origin: &origin,
         };
-        match kinds::find(header.api_version.1, header.kind.1) {
+        match found {
             Ok(kind) => self.read_kind(kind, &reading, findings),
             Err(refusal) => self.refuse(&header, refusal, &reading, findings),
         }
@@ -263,6 +270,14 @@ impl Resources {
             ),
             Kind::LimiterConfig => {
                 spec_into(&mut self.configs, reading, scope, limiter_config::lower);
+            }
+            Kind::EnvoyGateway => {
+                if let Some(raw) = decode(reading.node, scope) {
+                    let mark = mark_of(reading.node);
+                    let name = &reading.name;
+                    let lowered = envoy_gateway::lower(raw, name, mark, reading.origin, scope);
+                    self.envoy_gateways.insert(name.clone(), lowered);
+                }
             }
             Kind::Namespace => {
                 if let Some((_, meta)) = read::<namespace::RawNamespace>(reading, scope) {

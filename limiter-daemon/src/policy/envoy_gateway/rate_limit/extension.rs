@@ -8,9 +8,12 @@ use serde::Deserialize;
 
 use super::rule::{EACH_ADDRESS, RawLimit, Store};
 use crate::policy::decode::At;
+use crate::policy::envoy_gateway::store::RawOnStoreFailure;
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::route_match::header_name;
-use crate::policy::plan::{Algorithm, Candidate, Quota, RefundOn, ResponseCost, SourcePrefixes};
+use crate::policy::plan::{
+    Algorithm, Candidate, OnStoreFailure, Quota, RefundOn, ResponseCost, SourcePrefixes,
+};
 use crate::policy::units::{self, BucketMarks, Unit};
 
 const MAX_CANDIDATES: usize = 8;
@@ -31,6 +34,7 @@ pub(super) struct RawExtension {
     candidates: Option<At<Vec<At<RawCandidate>>>>,
     response_cost: Option<At<RawResponseCost>>,
     refund_on: Option<At<Vec<RawRefund>>>,
+    on_store_failure: Option<At<RawOnStoreFailure>>,
     #[serde(rename = "ipv4Prefix")]
     ipv4_prefix: Option<At<u8>>,
     #[serde(rename = "ipv6Prefix")]
@@ -97,6 +101,7 @@ pub(super) struct Lowered {
     pub(super) response_cost: Option<(Mark, ResponseCost)>,
     pub(super) refund_on: RefundOn,
     pub(super) candidates: Vec<Candidate>,
+    pub(super) on_store_failure: Option<OnStoreFailure>,
 }
 
 /// Checks the limit of a rule, and what the extension makes of it.
@@ -122,6 +127,17 @@ pub(super) fn lower(
         Some(RawAlgorithm::SlidingWindow) => Algorithm::SlidingWindow,
     };
     let candidates = candidates(raw.candidates, &numbers, algorithm, scope);
+    if let Some(mode) = raw
+        .on_store_failure
+        .as_ref()
+        .filter(|_| store == Store::Local)
+    {
+        scope.error(
+            &mode.mark,
+            "a local limit is counted by this node, whatever becomes of a store",
+            "remove it, or write the rule under `global`",
+        );
+    }
     Lowered {
         quota: quota(&numbers, algorithm, raw.unlimited.as_ref(), store, scope),
         response_cost: raw.response_cost.and_then(|cost| {
@@ -130,6 +146,7 @@ pub(super) fn lower(
         }),
         refund_on: refund_on(raw.refund_on),
         candidates,
+        on_store_failure: raw.on_store_failure.map(|mode| mode.value.into()),
     }
 }
 

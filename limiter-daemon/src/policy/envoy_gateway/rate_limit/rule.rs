@@ -108,6 +108,7 @@ pub(super) fn lower(
         response_cost,
         refund_on: more.refund_on,
         candidates: more.candidates,
+        on_store_failure: more.on_store_failure,
         ..LimitRule::new(
             format!("{}/rule/{index}", meta.name),
             conditions,

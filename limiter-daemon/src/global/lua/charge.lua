@@ -1,0 +1,99 @@
+-- Takes the tokens of one request from all its buckets, or from none.
+--
+-- ARGV[4]: limits that deny it whatever is counted. Then for each key a role (`e` enforced, `s` in
+-- shadow mode, `c` candidate of the limit before it), a kind (`b` bucket, `f` fixed window, `s`
+-- sliding window) and seven numbers.
+--
+-- Answers with the time in seconds and microseconds, and for each key four numbers: 0 denied, 1
+-- admitted, 2 not asked; and the state that it has now.
+local items = {}
+for i = 1, #KEYS do
+  local at = 4 + (i - 1) * 9
+  local it = { key = KEYS[i], role = ARGV[at + 1], kind = ARGV[at + 2] }
+  for j = 1, 7 do
+    it[j] = tonumber(ARGV[at + 2 + j])
+  end
+  it.said = 2
+  load(it)
+  items[i] = it
+end
+
+local function conforms(it)
+  if it.kind == 'b' then
+    local ds, dn = plus(it.ds, it.dn, it[1], it[2])
+    return not more(it[1], it[2], it[3], it[4]) and not more(ds, dn, it[3], it[4])
+  end
+  local used = it.count
+  if it.kind == 's' then
+    local left = it[4] * 1000000
+    if not it.ahead then
+      left = (it.e - s) * 1000000 - us
+    end
+    used = used + math.ceil(it.last * math.ceil(left / it[6]) / it[5])
+  end
+  return used + it[1] <= it[3]
+end
+
+local function take(it)
+  if it.kind == 'b' then
+    if it[7] == 1 then
+      it.ds, it.dn = plus(it.ds, it.dn, it[1], it[2])
+      save(it)
+    end
+  elseif it[2] > 0 then
+    it.count = it.count + it[2]
+    save(it)
+  end
+end
+
+local function ask(it, takes)
+  if not conforms(it) then
+    it.said = 0
+    if it.moved then
+      save(it)
+    end
+    return false
+  end
+  it.said = 1
+  if takes then
+    take(it)
+  end
+  return true
+end
+
+local denials, by = tonumber(ARGV[4]), 0
+for i, it in ipairs(items) do
+  if it.role == 'e' and not ask(it, false) then
+    denials, by = denials + 1, i
+  end
+end
+local current = 0
+for i, it in ipairs(items) do
+  if it.role ~= 'c' then
+    current = i
+  end
+  if denials == 0 then
+    if it.role == 'e' then
+      take(it)
+    else
+      ask(it, true)
+    end
+  elseif it.role == 'c' and denials == 1 and by == current then
+    ask(it, true)
+  end
+end
+
+local answer = { s, us }
+for _, it in ipairs(items) do
+  answer[#answer + 1] = it.said
+  if it.kind == 'b' then
+    answer[#answer + 1] = it.ds
+    answer[#answer + 1] = it.dn
+    answer[#answer + 1] = 0
+  else
+    answer[#answer + 1] = it.e
+    answer[#answer + 1] = it.count
+    answer[#answer + 1] = it.last
+  end
+end
+return answer

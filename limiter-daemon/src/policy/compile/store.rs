@@ -1,0 +1,126 @@
+//! The store of global limits: which settings hold, and what they refer to.
+
+use super::certificates::{self, From};
+use super::missing;
+use crate::policy::core;
+use crate::policy::decode::At;
+use crate::policy::envoy_gateway;
+use crate::policy::envoy_gateway::store::{self, StoreSettings, Url, UrlSource};
+use crate::policy::findings::{Findings, Scope};
+use crate::policy::gateway_api::references::ObjectRef;
+use crate::policy::kinds::Kind;
+use crate::policy::native;
+use crate::policy::native::limiter_config::Config;
+use crate::policy::plan::{StoreAddress, StoreConfig, StoreTls};
+use crate::policy::resources::Resources;
+
+/// A store is named that cannot be used. That was said.
+pub(super) struct Unusable;
+
+/// The store; `None`: none is named.
+pub(super) fn compile(
+    config: Option<&Config>,
+    resources: &Resources,
+    findings: &mut Findings,
+) -> Option<Result<StoreConfig, Unusable>> {
+    let own = config.into_iter().filter_map(|config| {
+        let from = (native::GROUP, Kind::LimiterConfig.name());
+        Some((from, &config.meta, config.store.as_ref()?))
+    });
+    let gateways = resources.envoy_gateways.values().filter_map(|gateway| {
+        let from = (envoy_gateway::GROUP, Kind::EnvoyGateway.name());
+        Some((from, &gateway.meta, gateway.store.as_ref()?))
+    });
+    let mut all = own.chain(gateways);
+    let ((group, kind), meta, settings) = all.next()?;
+    for (_, other, second) in all {
+        findings.at(&other.origin).error(
+            &second.mark,
+            format!("a second store; `{}` names one already", meta.name),
+            "keep one of them",
+        );
+    }
+    let from = (group, kind, meta.name.namespace.as_str());
+    let found = resolve(settings, from, resources, &mut findings.at(&meta.origin));
+    Some(found.ok_or(Unusable))
+}
+
+fn resolve(
+    settings: &StoreSettings,
+    from: From<'_>,
+    resources: &Resources,
+    scope: &mut Scope<'_>,
+) -> Option<StoreConfig> {
+    let url = match &settings.url {
+        UrlSource::Here(url) => url.value.clone(),
+        UrlSource::Secret(reference, key) => from_secret(reference, key, resources, scope)?,
+    };
+    let wanted = settings.tls.is_some() || url.tls;
+    if wanted && matches!(url.address, StoreAddress::Unix(_)) {
+        scope.error(
+            &settings.mark,
+            "TLS over a Unix socket is not spoken by any store",
+            "remove `tls`, or name a host",
+        );
+        return None;
+    }
+    let tls = match &settings.tls {
+        Some(Some(reference)) => {
+            let certificate = certificates::certificate(resources, from, reference, scope).ok()?;
+            let secret = resources.secrets.get(&reference.name)?;
+            Some(StoreTls {
+                authorities: secret.authorities.clone(),
+                certificate: Some(certificate.clone()),
+            })
+        }
+        Some(None) | None => wanted.then(StoreTls::default),
+    };
+    Some(StoreConfig {
+        address: url.address,
+        user: url.user,
+        password: url.password,
+        database: url.database,
+        tls,
+        budget: settings.budget,
+        prefix: settings.prefix.clone(),
+        on_failure: settings.on_failure,
+    })
+}
+
+fn from_secret(
+    reference: &ObjectRef,
+    key: &At<String>,
+    resources: &Resources,
+    scope: &mut Scope<'_>,
+) -> Option<Url> {
+    let ObjectRef {
+        group,
+        kind,
+        name,
+        mark,
+    } = reference;
+    debug_assert_eq!((group.as_str(), kind.as_str()), (core::GROUP, "Secret"));
+    let Some(secret) = resources.secrets.get(name) else {
+        missing(resources, Kind::Secret, name, mark, scope);
+        return None;
+    };
+    let Some(text) = secret.texts.get(&key.value) else {
+        scope.error(
+            &key.mark,
+            format!("the Secret `{name}` has no text under `{}`", key.value),
+            "name the key that the URL of the store is under",
+        );
+        return None;
+    };
+    match store::parse(text.0.trim()) {
+        Ok(url) => Some(url),
+        Err((problem, remedy)) => {
+            scope.error(
+                &key.mark,
+                format!("what the Secret `{name}` has there is no URL of a store: {problem}"),
+                remedy,
+            );
+            None
+        }
+    }
+}

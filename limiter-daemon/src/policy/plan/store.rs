@@ -1,0 +1,62 @@
+//! The store that nodes share, which counts global limits.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Certificate, OnStoreFailure, Pem};
+
+/// A Redis or Valkey (6 or later: RESP3), and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    pub address: StoreAddress,
+    /// `None`: the user `default`.
+    pub user: Option<String>,
+    pub password: Option<Password>,
+    /// Number of the database.
+    pub database: u32,
+    /// Never beside a Unix socket.
+    pub tls: Option<StoreTls>,
+    /// What a decision may wait for it at most, 1 ms to 60 s.
+    pub budget: Duration,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// Of rules that do not say.
+    pub on_failure: OnStoreFailure,
+}
+
+/// Where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAddress {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl fmt::Display for StoreAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// How it is known, and how it knows us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreTls {
+    /// Who vouches for it; `None`: the system's authorities.
+    pub authorities: Option<Pem>,
+    /// Ours.
+    pub certificate: Option<Certificate>,
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}

@@ -1,0 +1,8 @@
+//! Global limits counted by a real Redis: one limit for all nodes, and what holds without it.
+
+mod fleet;
+mod model;
+mod outages;
+mod settling;
+mod support;
+mod ways;

@@ -1,0 +1,487 @@
+//! Random rules and requests, through memory and through a real Redis, against one plain model.
+//!
+//! The time is told, in steps of microseconds; so nothing sleeps, and all three see the same.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use limiter_common::Limit;
+use limiter_daemon::engine::decide::Limits;
+use limiter_daemon::engine::outcome::Outcome;
+use limiter_daemon::engine::request::RequestView;
+use limiter_daemon::engine::settle::{Ending, Failure};
+use limiter_daemon::engine::state::State;
+use limiter_daemon::engine::time::Now;
+use limiter_daemon::global::{RedisStore, Time};
+use limiter_daemon::policy::plan::{
+    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
+    RefundOn, ResponseCost, StoreAddress, StoreConfig, ValueTest,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use tests::netns::Netns;
+use tests::redis::Redis;
+
+const SECOND: u64 = 1_000_000_000;
+const USER: HeaderName = HeaderName::from_static("x-user");
+/// Some day, on no boundary.
+const BEGIN: u64 = 1_700_000_123_456_789_000;
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Blocked,
+    Counted(Algorithm),
+}
+
+#[derive(Clone, Debug)]
+struct Spec {
+    kind: Kind,
+    capacity: u64,
+    seconds: u64,
+    cost: u64,
+    each: bool,
+    shadow: bool,
+    candidates: Vec<u64>,
+    response: Option<u64>,
+    refunds: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Fails,
+    Answers,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// Microseconds since the last one.
+    later: u64,
+    user: u8,
+    end: End,
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    let kind = prop_oneof![
+        1 => Just(Kind::Blocked),
+        12 => Just(Kind::Counted(Algorithm::TokenBucket)),
+        8 => Just(Kind::Counted(Algorithm::FixedWindow)),
+        8 => Just(Kind::Counted(Algorithm::SlidingWindow)),
+    ];
+    let numbers = (
+        1u64..7,
+        prop_oneof![Just(1u64), Just(7), Just(60), Just(31_536_000)],
+        0u64..3,
+    );
+    let switches = (any::<bool>(), prop::bool::weighted(0.2), any::<bool>());
+    let more = (
+        prop::collection::vec(1u64..7, 0..3),
+        prop::option::weighted(0.4, 1u64..9),
+    );
+    (kind, numbers, switches, more).prop_map(
+        |(kind, (capacity, seconds, cost), (each, shadow, refunds), (candidates, response))| Spec {
+            kind,
+            capacity,
+            seconds,
+            cost,
+            each,
+            shadow,
+            candidates,
+            response,
+            refunds,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let later = prop_oneof![Just(0u64), 0u64..500_000, 0u64..5_000_000, 0u64..90_000_000,];
+    let end = prop_oneof![Just(End::Fails), Just(End::Answers)];
+    (later, 0u8..3, end).prop_map(|(later, user, end)| Step { later, user, end })
+}
+
+impl Spec {
+    fn limit(&self, capacity: u64) -> Limit {
+        Limit::new(capacity, capacity, self.seconds * SECOND).expect("a limit")
+    }
+
+    fn rule(&self, index: usize) -> LimitRule {
+        let each = Condition::Header {
+            name: USER,
+            test: ValueTest::Each,
+        };
+        let conditions = if self.each { vec![each] } else { Vec::new() };
+        let quota = match self.kind {
+            Kind::Blocked => Quota::Blocked {
+                window: self.seconds,
+            },
+            Kind::Counted(algorithm) => Quota::Limited {
+                limit: self.limit(self.capacity),
+                algorithm,
+                window: self.seconds,
+            },
+        };
+        let candidates = self.candidates.iter().enumerate();
+        LimitRule {
+            shadow: self.shadow,
+            request_cost: self.cost,
+            response_cost: self.response.map(ResponseCost::Number),
+            refund_on: RefundOn {
+                upstream_failure: self.refunds,
+                ..RefundOn::default()
+            },
+            candidates: candidates
+                .map(|(number, capacity)| Candidate {
+                    name: format!("c{number}"),
+                    limit: self.limit(*capacity),
+                })
+                .collect(),
+            ..LimitRule::new(format!("d/p/rule/{index}"), conditions, quota)
+        }
+    }
+}
+
+fn limits(specs: &[Spec], state: &State) -> Limits {
+    let rules = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| spec.rule(index));
+    let global = PolicyLimits {
+        policy: "d/p".to_owned(),
+        rules: rules.collect(),
+        default: None,
+    };
+    let limits = RateLimits {
+        local: Vec::new(),
+        global: vec![global],
+    };
+    Limits::compile(&limits, "d/r", state).expect("there are limits")
+}
+
+/// One bucket of the model: the instant at which it is full, or counts by the number of the window.
+#[derive(Clone, Debug, Default)]
+struct Bucket {
+    tat: u64,
+    counts: HashMap<u64, u64>,
+}
+
+/// A limit as the model sees it.
+struct Counter<'a> {
+    spec: &'a Spec,
+    algorithm: Algorithm,
+    capacity: u64,
+}
+
+impl Counter<'_> {
+    fn interval(&self) -> u64 {
+        (self.spec.seconds * SECOND).div_ceil(self.capacity)
+    }
+
+    fn deepest(&self) -> u64 {
+        let full = self.interval() * self.capacity;
+        full * if self.spec.response.is_some() { 16 } else { 1 }
+    }
+
+    fn window(&self, now: u64) -> u64 {
+        now / (self.spec.seconds * SECOND)
+    }
+
+    /// Tokens in use, in nanoseconds of a bucket or as a count.
+    fn used(&self, bucket: &Bucket, now: u64) -> u128 {
+        let count = |window: u64| u128::from(bucket.counts.get(&window).copied().unwrap_or(0));
+        let length = self.spec.seconds * SECOND;
+        let window = self.window(now);
+        match self.algorithm {
+            Algorithm::TokenBucket => u128::from(bucket.tat.saturating_sub(now)),
+            Algorithm::FixedWindow => count(window),
+            Algorithm::SlidingWindow => {
+                let left = u128::from(length - now % length);
+                count(window) + (count(window - 1) * left).div_ceil(u128::from(length))
+            }
+        }
+    }
+
+    fn unit(&self) -> u128 {
+        match self.algorithm {
+            Algorithm::TokenBucket => u128::from(self.interval()),
+            Algorithm::FixedWindow | Algorithm::SlidingWindow => 1,
+        }
+    }
+
+    fn conforms(&self, bucket: &Bucket, now: u64) -> bool {
+        let wanted = u128::from(self.spec.cost.max(1));
+        let all = u128::from(self.capacity) * self.unit();
+        wanted <= u128::from(self.capacity) && self.used(bucket, now) + wanted * self.unit() <= all
+    }
+
+    fn remaining(&self, bucket: &Bucket, now: u64) -> u64 {
+        let all = u128::from(self.capacity) * self.unit();
+        let free = all.saturating_sub(self.used(bucket, now)) / self.unit();
+        u64::try_from(free).expect("a count")
+    }
+
+    /// Takes tokens; what to remember for a refund.
+    fn take(&self, bucket: &mut Bucket, tokens: u64, now: u64) -> u64 {
+        if self.algorithm == Algorithm::TokenBucket {
+            let debt = bucket.tat.max(now) + tokens * self.interval();
+            bucket.tat = debt.min(now + self.deepest());
+            return bucket.tat;
+        }
+        let window = self.window(now);
+        *bucket.counts.entry(window).or_default() += tokens;
+        window
+    }
+
+    fn give_back(&self, bucket: &mut Bucket, mark: u64, now: u64) {
+        if self.algorithm == Algorithm::TokenBucket {
+            let owed = mark.saturating_sub(now);
+            bucket.tat -= (self.spec.cost * self.interval()).min(owed).min(bucket.tat);
+        } else if let Some(count) = bucket.counts.get_mut(&mark) {
+            *count = count.saturating_sub(self.spec.cost);
+        }
+    }
+}
+
+/// What took tokens of a request: its rule, its bucket and what it remembers.
+type Taken = Vec<(usize, (usize, u8, usize), u64)>;
+
+#[derive(Default)]
+struct Model(HashMap<(usize, u8, usize), Bucket>);
+
+impl Model {
+    fn counter(specs: &[Spec], rule: usize, candidate: usize) -> Option<Counter<'_>> {
+        let spec = &specs[rule];
+        let Kind::Counted(algorithm) = spec.kind else {
+            return None;
+        };
+        let capacity = match candidate.checked_sub(1) {
+            None => spec.capacity,
+            Some(index) => spec.candidates[index],
+        };
+        Some(Counter {
+            spec,
+            algorithm,
+            capacity,
+        })
+    }
+
+    fn bucket(&mut self, specs: &[Spec], rule: usize, candidate: usize, user: u8) -> &mut Bucket {
+        let user = if specs[rule].each { user } else { u8::MAX };
+        self.0.entry((rule, user, candidate)).or_default()
+    }
+
+    /// Whether the request passes, what is left of each enforced limit, and what took tokens.
+    fn decide(&mut self, specs: &[Spec], user: u8, now: u64) -> (bool, Vec<u64>, Taken) {
+        let mut over = Vec::new();
+        for rule in 0..specs.len() {
+            let bucket = self.bucket(specs, rule, 0, user);
+            let conforms = Self::counter(specs, rule, 0).is_some_and(|c| c.conforms(bucket, now));
+            if !conforms && !specs[rule].shadow {
+                over.push(rule);
+            }
+        }
+        let mut taken = Taken::new();
+        for (rule, spec) in specs.iter().enumerate() {
+            let id = |candidate| (rule, if spec.each { user } else { u8::MAX }, candidate);
+            let mut took = false;
+            if let Some(counter) = Self::counter(specs, rule, 0)
+                && over.is_empty()
+            {
+                let bucket = self.bucket(specs, rule, 0, user);
+                if counter.conforms(bucket, now) {
+                    took = true;
+                    taken.push((rule, id(0), counter.take(bucket, spec.cost, now)));
+                }
+            }
+            if !over.is_empty() && over != [rule] {
+                continue;
+            }
+            for candidate in 1..=spec.candidates.len() {
+                let Some(counter) = Self::counter(specs, rule, candidate) else {
+                    continue;
+                };
+                let bucket = self.bucket(specs, rule, candidate, user);
+                if counter.conforms(bucket, now) {
+                    let mark = counter.take(bucket, spec.cost, now);
+                    if took {
+                        taken.push((rule, id(candidate), mark));
+                    }
+                }
+            }
+        }
+        let left = (0..specs.len())
+            .filter(|rule| !specs[*rule].shadow)
+            .map(|rule| {
+                let bucket = self.bucket(specs, rule, 0, user);
+                Self::counter(specs, rule, 0).map_or(0, |counter| counter.remaining(bucket, now))
+            });
+        let left = left.collect();
+        (over.is_empty(), left, taken)
+    }
+
+    fn end(&mut self, specs: &[Spec], taken: &Taken, end: End, now: u64) {
+        for (rule, id, mark) in taken {
+            let (Some(counter), Some(bucket)) =
+                (Self::counter(specs, *rule, id.2), self.0.get_mut(id))
+            else {
+                continue;
+            };
+            match (end, specs[*rule].response) {
+                (End::Fails, _) if specs[*rule].refunds => counter.give_back(bucket, *mark, now),
+                (End::Answers, Some(tokens)) => {
+                    counter.take(bucket, tokens, now);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Whether the request passed, what it would have to wait for, what is told of the limits.
+fn said(outcome: &Outcome) -> String {
+    let wait = outcome
+        .denied
+        .as_ref()
+        .map(|denied| (denied.rule.name(), denied.wait));
+    format!("{wait:?} {:?}", outcome.statuses)
+}
+
+fn end(outcome: Outcome, end: End, now: Now) {
+    let mut settlement = outcome.settlement;
+    match end {
+        End::Fails => settlement.failed(Failure::Upstream, now),
+        End::Answers => {
+            settlement.answered(StatusCode::OK, &HeaderMap::new(), now);
+            settlement.finished(Ending::Complete, now);
+        }
+    }
+}
+
+/// What was counted of every limit.
+fn counted(state: &State) -> Vec<String> {
+    let scopes = state.scopes();
+    scopes
+        .iter()
+        .map(|scope| format!("{:?} {:?}", scope.name, scope.counters))
+        .collect()
+}
+
+async fn answered(store: &RedisStore, questions: u64) {
+    while store.counts().asked()[0].1 < questions {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn case(redis: &Redis, prefix: String, specs: &[Spec], steps: &[Step]) -> Result<()> {
+    let config = StoreConfig {
+        address: StoreAddress::Unix(redis.socket()),
+        user: None,
+        password: None,
+        database: 0,
+        tls: None,
+        budget: Duration::from_secs(60),
+        prefix,
+        on_failure: OnStoreFailure::Deny,
+    };
+    let store = Arc::new(RedisStore::by(&config, Time::Told)?);
+    let shared = State::new(1024).with_store(Arc::<RedisStore>::clone(&store));
+    let here = State::new(1024);
+    let (by_store, by_memory) = (limits(specs, &shared), limits(specs, &here));
+    let mut model = Model::default();
+    let (mut now, mut questions) = (BEGIN, 0);
+    for step in steps {
+        now += step.later * 1_000;
+        let at = Now {
+            mono: now,
+            unix: now,
+        };
+        let user = HeaderValue::from_str(&format!("user-{}", step.user))?;
+        let headers = HeaderMap::from_iter([(USER, user)]);
+        let request = RequestView {
+            method: &Method::GET,
+            path: "/",
+            query: None,
+            headers: &headers,
+            client: [192, 0, 2, 1].into(),
+        };
+        let memory = by_memory.decide(&request, at).outcome().await;
+        let redis = by_store.decide(&request, at).outcome().await;
+        let (passes, left, taken) = model.decide(specs, step.user, now);
+        anyhow::ensure!(
+            said(&memory) == said(&redis),
+            "{} is not {}",
+            said(&redis),
+            said(&memory)
+        );
+        let told: Vec<u64> = memory
+            .statuses
+            .iter()
+            .map(|status| status.remaining)
+            .collect();
+        anyhow::ensure!(
+            (memory.denied.is_none(), &told) == (passes, &left),
+            "{} is not {passes} {left:?}",
+            said(&memory)
+        );
+        let metered = specs
+            .iter()
+            .any(|spec| matches!(spec.kind, Kind::Counted(_)));
+        questions += u64::from(metered);
+        let settled = specs.iter().enumerate().filter(|(rule, spec)| {
+            let took = taken.iter().any(|(of, _, _)| of == rule);
+            took && passes
+                && match step.end {
+                    End::Fails => spec.refunds,
+                    End::Answers => spec.response.is_some(),
+                }
+        });
+        questions += u64::try_from(settled.count())?;
+        end(memory, step.end, at);
+        end(redis, step.end, at);
+        if passes {
+            model.end(specs, &taken, step.end, now);
+        }
+        answered(&store, questions).await;
+        anyhow::ensure!(
+            store.counts().asked()[0].1 == questions,
+            "{:?}, not {questions}",
+            store.counts()
+        );
+    }
+    anyhow::ensure!(counted(&shared) == counted(&here));
+    Ok(())
+}
+
+#[test]
+fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut runner = TestRunner::new(Config {
+        cases: 96,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let number = std::cell::Cell::new(0u32);
+    let strategy = (
+        prop::collection::vec(spec(), 1..4),
+        prop::collection::vec(step(), 1..40),
+    );
+    let result = runner.run(&strategy, |(specs, steps)| {
+        number.set(number.get() + 1);
+        let prefix = format!("m{}:", number.get());
+        runtime
+            .block_on(case(&redis, prefix, &specs, &steps))
+            .map_err(|error| TestCaseError::fail(format!("{error:#}")))
+    });
+    result.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let keys: usize = redis
+        .ask(&["DBSIZE"])?
+        .parse()
+        .context("a number of keys")?;
+    assert!(keys > 0, "nothing was counted");
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Nodes: a daemon and a backend each, in network namespaces of their own.
+
+use anyhow::Result;
+use tests::daemon::{Process, demo_backend};
+use tests::http_client::{count, gets};
+use tests::netns::Netns;
+use tests::policies::GATEWAY;
+use tests::redis::envoy_gateway;
+use tests::scene::Scene;
+
+/// A budget that no machine is too busy for: what is tested is the count.
+pub(crate) const PATIENT: &str = "timeout: 20s";
+
+/// A node.
+pub(crate) struct Node {
+    pub(crate) scene: Scene,
+    _backend: Process,
+}
+
+impl Node {
+    /// A node with the store at `url`.
+    pub(crate) fn start(url: &str, more: &str, policies: &str) -> Result<Self> {
+        Self::with(&envoy_gateway(url, more), policies)
+    }
+
+    /// A node with these settings of its store.
+    pub(crate) fn with(store: &str, policies: &str) -> Result<Self> {
+        Self::inside(Netns::new("node")?, store, policies)
+    }
+
+    /// The same in a namespace where the store may be already.
+    pub(crate) fn inside(netns: Netns, store: &str, policies: &str) -> Result<Self> {
+        let backend = demo_backend(&netns)?;
+        let files = [
+            ("gateway.yaml", GATEWAY),
+            ("store.yaml", store),
+            ("policies.yaml", policies),
+        ];
+        Ok(Self {
+            scene: Scene::start(netns, &files)?,
+            _backend: backend,
+        })
+    }
+
+    /// How many of so many requests at once were answered with 200, 429 and 500.
+    pub(crate) fn burst(&self, host: &str, requests: usize) -> Result<[usize; 3]> {
+        let host = format!("{host}.test");
+        let headers = [("host", host.as_str())];
+        let answers = self
+            .scene
+            .netns
+            .enter(|| gets("http://127.0.0.1:8080/", &headers, requests))?;
+        let counts = [200, 429, 500].map(|status| count(&answers, status));
+        assert_eq!(counts.iter().sum::<usize>(), requests, "{counts:?}");
+        Ok(counts)
+    }
+
+    pub(crate) fn asked(&self, result: &str) -> Result<f64> {
+        let labels = [("result", result)];
+        let page = self.scene.metrics()?;
+        Ok(page.sum("limiterd_store_requests_total", &labels))
+    }
+
+    /// Questions that got no answer in time, or were not asked.
+    pub(crate) fn unanswered(&self) -> Result<f64> {
+        let results = ["timeout", "disconnected", "not_asked", "error"];
+        results.iter().map(|result| self.asked(result)).sum()
+    }
+
+    pub(crate) fn without(&self, mode: &str) -> Result<f64> {
+        let page = self.scene.metrics()?;
+        let name = "limiterd_store_failure_decisions_total";
+        Ok(page.sum(name, &[("mode", mode)]))
+    }
+
+    /// 0: the store is asked, 1: now and then, 2: not at all.
+    pub(crate) fn state(&self) -> Result<f64> {
+        Ok(self.scene.metrics()?.sum("limiterd_store_state", &[]))
+    }
+}
+
+/// Sends requests to `host` until the store is asked again.
+pub(crate) fn recovered(node: &Node, host: &str) -> Result<()> {
+    tests::daemon::eventually("the store to be asked again", || {
+        let answered = node.asked("ok")?;
+        node.burst(host, 1)?;
+        let well = node.state()? == 0.0 && node.asked("ok")? > answered;
+        Ok(well.then_some(()))
+    })
+}
