@@ -1,7 +1,7 @@
 //! Limits of Envoy's rate limit service: which of a domain a request's descriptors meet, and whether
 //! it conforms to all of them.
 //!
-//! Matching is the reference service's ([`tree`]). Deciding is limiterd's own, where the reference is
+//! Matching is the reference service's (`tree.rs`). Deciding is limiterd's own, where the reference is
 //! known to hurt: a denied request charges nothing, over all its descriptors together; there, each
 //! is charged for itself. So `hits` more than there are left leave what is left to smaller requests.
 //!
