@@ -59,6 +59,8 @@ enum End {
 struct Step {
     /// Microseconds since the last one.
     later: u64,
+    /// So many requests come before it is over.
+    lasts: usize,
     user: u8,
     end: End,
 }
@@ -95,10 +97,23 @@ fn spec() -> impl Strategy<Value = Spec> {
     )
 }
 
+fn microseconds() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        2 => Just(0u64),
+        1 => 0u64..500_000,
+        1 => 0u64..5_000_000,
+        1 => 0u64..90_000_000,
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let later = prop_oneof![Just(0u64), 0u64..500_000, 0u64..5_000_000, 0u64..90_000_000,];
     let end = prop_oneof![Just(End::Fails), Just(End::Answers)];
-    (later, 0u8..3, end).prop_map(|(later, user, end)| Step { later, user, end })
+    (microseconds(), 0usize..3, 0u8..3, end).prop_map(|(later, lasts, user, end)| Step {
+        later,
+        lasts,
+        user,
+        end,
+    })
 }
 
 impl Spec {
@@ -367,6 +382,35 @@ fn counted(state: &State) -> Vec<String> {
         .collect()
 }
 
+/// A request between its decision and its end.
+struct UnderWay {
+    passes: bool,
+    memory: Outcome,
+    redis: Outcome,
+    taken: Taken,
+    end: End,
+    /// After which request it ends.
+    over: usize,
+}
+
+impl UnderWay {
+    /// How often the store is asked to settle it: once for each rule.
+    fn questions(&self, specs: &[Spec]) -> Result<u64> {
+        let settles = |(rule, spec): &(usize, &Spec)| {
+            let took = self.taken.iter().any(|(of, _, _)| of == rule);
+            self.passes
+                && took
+                && match self.end {
+                    End::Fails => spec.refunds,
+                    End::Answers => spec.response.is_some(),
+                }
+        };
+        Ok(u64::try_from(
+            specs.iter().enumerate().filter(settles).count(),
+        )?)
+    }
+}
+
 async fn answered(store: &RedisStore, questions: u64) {
     while store.counts().asked()[0].1 < questions {
         tokio::task::yield_now().await;
@@ -390,7 +434,8 @@ async fn case(redis: &Redis, prefix: String, specs: &[Spec], steps: &[Step]) -> 
     let (by_store, by_memory) = (limits(specs, &shared), limits(specs, &here));
     let mut model = Model::default();
     let (mut now, mut questions) = (BEGIN, 0);
-    for step in steps {
+    let mut under_way = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
         now += step.later * 1_000;
         let at = Now {
             mono: now,
@@ -428,26 +473,29 @@ async fn case(redis: &Redis, prefix: String, specs: &[Spec], steps: &[Step]) -> 
             .iter()
             .any(|spec| matches!(spec.kind, Kind::Counted(_)));
         questions += u64::from(metered);
-        let settled = specs.iter().enumerate().filter(|(rule, spec)| {
-            let took = taken.iter().any(|(of, _, _)| of == rule);
-            took && passes
-                && match step.end {
-                    End::Fails => spec.refunds,
-                    End::Answers => spec.response.is_some(),
-                }
+        under_way.push(UnderWay {
+            passes,
+            memory,
+            redis,
+            taken,
+            end: step.end,
+            over: number + step.lasts,
         });
-        questions += u64::try_from(settled.count())?;
-        end(memory, step.end, at);
-        end(redis, step.end, at);
-        if passes {
-            model.end(specs, &taken, step.end, now);
+        let last = number + 1 == steps.len();
+        for one in under_way.extract_if(.., |one| last || one.over <= number) {
+            questions += one.questions(specs)?;
+            end(one.memory, one.end, at);
+            end(one.redis, one.end, at);
+            if one.passes {
+                model.end(specs, &one.taken, one.end, now);
+            }
+            answered(&store, questions).await;
+            anyhow::ensure!(
+                store.counts().asked()[0].1 == questions,
+                "{:?}, not {questions}",
+                store.counts()
+            );
         }
-        answered(&store, questions).await;
-        anyhow::ensure!(
-            store.counts().asked()[0].1 == questions,
-            "{:?}, not {questions}",
-            store.counts()
-        );
     }
     anyhow::ensure!(counted(&shared) == counted(&here));
     Ok(())
