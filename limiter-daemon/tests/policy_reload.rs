@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use limiter_daemon::policy::plan::{Plan, RouteRule};
+use limiter_daemon::policy::plan::{self, Plan, RouteRule};
 use limiter_daemon::policy::{self, Outcome, Severity};
 use proptest::prelude::*;
 
@@ -497,4 +497,82 @@ proptest! {
         });
         prop_assert_eq!(merged, expected.len() > 1);
     }
+}
+
+fn domain(name: &str, key: &str, requests: &str) -> String {
+    format!(
+        "
+---
+domain: {name}
+descriptors:
+  - key: {key}
+    rate_limit: {{ unit: minute, requests_per_unit: {requests} }}
+"
+    )
+}
+
+fn served(merge: bool) -> String {
+    format!(
+        "
+---
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {{ name: limiterd }}
+spec: {{ rls: {{ listen: '127.0.0.1:8081', mergeDomains: {merge} }} }}
+"
+    )
+}
+
+/// Domains with their keys, and `!` for those of which nothing can be said.
+fn domains(outcome: &Outcome) -> Vec<String> {
+    let plan = outcome.plan.as_ref().unwrap();
+    let show = |domain: &plan::Domain| {
+        let keys = domain.descriptors.iter().map(|one| one.label());
+        let keys: Vec<_> = keys.collect();
+        let broken = if domain.broken.is_some() { "!" } else { "" };
+        format!("{}{broken}: {}", domain.name, keys.join(" "))
+    };
+    plan.domains.iter().map(show).collect()
+}
+
+#[test]
+fn a_bad_domain_is_broken_or_goes_on_as_it_was() {
+    let policies = Files::new("domains");
+    policies.write("0.yaml", &served(false));
+    policies.write("a.yaml", &domain("a", "k", "1"));
+    policies.write("b.yaml", &domain("b", "k", "lots"));
+    let first = policies.load();
+    assert_eq!(domains(&first), ["a: k", "b!: "]);
+    policies.write("b.yaml", &domain("b", "k", "1"));
+    let second = policies.reload(&first);
+    assert_eq!(domains(&second), ["a: k", "b: k"]);
+    policies.write("a.yaml", &domain("a", "other", "lots"));
+    let third = policies.reload(&second);
+    assert_eq!(domains(&third), ["a: k", "b: k"]);
+    assert_eq!(third.kept, ["Domain a.yaml/a"]);
+    policies.remove("a.yaml");
+    assert_eq!(domains(&policies.reload(&third)), ["b: k"]);
+}
+
+#[test]
+fn files_of_one_domain_are_merged_where_that_is_allowed() {
+    let policies = Files::new("merged-domains");
+    policies.write("a.yaml", &domain("shop", "a", "1"));
+    policies.write("b.yaml", &(domain("shop", "b", "1")));
+    policies.write("0.yaml", &served(false));
+    let refused = policies.load();
+    assert_eq!(domains(&refused), ["shop: a"]);
+    assert_eq!(refused.count(Severity::Error), 1);
+    policies.write("0.yaml", &served(true));
+    let merged = policies.reload(&refused);
+    assert_eq!(
+        (domains(&merged), merged.count(Severity::Error)),
+        (vec!["shop: a b".to_owned()], 0)
+    );
+    policies.write("b.yaml", &domain("shop", "a", "2"));
+    let twice = policies.reload(&merged);
+    assert_eq!(
+        (domains(&twice), twice.count(Severity::Error)),
+        (vec!["shop: a".to_owned()], 1)
+    );
 }

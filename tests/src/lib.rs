@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod capture;
 pub mod daemon;
+pub mod envoy;
 pub mod flood;
 pub mod fuzz;
 pub mod grpc;
@@ -16,6 +17,7 @@ pub mod packets;
 pub mod policies;
 pub mod raw;
 pub mod redis;
+pub mod rls;
 pub mod scene;
 pub mod scripted;
 pub mod soak;

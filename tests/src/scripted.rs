@@ -58,6 +58,9 @@ pub enum Script {
     /// Closes while the request's body is still coming, without having read any of it.
     EarlyClose,
     /// The same, behind an answer: 413.
+    EarlyAnswerClose,
+    /// Answers 413 while the request's body is still coming, and takes the rest of it until the other
+    /// end goes away.
     EarlyAnswer,
 }
 
@@ -297,7 +300,7 @@ fn serve(shared: &Shared, stream: TcpStream, downs: usize) -> Result<()> {
             state.next.pop_front().unwrap_or(state.script)
         });
         let body = match script {
-            Script::EarlyClose | Script::EarlyAnswer => Vec::new(),
+            Script::EarlyClose | Script::EarlyAnswerClose | Script::EarlyAnswer => Vec::new(),
             _ => body(&head, &mut peer)?,
         };
         let seen = Seen { head, body };
@@ -391,9 +394,12 @@ fn play(script: Script, seen: &Seen, peer: &mut Raw) -> Result<bool> {
             peer.send(asked + &unasked)?;
             return Ok(true);
         }
-        Script::EarlyAnswer => {
+        Script::EarlyAnswerClose | Script::EarlyAnswer => {
             let answer = response("413 Too Much", "connection: close\r\n", "too much");
             peer.send(answer)?;
+            if script == Script::EarlyAnswer {
+                gone(peer)?;
+            }
         }
     }
     Ok(false)

@@ -39,7 +39,7 @@ const STEADY: [u16; 3] = [4001, 4002, 4003];
 /// Of the host whose backend misbehaves.
 const ROUGH: u16 = 4004;
 /// What it does.
-const ROUGHLY: [Script; 15] = [
+const ROUGHLY: [Script; 16] = [
     Script::Echo,
     Script::Answer("503 Busy", "retry-after: 0\r\n"),
     Script::Stall,
@@ -55,6 +55,7 @@ const ROUGHLY: [Script; 15] = [
     Script::FloodContinue,
     Script::Unasked,
     Script::EarlyClose,
+    Script::EarlyAnswer,
 ];
 
 /// How long it goes on.
@@ -218,7 +219,7 @@ fn hosts(version: usize) -> String {
     local:
       rules:
       - clientSelectors: [{{headers: [{{name: x-user, type: Distinct}}]}}]
-        limit: {{requests: {parallel}, unit: Second}}
+        limit: {{requests: {parallel}, unit: Hour}}
 "
     );
     [
@@ -254,7 +255,7 @@ impl Soak {
     fn round(&mut self, round: usize) -> Result<()> {
         self.rough.plays(ROUGHLY[round % ROUGHLY.len()]);
         if round % RELOAD == 2 {
-            self.policies.write("hosts.yaml", &hosts(round))?;
+            self.policies.write("hosts.yaml", &hosts(round / RELOAD))?;
         }
         let (netns, tally) = (&self.netns, &self.tally);
         let (random, steady) = (&mut self.random, &self.steady);

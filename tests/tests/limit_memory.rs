@@ -1,8 +1,10 @@
-//! What deciding a limit allocates (nothing), and what a million distinct buckets take.
+//! What deciding a limit and choosing a host allocate (nothing), and what a million distinct buckets
+//! take.
 //!
 //! One test in a binary of its own: the allocator counts for the whole process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,9 +15,13 @@ use limiter_daemon::engine::outcome::Outcome;
 use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::state::State;
 use limiter_daemon::engine::time::Now;
+use limiter_daemon::engine::upstream::{
+    Breaker, Exchange, Host, Hosts, Outliers, Resource, splitmix64,
+};
 use limiter_daemon::policy::plan::{
-    Algorithm, Candidate, Condition, LimitRule, PathMatch, PolicyLimits, Quota, RateLimits,
-    ResponseCost, SourcePrefixes, ValueTest,
+    Algorithm, BackendSettings, Balancing, Candidate, Condition, HashBy, LimitRule,
+    OutlierDetection, PathMatch, PolicyLimits, Quota, RateLimits, ResponseCost, SourcePrefixes,
+    ValueTest,
 };
 
 /// The system's allocator, and how often and for how much it was asked.
@@ -163,6 +169,52 @@ fn nothing_is_allocated_in_the_steady_state() -> Result<()> {
     Ok(())
 }
 
+fn choosing_a_host_allocates_nothing() -> Result<()> {
+    let breaker = Arc::new(Breaker::default());
+    let settings = BackendSettings::default();
+    let outliers = Outliers::default();
+    let hosts: Vec<_> = (0..9)
+        .map(|n| Arc::new(Host::new(format!("192.0.2.{n}:80"), 0)))
+        .collect();
+    let hash = Balancing::ConsistentHash {
+        by: HashBy::SourceIp,
+        table_size: 65_537,
+    };
+    let algorithms = [
+        Balancing::LeastRequest,
+        Balancing::RoundRobin,
+        Balancing::Random,
+        hash,
+    ];
+    for algorithm in algorithms {
+        let mut own = settings.clone();
+        own.load_balancer.algorithm = algorithm;
+        let hosts = Hosts::new(&own, hosts.clone());
+        let before = TIMES.load(Ordering::Relaxed);
+        for n in 0..1_000 {
+            let permit = breaker.take(Resource::Parallel, &settings.circuit_breaker);
+            let host = hosts.pick(Some(n), &[1, 2], splitmix64(n), n);
+            let host = host.context("no host")?;
+            // Now and then one fails, never often enough to be ejected.
+            let status = if n % 4 == 0 { 500 } else { 200 };
+            let detection = OutlierDetection {
+                consecutive_5xx: Some(1_000),
+                ..OutlierDetection::default()
+            };
+            outliers.report(
+                Some(&detection),
+                &hosts,
+                host,
+                Exchange::Answered(status),
+                n,
+            );
+            drop(permit);
+        }
+        assert_eq!(TIMES.load(Ordering::Relaxed) - before, 0);
+    }
+    Ok(())
+}
+
 fn a_million_distinct_buckets_take_less_than_a_hundred_bytes_each() -> Result<()> {
     let before = BYTES.load(Ordering::Relaxed);
     let state = State::new(2 << 20);
@@ -197,5 +249,6 @@ fn a_million_distinct_buckets_take_less_than_a_hundred_bytes_each() -> Result<()
 #[test]
 fn memory_of_limits() -> Result<()> {
     nothing_is_allocated_in_the_steady_state()?;
+    choosing_a_host_allocates_nothing()?;
     a_million_distinct_buckets_take_less_than_a_hundred_bytes_each()
 }

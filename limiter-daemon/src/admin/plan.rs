@@ -1,6 +1,7 @@
 //! The plan as JSON. A type of its own, so that nothing is shown by accident: private keys and
 //! certificates are not in it, and header values that may be secrets are redacted.
 
+mod domain;
 mod network;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use domain::DomainView;
 use network::NetworkView;
 
 use crate::engine::explain as words;
@@ -23,6 +25,8 @@ pub(super) struct PlanView {
     listeners: Vec<ListenerView>,
     backends: Vec<BackendView>,
     network: Vec<NetworkView>,
+    /// Of Envoy's rate limit service.
+    domains: Vec<DomainView>,
 }
 
 impl From<&Plan> for PlanView {
@@ -36,6 +40,7 @@ impl From<&Plan> for PlanView {
                 .collect(),
             backends: plan.backends.iter().map(BackendView::from).collect(),
             network: plan.network.iter().map(NetworkView::from).collect(),
+            domains: plan.domains.iter().map(DomainView::from).collect(),
         }
     }
 }
@@ -58,6 +63,8 @@ struct DaemonView {
     drain_timeout_seconds: f64,
     /// As `json to /dev/stdout`; `None`: there is none.
     access_log: Option<String>,
+    /// Where Envoy's rate limit service is served; `None`: nowhere.
+    rls: Option<String>,
 }
 
 impl From<&DaemonConfig> for DaemonView {
@@ -74,6 +81,7 @@ impl From<&DaemonConfig> for DaemonView {
             drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
+            rls: config.rls.map(|rls| rls.listen.to_string()),
         }
     }
 }

@@ -7,6 +7,7 @@ mod kernel;
 mod notify;
 mod privileges;
 mod reload;
+mod service;
 mod sockets;
 mod stop;
 mod watch;
@@ -42,6 +43,7 @@ use crate::policy::plan::{DaemonConfig, Plan};
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
 use kernel::{describe, lock, sample};
+use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
 use watch::Watch;
 
@@ -106,6 +108,7 @@ struct Daemon {
     workers: Workers,
     worker_count: usize,
     sockets: Sockets,
+    service: RateLimitService,
     admin_socket: Socket,
     /// `true`: the admin listener lets go of its socket.
     stop_admin: tell::Sender<bool>,
@@ -182,6 +185,9 @@ async fn control(first: First) -> anyhow::Result<()> {
                 None if told => break Ended::Told,
                 None => {}
             },
+            () = daemon.service.died() => {
+                break Ended::Failed(anyhow::anyhow!("a thread of the rate limit service died"));
+            }
             () = daemon.workers.died() => break Ended::Failed(anyhow::anyhow!("a worker died")),
             Some(ended) = daemon.tasks.join_next() => {
                 break Ended::Failed(anyhow::anyhow!("a part of the daemon died: {ended:?}"));
@@ -206,6 +212,7 @@ impl Daemon {
             passed,
             takeover,
         } = first;
+        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -255,6 +262,9 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
+        let service =
+            RateLimitService::start(&plan, &config, &mut sockets, worker_count, &state, clock)
+                .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
         let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
@@ -267,6 +277,7 @@ impl Daemon {
             active: Arc::clone(&active),
             counters,
             resolver: Arc::clone(backends.resolver()),
+            service: Arc::clone(service.counters()),
             store: shared_store,
             clock,
             kernel: kernel.clone(),
@@ -339,6 +350,7 @@ impl Daemon {
             workers,
             worker_count,
             sockets,
+            service,
             admin_socket,
             stop_admin,
             hand_over,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 
 use super::kernel::lock;
+use super::service::warn_of_domains;
 use super::sockets::binds;
 use super::{Daemon, notify, watch};
 use crate::admin::Trigger;
@@ -89,6 +90,7 @@ impl Daemon {
         if self.config.store.is_none() {
             warn_of_global_limits(&plan);
         }
+        warn_of_domains(&plan);
         if plan.daemon != self.config {
             tracing::warn!(
                 "changes of the LimiterConfig, and of the EnvoyGateway, take effect at the next start"
@@ -97,7 +99,8 @@ impl Daemon {
         if self.kernel.is_none() && !self.config.interfaces.is_empty() {
             bail!("the kernel half is not running");
         }
-        let wanted = binds(&plan);
+        let mut wanted = binds(&plan);
+        wanted.extend(self.config.rls.map(|rls| rls.listen));
         let opened = self.sockets.open(&wanted, self.worker_count)?;
         let now = self.clock.now();
         let active = self
@@ -109,6 +112,7 @@ impl Daemon {
         // Whoever was let in at an address that goes is served by the policy that has it.
         self.sockets.close_others(&wanted, &self.workers).await;
         self.active.store(Arc::new(active));
+        self.service.follow(&plan, &self.state);
         let active = self.active.load();
         let now = self.clock.now();
         self.backends.in_force(&plan, &active, &self.state, now);

@@ -245,6 +245,19 @@ impl Sockets {
         }
     }
 
+    /// The sockets of what was opened, for one who serves it in place of the workers.
+    pub(super) fn keep(&mut self, opened: Vec<Opened>) -> Vec<TcpListener> {
+        let mut sockets = Vec::new();
+        for one in opened {
+            if !one.served.lent {
+                self.bound.insert(one.address);
+            }
+            sockets.extend(one.for_workers);
+            self.served.insert(one.address, one.served);
+        }
+        sockets
+    }
+
     /// Stops serving what is not in `wanted`. Returns when whoever was let in there is accepted.
     pub(super) async fn close_others(&mut self, wanted: &HashSet<SocketAddr>, workers: &Workers) {
         let gone: HashMap<_, _> = self

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::kernel::lock;
@@ -25,6 +26,7 @@ impl Daemon {
         match &ended {
             Ended::Told => {
                 self.status.draining();
+                self.service.leave().await;
                 let delay = self.config.drain_delay;
                 if !delay.is_zero() {
                     tracing::info!(?delay, "not ready any more, and serving for a while");
@@ -63,11 +65,23 @@ impl Daemon {
         self.sockets.let_go(&shared);
         let workers = std::mem::take(&mut self.workers);
         let mut drained = workers.drain(within).await;
+        let rls_shared = self
+            .config
+            .rls
+            .is_some_and(|rls| shared.contains(&rls.listen));
+        let cut_service = Notify::new();
+        let serviced = self
+            .service
+            .drain(rls_shared, within, cut_service.notified());
+        let mut serviced = std::pin::pin!(serviced);
+        let mut service_well = None;
         let well = loop {
             tokio::select! {
-                well = drained.ended() => break well,
+                well = drained.ended(), if service_well.is_some() => break well,
+                well = &mut serviced, if service_well.is_none() => service_well = Some(well),
                 () = signals.stop() => {
                     tracing::warn!("told to stop once more: what is in flight is cut off");
+                    cut_service.notify_one();
                     drained.cut().await;
                 }
                 _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
@@ -98,7 +112,7 @@ impl Daemon {
         if let Ended::Failed(error) = ended {
             return Err(error);
         }
-        if !well {
+        if !well || service_well == Some(false) {
             bail!("a worker panicked");
         }
         tracing::info!("stopped");

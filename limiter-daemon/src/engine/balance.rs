@@ -1,40 +1,8 @@
-//! Spreading requests: weighted over the backends of a rule, in turn over the endpoints of a backend.
+//! Spreading the requests of a rule over its backends, by weight.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::policy::plan::{Backend, Endpoint, WeightedBackend};
-
-/// A backend whose endpoints take turns.
-#[derive(Debug)]
-pub struct Balancer {
-    /// `namespace/name`.
-    pub name: String,
-    endpoints: Vec<Endpoint>,
-    turn: AtomicUsize,
-}
-
-impl Balancer {
-    #[must_use]
-    pub fn new(backend: &Backend) -> Self {
-        Self {
-            name: backend.name.clone(),
-            endpoints: backend.endpoints.clone(),
-            turn: AtomicUsize::new(0),
-        }
-    }
-
-    /// Every endpoint, in the order of the plan.
-    #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
-    }
-
-    /// Index of the endpoint whose turn it is; `None` without endpoints.
-    pub fn next(&self) -> Option<usize> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        turn.checked_rem(self.endpoints.len())
-    }
-}
+use crate::policy::plan::WeightedBackend;
 
 /// Chooses among weighted backends so that each gets its share of every full round, spread evenly
 /// within it.
@@ -96,23 +64,6 @@ const fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::plan::UpstreamProtocol;
-
-    #[test]
-    fn endpoints_take_turns() {
-        let endpoints = (1..=3)
-            .map(|n| Endpoint::Ip([127, 0, 0, n].into(), 80))
-            .collect();
-        let balancer = Balancer::new(&Backend {
-            name: "d/b".into(),
-            endpoints,
-            protocol: UpstreamProtocol::Http1,
-            tls: None,
-            ..Backend::default()
-        });
-        let seen: Vec<_> = (0..6).map(|_| balancer.next()).collect();
-        assert_eq!(seen, [0, 1, 2, 0, 1, 2].map(Some));
-    }
 
     #[test]
     fn weights_are_shares() {

@@ -214,6 +214,29 @@ impl Meter {
         }
     }
 
+    /// Gives `tokens` back of which nobody knows when they were taken: a token bucket gets no fuller
+    /// than full, and a window forgets no more than was counted in it.
+    pub fn refund(&self, words: &impl Words, tokens: u64, now: Now) {
+        match self {
+            Self::Bucket { limit, .. } => {
+                let cost = worth(limit, tokens);
+                words.existing(0, now).amend(|tat| {
+                    let owed = tat.saturating_sub(now.mono);
+                    tat.saturating_sub(cost.min(owed))
+                });
+            }
+            Self::Fixed(window) => words
+                .existing(0, now)
+                .amend(|word| window.refunded_fixed(word, tokens, now.unix)),
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                words
+                    .existing(window.index(now_in), now)
+                    .amend(|word| window.refunded_sliding(word, tokens, now_in));
+            }
+        }
+    }
+
     /// What is left.
     #[must_use]
     pub fn standing(&self, words: &impl Words, now: Now) -> Standing {

@@ -7,6 +7,7 @@ pub mod charge;
 mod condition;
 mod cost;
 pub mod decide;
+pub mod domain;
 pub mod explain;
 mod index;
 pub mod meter;
@@ -28,7 +29,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::policy::plan::{self, ClientSettings, Plan};
-use balance::Balancer;
 use route::{Hosts, RouteTable};
 use state::State;
 
@@ -37,8 +37,6 @@ use state::State;
 pub struct Engine {
     /// In the order of the plan's listeners.
     pub listeners: Vec<Listener>,
-    /// In the order of the plan's backends.
-    pub backends: Vec<Balancer>,
     /// In the order of their addresses.
     bound: Vec<(SocketAddr, Bound)>,
 }
@@ -73,10 +71,8 @@ impl Engine {
                 routes: RouteTable::compile(listener, state),
             })
             .collect();
-        let backends = plan.backends.iter().map(Balancer::new).collect();
         Self {
             listeners,
-            backends,
             bound: bound(&plan.listeners),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
+use super::domain::LimitStats;
 use super::meter::{Meter, Words};
 use super::named::Named;
 use super::store::{MemoryStore, Store};
@@ -19,7 +20,10 @@ const AGGREGATES: usize = 256;
 pub struct State {
     table: Arc<BucketTable>,
     scopes: Named<Scope>,
+    /// Of limits that others ask about, by the rate limit service.
+    service_scopes: Named<Scope>,
     routes: Named<RouteStats>,
+    limits: Named<LimitStats>,
     upstreams: Registry,
     store: Arc<dyn Store>,
 }
@@ -168,7 +172,9 @@ impl State {
         Self {
             table: Arc::new(BucketTable::new(max_buckets)),
             scopes: Named::default(),
+            service_scopes: Named::default(),
             routes: Named::default(),
+            limits: Named::default(),
             upstreams: Registry::default(),
             store: Arc::new(MemoryStore),
         }
@@ -201,6 +207,32 @@ impl State {
     /// The scope of this name for `meter`: the one in use if there is one whose state the meter can
     /// go on with.
     pub fn scope(&self, name: ScopeName, meter: Option<&Meter>, distinct: bool) -> Arc<Scope> {
+        self.scope_in(&self.scopes, name, meter, distinct)
+    }
+
+    /// The same for the limit `rule` of the rate limit service; what it is asked is counted apart.
+    pub(super) fn service_scope(
+        &self,
+        rule: String,
+        meter: Option<&Meter>,
+        distinct: bool,
+    ) -> Arc<Scope> {
+        let name = ScopeName {
+            reach: Reach::Local,
+            rule,
+            route: "(service)".to_owned(),
+            candidate: String::new(),
+        };
+        self.scope_in(&self.service_scopes, name, meter, distinct)
+    }
+
+    fn scope_in(
+        &self,
+        scopes: &Named<Scope>,
+        name: ScopeName,
+        meter: Option<&Meter>,
+        distinct: bool,
+    ) -> Arc<Scope> {
         let words = meter.map_or(1, Meter::words);
         let cells = words * if distinct { AGGREGATES } else { 1 };
         let kind = meter.map_or_else(|| "none".to_owned(), Meter::kind);
@@ -214,7 +246,7 @@ impl State {
         let mut hasher = self.table.hasher();
         id.hash(&mut hasher);
         let seed = hasher.finish();
-        self.scopes.get(id, || Scope {
+        scopes.get(id, || Scope {
             name,
             table: Arc::clone(&self.table),
             seed,
@@ -230,6 +262,18 @@ impl State {
             route: route.to_owned(),
             responses: Default::default(),
         })
+    }
+
+    /// The counts of a limit of the rate limit service: those in use if there are.
+    pub(super) fn limit_stats(&self, new: LimitStats) -> Arc<LimitStats> {
+        let name = format!("{}\0{}", new.domain, new.path.join("\0"));
+        self.limits.get(name, || new)
+    }
+
+    /// The counts of every limit of the rate limit service in force, by name.
+    #[must_use]
+    pub fn service_limits(&self) -> Vec<Arc<LimitStats>> {
+        self.limits.living()
     }
 
     /// Every scope of the plan in force, by name.

@@ -15,7 +15,7 @@ pub(super) struct Affinity {
     /// `None`: it may go anywhere.
     pub(super) hash: Option<u64>,
     /// The cookie that the client is given, so that it comes back to the same endpoint.
-    pub(super) cookie: Option<HeaderValue>,
+    pub(super) cookie: Option<Box<HeaderValue>>,
 }
 
 /// What the backend's settings make of `request`.
@@ -48,7 +48,7 @@ pub(super) fn affinity(
                 let value = format!("{:016x}", random.next());
                 return Affinity {
                     hash: hash([value.as_bytes()]),
-                    cookie: set_cookie(name, &value, *ttl, attributes),
+                    cookie: set_cookie(name, &value, *ttl, attributes).map(Box::new),
                 };
             } else {
                 None

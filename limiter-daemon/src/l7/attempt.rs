@@ -101,9 +101,9 @@ impl Template {
         let (first, body) = match body {
             RequestBody::Client(body) => {
                 let kept = Replay::new(body);
-                let first = kept
-                    .attempt()
-                    .map_or(RequestBody::Empty, RequestBody::Replayed);
+                let first = kept.attempt().map_or(RequestBody::Empty, |first| {
+                    RequestBody::Replayed(Box::new(first))
+                });
                 (first, Again::Kept(kept))
             }
             RequestBody::Buffered(body) => {
@@ -133,7 +133,7 @@ impl Template {
         let body = match &self.body {
             Again::Empty => RequestBody::Empty,
             Again::Whole(body) => RequestBody::Buffered(body.clone()),
-            Again::Kept(kept) => RequestBody::Replayed(kept.attempt()?),
+            Again::Kept(kept) => RequestBody::Replayed(Box::new(kept.attempt()?)),
         };
         Some(self.head.clone().map(|()| body))
     }

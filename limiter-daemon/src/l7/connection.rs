@@ -20,6 +20,7 @@ use super::io::Rewind;
 use super::life::{Doing, Life, Watched};
 use super::metrics::Closed;
 use super::pipeline::{self, Pipeline};
+use super::quiet::QuietWaker;
 use super::tunnel::Tunnel;
 use crate::policy::plan::{ClientSettings, InvalidMessage};
 
@@ -231,8 +232,12 @@ async fn supervise<T>(
     let mut arrived = pin!(yield_now());
     let mut closing = false;
     let mut order = Order::GoOn;
+    // A connection is polled several times a request; what follows is rarely ready.
+    let mut quiet = QuietWaker::new();
     poll_fn(|cx| {
-        if order == Order::GoOn && !closing && dismissed.as_mut().poll(cx).is_ready() {
+        let due = quiet.is_due(cx);
+        let own = &mut quiet.context();
+        if due && order == Order::GoOn && !closing && dismissed.as_mut().poll(own).is_ready() {
             closing = true;
             conn.life.close();
             look.as_mut().reset(tokio::time::Instant::now());
@@ -264,7 +269,7 @@ async fn supervise<T>(
                     continue;
                 }
             }
-            if look.as_mut().poll(cx).is_pending() {
+            if !due || look.as_mut().poll(own).is_pending() {
                 return Poll::Pending;
             }
             match conn.life.check(&conn.settings) {

@@ -24,7 +24,7 @@ use super::tunnel::Tunnel;
 use super::upstream::{Cluster, Lease, Pick, Upgraded};
 use super::{filters, headers};
 use crate::engine::route::Rule;
-use crate::engine::upstream::Stat;
+use crate::engine::upstream::{Stat, splitmix64};
 use crate::policy::plan::{ClientSettings, Filters, UpstreamProtocol};
 
 /// Mirrors of one rule; more than one is rare.
@@ -133,14 +133,16 @@ impl Forward {
         let mut pick = Pick::new(Arc::clone(&self.cluster), self.affinity.hash);
         let mut retrying = None;
         let mut from = clock.now();
-        let (tried, now) = loop {
-            pick.choose(conn.pipeline.random.next(), from);
+        let mut now;
+        let tried = loop {
+            // Spread evenly enough: no two requests see one instant.
+            pick.choose(splitmix64(from), from);
             note_upstream(&pick, ending);
             let tried = self.attempt(conn, &mut pick, sending, &times, from).await;
-            let now = clock.both();
+            now = clock.both();
             self.report(&pick, &tried, now.mono);
             let Some(template) = &sending.template else {
-                break (tried, now);
+                break tried;
             };
             // What is rare is boxed: each request carries the size of what is not.
             let again = Retrying {
@@ -152,7 +154,7 @@ impl Forward {
             };
             match Box::pin(again.wait(tried, &mut retrying, now)).await {
                 Ok(request) => sending.request = Some(request),
-                Err(tried) => break (tried, now),
+                Err(tried) => break tried,
             }
             pick.avoid_current();
             from = clock.now();
@@ -338,7 +340,7 @@ impl Forward {
         headers::strip_response(&mut parts.headers);
         self.change(&mut parts.headers);
         if let Some(cookie) = &self.affinity.cookie {
-            parts.headers.append(header::SET_COOKIE, cookie.clone());
+            parts.headers.append(header::SET_COOKIE, (**cookie).clone());
         }
         let trailers = self.settings.http1.trailers;
         let body = Streamed::new(body, lease, idle, rest, trailers);

@@ -152,16 +152,17 @@ pub(super) fn answer(
                     Decision::Ready(outcome) => outcome,
                     Decision::Pending(outcome) => outcome.await,
                 };
-                let limits = decided.take(outcome, &request, &mut ending);
-                limits
-                    .and(next)
-                    .and_then(|next| conn.pipeline.admit(next, now))
+                decided.take(outcome, &request, &mut ending).and(next)
             }
             Err(refusal) => Err(refusal),
         };
         let answer = match next {
             Ok(Next::Forward(mut forward)) => {
-                match hold(&conn, &mut forward, &mut request, &mut ending).await {
+                let held = match conn.pipeline.admit(&forward.rule, now) {
+                    Ok(()) => hold(&conn, &mut forward, &mut request, &mut ending).await,
+                    refused => refused,
+                };
+                match held {
                     Ok(()) => {
                         // A request is large: from here on it is handed on by reference.
                         let mut sending = forward.prepare(&conn, request, &mut ending);
@@ -341,15 +342,15 @@ impl Pipeline {
     }
 
     /// Refuses a part of the requests if too many of them fail. `now`: in nanoseconds.
-    fn admit(&self, next: Next, now: u64) -> Result<Next, Refusal> {
-        if let Next::Forward(forward) = &next
-            && let Some(admission) = &forward.rule.admission
-            && let Some(settings) = &forward.rule.traffic.admission_control
-            && !admission.admit(settings, self.random.next(), now)
-        {
-            return Err(Refusal::NotAdmitted);
+    fn admit(&self, rule: &Rule, now: u64) -> Result<(), Refusal> {
+        match (&rule.admission, &rule.traffic.admission_control) {
+            (Some(admission), Some(settings))
+                if !admission.admit(settings, self.random.next(), now) =>
+            {
+                Err(Refusal::NotAdmitted)
+            }
+            _ => Ok(()),
         }
-        Ok(next)
     }
 
     /// What happens to a request that the limits admit.

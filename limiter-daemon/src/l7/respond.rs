@@ -41,7 +41,7 @@ pub(super) enum Refusal {
     Invalid,
     /// The rule has no backend, or none of any weight, or what it refers to is not there.
     NoBackend,
-    /// The backend has no endpoints.
+    /// The backend has no endpoints, or none that is healthy.
     NoEndpoint,
     /// Over a limit of this kind; [`super::limit_headers`] says which.
     Limited(Reach),
@@ -111,7 +111,7 @@ impl Refusal {
             Self::NoRoute => "no route matches this host, path, method and headers",
             Self::Invalid => "a policy on this route is not valid",
             Self::NoBackend => "the route has no backend",
-            Self::NoEndpoint => "the backend has no endpoints",
+            Self::NoEndpoint => "the backend has no endpoint that may be used",
             // Envoy's body; its global filter sends none.
             Self::Limited(Reach::Local) => "local_rate_limited",
             Self::Limited(Reach::Global) => "rate_limited",

@@ -38,7 +38,7 @@ fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// [`TlsError`].
-pub(super) fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let versions = versions(tls.min_version, tls.max_version)?;
     let builder =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions)?;

@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     EndpointSlice,
     Secret,
     ConfigMap,
+    /// A file of Envoy's rate limit service, which has no kind: what it says is of one domain.
+    Domain,
 }
 
 impl Kind {
@@ -65,6 +67,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
+            Self::Domain => "Domain",
         }
     }
 
@@ -83,6 +86,8 @@ impl Kind {
             Self::NetworkRateLimitPolicy | Self::LimiterConfig => native::GROUP,
             Self::Namespace | Self::Service | Self::Secret | Self::ConfigMap => core::GROUP,
             Self::EndpointSlice => core::DISCOVERY_GROUP,
+            // Not in `ALL`: no document names it.
+            Self::Domain => "",
         }
     }
 

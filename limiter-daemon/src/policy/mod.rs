@@ -16,6 +16,7 @@ mod kinds;
 mod native;
 pub mod plan;
 mod quantity;
+mod ratelimit_service;
 mod resource;
 mod resources;
 mod source;
@@ -76,7 +77,7 @@ impl Outcome {
 /// Resources with errors are left out of the plan, and rules whose policy has errors are broken in
 /// it. There is no plan at all where a limit could be missing without a trace, or nothing is left:
 /// a file cannot be read or is no YAML, a LimiterConfig has errors, the targets of a policy with
-/// errors are not known, or there are errors and neither a listener nor a network policy.
+/// errors are not known, or there are errors and no listener, no network policy and no domain.
 #[must_use]
 pub fn load(dir: &Path) -> Outcome {
     read(dir, None)
@@ -118,7 +119,7 @@ fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     }
     let mut statuses = Statuses::default();
     let plan = compile::compile(&resources, &mut statuses, &mut findings);
-    let nothing = plan.listeners.is_empty() && plan.network.is_empty();
+    let nothing = plan.listeners.is_empty() && plan.network.is_empty() && plan.domains.is_empty();
     let usable = usable && (good.is_some() || !nothing || findings.errors() == 0);
     // One that runs goes on with the store that it has.
     let usable = usable && (good.is_some() || !plan.daemon.store_unusable);

@@ -120,6 +120,13 @@ impl ResourceStatus {
         put(&mut self.conditions, condition);
     }
 
+    /// Adds to every ancestor that there is.
+    pub(crate) fn add_for_all(&mut self, condition: &Condition) {
+        for status in &mut self.ancestors {
+            put(&mut status.conditions, condition.clone());
+        }
+    }
+
     /// Adds a condition with respect to an ancestor.
     pub(crate) fn add_for(&mut self, ancestor: &Ancestor, condition: Condition) {
         let place = self

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Backend, BackendSettings, ClientSettings, Condition, Endpoint, Filters, HeaderChanges,
-    Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule,
-    RouteTraffic, ValueMatch,
+    Amount, Backend, BackendSettings, ClientSettings, Condition, Descriptor, Endpoint, Filters,
+    HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
+    RouteRule, RouteTraffic, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -58,6 +58,43 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
     }
     for policy in &plan.network {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
+    }
+    for domain in &plan.domains {
+        writeln!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        if let Some(why) = &domain.broken {
+            writeln!(out, "  broken: {why}").unwrap();
+        }
+        descriptors(&domain.descriptors, "  ", out);
+    }
+}
+
+fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
+    for one in all {
+        write!(out, "{indent}{} {:?}", one.key, one.value).unwrap();
+        if one.share_threshold {
+            out.push_str(" shared");
+        }
+        if let Some(limit) = &one.limit {
+            match limit.amount {
+                Amount::PerUnit { requests, unit, .. } => {
+                    write!(out, ": {requests} a {}", unit.name()).unwrap();
+                }
+                other => write!(out, ": {other:?}").unwrap(),
+            }
+            for (name, set) in [("shadow", limit.shadow), ("quota", limit.quota)] {
+                if set {
+                    write!(out, " {name}").unwrap();
+                }
+            }
+            if let Some(name) = &limit.name {
+                write!(out, " name={name}").unwrap();
+            }
+            if !limit.replaces.is_empty() {
+                write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
+            }
+        }
+        out.push('\n');
+        descriptors(&one.descriptors, &format!("{indent}  "), out);
     }
 }
 

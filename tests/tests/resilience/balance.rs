@@ -85,7 +85,11 @@ fn in_turn_at_random_or_who_has_least_to_do() -> Result<()> {
         backend.plays(Script::Echo);
     }
     for _ in 0..20 {
-        let other = asked(&backends, || Ok(assert_eq!(least.get()?.status, 200)))?;
+        least.becomes("upstream_rq_active", 1)?;
+        let other = asked(&backends, || {
+            assert_eq!(least.get()?.status, 200);
+            Ok(())
+        })?;
         assert_ne!(other, busy);
     }
     backends[busy].release(1);
@@ -140,17 +144,20 @@ fn by_a_hash_requests_of_one_kind_go_to_one_endpoint() -> Result<()> {
     sticks(&backends, |value| {
         let mut client = from(&source, Ipv4Addr::new(127, 0, 0, value))?;
         client.send(source.request("GET /", "", ""))?;
-        Ok(assert_eq!(told(&mut client)?.status, 200))
+        assert_eq!(told(&mut client)?.status, 200);
+        Ok(())
     })?;
     let header = Host::new(&scene, "header");
     sticks(&backends, |value| {
         let answer = header.ask("GET /", &format!("x-user: {value}\r\n"), "")?;
-        Ok(assert_eq!(answer.status, 200))
+        assert_eq!(answer.status, 200);
+        Ok(())
     })?;
     let query = Host::new(&scene, "query");
     sticks(&backends, |value| {
         let answer = query.ask(&format!("GET /?a=1&user={value}"), "", "")?;
-        Ok(assert_eq!(answer.status, 200))
+        assert_eq!(answer.status, 200);
+        Ok(())
     })?;
 
     // Who has no cookie is given one, and comes back by it.
@@ -171,7 +178,8 @@ fn by_a_hash_requests_of_one_kind_go_to_one_endpoint() -> Result<()> {
         for _ in 0..3 {
             let again = asked(&backends, || {
                 let answer = cookie.ask("GET /", &format!("cookie: a=b; {pair}\r\n"), "")?;
-                Ok(assert_eq!(answer.header("set-cookie"), "", "it has one"))
+                assert_eq!(answer.header("set-cookie"), "", "it has one");
+                Ok(())
             })?;
             assert_eq!(again, place);
         }
@@ -195,7 +203,8 @@ fn when_an_endpoint_is_gone_only_its_own_requests_move() -> Result<()> {
     let ask = |user: usize| {
         asked(&backends, || {
             let answer = moves.ask("GET /", &format!("x-user: {user}\r\n"), "")?;
-            Ok(assert_eq!(answer.status, 200))
+            assert_eq!(answer.status, 200);
+            Ok(())
         })
     };
     let before = (0..30).map(ask).collect::<Result<Vec<_>>>()?;

@@ -90,6 +90,7 @@ fn who_finds_no_connection_waits_in_turn_and_not_too_many_wait() -> Result<()> {
         .collect();
     assert_eq!(order, ["GET /0", "GET /1", "GET /2", "GET /3"]);
     assert_eq!(backend.counts().connections, 1);
+    one.rests()?;
     one.expect(&[
         ("upstream_rq_pending_total", 3),
         ("upstream_rq_pending_overflow", 1),

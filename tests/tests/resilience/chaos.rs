@@ -1,10 +1,11 @@
 //! Backends that die and come back at random while fifty clients go on: with retries on, none of their
 //! requests fails while one endpoint lives.
 //!
-//! An endpoint lives for a request if it lives from the request's beginning to its end. So of the
-//! requests that are under way at a death, all have to end before the next death: then each has met
-//! one death at most, and whoever else lived before it lives until the request's end. That endpoint is
-//! found at the latest by the fifth attempt, for none is tried twice.
+//! An endpoint lives for a request if it lives from the request's beginning to its end. So when one is
+//! killed, each request that is under way must have begun after the last change, a return too: then
+//! it has met no death before, and will meet none after; whoever else lives has lived since before it
+//! began, and will until it ends. That endpoint is found at the latest by the fifth attempt, for none
+//! is tried twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -31,7 +32,7 @@ const CLIENTS: usize = 50;
 const REQUESTS: usize = 20_000;
 const SEED: u64 = 5;
 /// Requests that end between two changes, at least.
-const BETWEEN: usize = 25;
+const BETWEEN: usize = 10;
 /// How often it is looked whether the next change is due.
 const LOOK: Duration = Duration::from_millis(1);
 /// Bytes of a body, at most; what is kept of one is more.
@@ -41,9 +42,9 @@ const IDLE: u64 = u64::MAX;
 
 /// What clients and the hand that kills know of each other.
 struct Course {
-    /// Deaths so far.
-    deaths: AtomicU64,
-    /// Deaths before each client's request, or [`IDLE`].
+    /// Deaths and returns so far.
+    changes: AtomicU64,
+    /// Changes before each client's request, or [`IDLE`].
     since: Vec<AtomicU64>,
     begun: AtomicUsize,
     done: AtomicUsize,
@@ -62,7 +63,7 @@ impl Drop for Over<'_> {
 impl Course {
     fn new() -> Self {
         Self {
-            deaths: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
             since: (0..CLIENTS).map(|_| AtomicU64::new(IDLE)).collect(),
             begun: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
@@ -74,12 +75,12 @@ impl Course {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Whether all requests began after the last death.
+    /// Whether all requests began after the last change.
     fn may_kill(&self) -> bool {
-        let deaths = self.deaths.load(Ordering::SeqCst);
+        let changes = self.changes.load(Ordering::SeqCst);
         self.since
             .iter()
-            .all(|since| since.load(Ordering::SeqCst) >= deaths)
+            .all(|since| since.load(Ordering::SeqCst) >= changes)
     }
 
     /// Kills and revives until it is over; how often each happened.
@@ -95,14 +96,15 @@ impl Course {
             let backend = &backends[random.below(backends.len())];
             if !backend.is_up() {
                 backend.up(&scene.netns)?;
+                self.changes.fetch_add(1, Ordering::SeqCst);
                 counts[1] += 1;
             } else if backends.iter().filter(|backend| backend.is_up()).count() > 1 {
                 while !self.may_kill() && !self.is_over() {
                     thread::sleep(LOOK);
                 }
-                // Who begins from here on does not count on it.
-                self.deaths.fetch_add(1, Ordering::SeqCst);
                 backend.down();
+                // Who has begun before this, also while it died, ends before the next one dies.
+                self.changes.fetch_add(1, Ordering::SeqCst);
                 counts[0] += 1;
             }
             due = self.done.load(Ordering::SeqCst) + BETWEEN;
@@ -116,7 +118,7 @@ impl Course {
             Client::builder(TokioExecutor::new()).build_http();
         let mut random = Random::new(SEED ^ (number as u64 + 1) << 32);
         while self.begun.fetch_add(1, Ordering::SeqCst) < REQUESTS {
-            self.since[number].store(self.deaths.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.since[number].store(self.changes.load(Ordering::SeqCst), Ordering::SeqCst);
             let asked = ask(&http, &mut random).await;
             self.since[number].store(IDLE, Ordering::SeqCst);
             let done = self.done.fetch_add(1, Ordering::SeqCst);

@@ -123,7 +123,7 @@ fn a_retry_takes_a_place_of_the_breaker_and_no_second_token() -> Result<()> {
     // While it waits for its next attempt it has no place; and there may be none for that.
     let long = Host::new(&scene, "long");
     backend.next([
-        Script::Answer("503 Busy", "retry-after: 3\r\n"),
+        Script::Answer("503 Busy", "retry-after: 6\r\n"),
         Script::Hold,
     ]);
     let mut first = long.send("GET /first", "", "")?;

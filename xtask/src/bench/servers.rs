@@ -31,13 +31,16 @@ pub(super) enum Listener {
     Under,
     Over,
     Distinct,
+    /// With everything that a BackendTrafficPolicy may say against failing backends; limiterd's only.
+    Treated,
 }
 
-pub(super) const LISTENERS: [(Listener, &str); 4] = [
+pub(super) const LISTENERS: [(Listener, &str); 5] = [
     (Listener::Proxied, "@PROXIED@"),
     (Listener::Under, "@UNDER@"),
     (Listener::Over, "@OVER@"),
     (Listener::Distinct, "@DISTINCT@"),
+    (Listener::Treated, "@TREATED@"),
 ];
 
 impl Kind {

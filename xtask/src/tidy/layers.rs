@@ -27,27 +27,32 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         name: "policy",
-        above: &["engine", "l4", "l7", "global", "app", "admin", "cli"],
+        above: &["engine", "l4", "l7", "global", "rls", "app", "admin", "cli"],
         words: IMPURE,
     },
     Layer {
         name: "engine",
-        above: &["l4", "l7", "global", "app", "admin", "cli"],
+        above: &["l4", "l7", "global", "rls", "app", "admin", "cli"],
         words: IMPURE,
     },
     Layer {
         name: "l4",
-        above: &["l7", "global", "app", "admin", "cli"],
+        above: &["l7", "global", "rls", "app", "admin", "cli"],
         words: &["hyper", "hyper_util"],
     },
     Layer {
         name: "l7",
-        above: &["l4", "global", "app", "admin", "cli"],
+        above: &["l4", "global", "rls", "app", "admin", "cli"],
+        words: &["aya"],
+    },
+    Layer {
+        name: "rls",
+        above: &["l4", "l7", "global", "app", "admin", "cli"],
         words: &["aya"],
     },
     Layer {
         name: "global",
-        above: &["l4", "l7", "app", "admin", "cli"],
+        above: &["l4", "l7", "rls", "app", "admin", "cli"],
         words: &["aya", "hyper", "hyper_util"],
     },
 ];

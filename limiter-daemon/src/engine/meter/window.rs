@@ -158,6 +158,16 @@ impl Window {
         }
     }
 
+    pub(super) fn refunded_fixed(&self, word: u64, tokens: u64, now: u64) -> u64 {
+        self.given_back(word, tokens, self.current(word, now).end)
+    }
+
+    /// Nanoseconds until the window is over.
+    #[must_use]
+    pub const fn left(&self, now: u64) -> u64 {
+        self.length - now % self.length
+    }
+
     pub(super) fn standing_fixed(&self, word: u64, now: u64) -> Standing {
         let current = self.current(word, now);
         Standing {
@@ -263,6 +273,10 @@ impl Window {
     pub(super) fn charged_sliding(&self, word: u64, tokens: u64, at: Moment) -> u64 {
         let this = self.this(word, at);
         self.word(this.end, this.count.saturating_add(tokens))
+    }
+
+    pub(super) const fn refunded_sliding(&self, word: u64, tokens: u64, at: Moment) -> u64 {
+        self.given_back(word, tokens, at.end)
     }
 
     pub(super) fn standing_sliding(&self, word: u64, last: u64, at: Moment) -> Standing {

@@ -227,6 +227,8 @@ fn flags(record: &Record) -> &'static str {
         Some("no_route") => "NR",
         Some("no_endpoint") => "UH",
         Some("no_backend") => "NC",
+        Some("circuit_open" | "pending_timeout") => "UO",
+        Some("fault_abort") => "FI",
         Some("upstream_unreachable") => "UF",
         Some("upstream_broke") => "UC",
         Some("upstream_timeout") => "UT",

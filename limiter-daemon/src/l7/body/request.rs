@@ -22,8 +22,8 @@ pub(in crate::l7) enum RequestBody {
     Client(Box<Upstreaming>),
     /// A client's, which has come whole.
     Buffered(Box<Buffered>),
-    /// A client's, which may be sent again.
-    Replayed(Reader),
+    /// A client's, which may be sent again. Boxed, so that all others do not carry its size.
+    Replayed(Box<Reader>),
     /// A copy for a mirror; it breaks off if the mirror does not keep up.
     Copy(Copied),
 }

@@ -1,7 +1,7 @@
 //! Names of endpoints, kept resolved beside the data plane.
 //!
-//! One task looks up every name that the plan in force has, again and again ([`set`] says when, by
-//! [`resolver`]); the data plane reads what is known and waits for nothing. A name whose lookups fail
+//! One task looks up every name that the plan in force has, again and again (`set` says when, by
+//! `resolver`); the data plane reads what is known and waits for nothing. A name whose lookups fail
 //! or come to nothing keeps its last good addresses. Until there has been a first answer there are
 //! none, and a name is resolved when it is connected to.
 //!

@@ -78,7 +78,7 @@ impl Upstreams {
             Connection::Http1(connection) => Pooled::Http1(connection, 0),
             Connection::Http2(connection) => {
                 self.pool.share(&in_use.target, connection.clone());
-                Pooled::Http2(connection)
+                Pooled::Http2(Box::new(connection))
             }
         };
         Ok(Claim {
@@ -92,7 +92,7 @@ impl Upstreams {
     pub(super) async fn connect(
         &self,
         cluster: &Cluster,
-        target: &Target,
+        target: &Arc<Target>,
         slot: Slot<Waiting>,
         http2: bool,
     ) -> Result<Connection, Failed> {
@@ -122,7 +122,7 @@ impl Upstreams {
         }
         cluster.breaker.stats.count(Stat::CxOverflow);
         if let Some(shared) = connections.borrow(&in_use.target) {
-            return Ok((in_use, Place::Connection(Pooled::Http2(shared))));
+            return Ok((in_use, Place::Connection(Pooled::Http2(Box::new(shared)))));
         }
         // Who waits is not under way.
         drop(in_use);
@@ -203,7 +203,7 @@ impl Drop for InQueue<'_> {
 fn on_shared(in_use: InUse, shared: Http2) -> Claim {
     Claim {
         in_use,
-        pooled: Pooled::Http2(shared),
+        pooled: Pooled::Http2(Box::new(shared)),
         fresh: false,
     }
 }

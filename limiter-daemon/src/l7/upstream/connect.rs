@@ -41,7 +41,7 @@ pub(super) enum Connection {
 /// # Errors
 /// Why there is no connection; also that it took too long.
 pub(super) async fn connect(
-    target: &Target,
+    target: &Arc<Target>,
     settings: &BackendSettings,
     slot: Slot<Waiting>,
     http2: bool,
@@ -59,7 +59,7 @@ pub(super) async fn connect(
     let life = Life::new(settings, clock.now());
     Ok(match connected? {
         Shaken::Http1(sender, connection) => {
-            let connection = Http1::new(sender, *connection, target.id, life, slot);
+            let connection = Http1::new(sender, *connection, target, life, slot);
             Connection::Http1(Box::new(connection))
         }
         Shaken::Http2(sender, connection) => {
@@ -70,7 +70,7 @@ pub(super) async fn connect(
                 }
                 drop(slot);
             });
-            Connection::Http2(Http2::new(sender, life))
+            Connection::Http2(Http2::new(sender, target, life))
         }
     })
 }

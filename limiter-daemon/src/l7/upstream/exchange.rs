@@ -2,8 +2,8 @@
 
 use std::future::{Future as _, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -30,28 +30,35 @@ pub(in crate::l7) struct Http1 {
     sender: http1::SendRequest<RequestBody>,
     /// `None`: it has ended.
     connection: Option<http1::Connection<TokioIo<UpstreamIo>, RequestBody>>,
-    /// The number of the endpoint.
+    /// The number of the endpoint, and whether there still is one.
     pub(super) target: u64,
+    endpoint: Weak<Target>,
     pub(super) life: Life,
     /// Dropped behind the connection itself.
     pub(super) slot: Slot<Waiting>,
 }
 
 impl Http1 {
-    pub(super) const fn new(
+    pub(super) fn new(
         sender: http1::SendRequest<RequestBody>,
         connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
-        target: u64,
+        target: &Arc<Target>,
         life: Life,
         slot: Slot<Waiting>,
     ) -> Self {
         Self {
             sender,
             connection: Some(connection),
-            target,
+            target: target.id,
+            endpoint: Arc::downgrade(target),
             life,
             slot,
         }
+    }
+
+    /// Whether it may be kept: its endpoint is one of the plan in force.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.endpoint.strong_count() > 0
     }
 
     /// Closes it; its slot is free for another.
@@ -87,9 +94,9 @@ impl Http1 {
 /// What a response's body needs to come, and what it takes up while it does.
 #[derive(Debug)]
 pub(in crate::l7) struct Lease {
+    /// Given back before the connection, which somebody may be waiting for who needs both.
+    in_use: InUse,
     connection: Leased,
-    /// Dropped behind the connection, which others may be waiting for.
-    _in_use: InUse,
 }
 
 #[derive(Debug)]
@@ -109,10 +116,7 @@ pub(super) struct Held {
 
 impl Lease {
     pub(super) const fn new(connection: Leased, in_use: InUse) -> Self {
-        Self {
-            connection,
-            _in_use: in_use,
-        }
+        Self { in_use, connection }
     }
 
     /// Whether nothing comes unless [`Self::drive`] is called.
@@ -128,7 +132,9 @@ impl Lease {
 
     /// The body has ended: the connection is free.
     pub(in crate::l7) fn release(self) {
-        if let Leased::Http1(mut held) = self.connection
+        let Self { in_use, connection } = self;
+        drop(in_use);
+        if let Leased::Http1(mut held) = connection
             && held.connection.is_open()
         {
             held.pool.put(held.connection);

@@ -101,7 +101,7 @@ impl Upstreams {
                     exchange::http1(&self.pool, connection, request).await
                 }
                 Pooled::Http2(connection) => {
-                    exchange::http2(&in_use.target, connection, request).await
+                    exchange::http2(&in_use.target, *connection, request).await
                 }
             };
             match outcome {

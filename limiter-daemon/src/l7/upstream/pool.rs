@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use hyper::client::conn::http2;
 
@@ -50,15 +50,21 @@ pub(in crate::l7) struct Http2 {
     pub(super) in_flight: Arc<AtomicUsize>,
     /// Requests so far.
     requests: Arc<AtomicU32>,
+    endpoint: Weak<Target>,
     life: Life,
 }
 
 impl Http2 {
-    pub(super) fn new(sender: http2::SendRequest<RequestBody>, life: Life) -> Self {
+    pub(super) fn new(
+        sender: http2::SendRequest<RequestBody>,
+        target: &Arc<Target>,
+        life: Life,
+    ) -> Self {
         Self {
             sender,
             in_flight: Arc::default(),
             requests: Arc::default(),
+            endpoint: Arc::downgrade(target),
             life,
         }
     }
@@ -77,7 +83,8 @@ impl Http2 {
 pub(super) enum Pooled {
     /// With the time for which it was idle.
     Http1(Box<Http1>, u64),
-    Http2(Http2),
+    /// Boxed, so that all others do not carry its size.
+    Http2(Box<Http2>),
 }
 
 impl Pool {
@@ -101,7 +108,9 @@ impl Pool {
         let shelf = kept.get_mut(&target.id)?;
         let taken = loop {
             let Some((since, connection)) = shelf.idle.pop() else {
-                break shelf.shared(now, stats).map(Pooled::Http2);
+                break shelf
+                    .shared(now, stats)
+                    .map(|http2| Pooled::Http2(Box::new(http2)));
             };
             match connection.life.over(since, now) {
                 None => break Some(Pooled::Http1(connection, now.saturating_sub(since))),
@@ -153,7 +162,7 @@ impl Pool {
         while let Some(connection) = idle.take() {
             let now = self.clock.now();
             let over = connection.life.over(now, now);
-            if over.is_some() || connection.slot.is_over() {
+            if over.is_some() || connection.slot.is_over() || !connection.is_wanted() {
                 note(&connection, over);
                 return;
             }
@@ -204,7 +213,7 @@ impl Pool {
         let shelf = kept.get_mut(&longest.1)?;
         let closed = if shelf.idle.is_empty() {
             let place = shelf.http2.iter().position(idle)?;
-            Pooled::Http2(shelf.http2.remove(place).1)
+            Pooled::Http2(Box::new(shelf.http2.remove(place).1))
         } else {
             let (since, connection) = shelf.idle.remove(0);
             Pooled::Http1(connection, since)
@@ -215,7 +224,8 @@ impl Pool {
         Some(())
     }
 
-    /// Closes what was idle for long, or what the endpoint has closed.
+    /// Closes what was idle for long, what the endpoint has closed, and what is to endpoints that the
+    /// plan in force does not have.
     pub(super) fn sweep(&self) {
         let now = self.clock.now();
         let mut closed = Vec::new();
@@ -223,14 +233,15 @@ impl Pool {
             let over = |(since, connection): &mut (u64, Box<Http1>)| {
                 let over = connection.life.over(*since, now);
                 note(connection, over);
-                over.is_some() || !connection.is_open()
+                over.is_some() || !connection.is_wanted() || !connection.is_open()
             };
             closed.extend(shelf.idle.extract_if(.., over));
             shelf.http2.retain_mut(|(used, http2)| {
                 if http2.in_flight.load(Ordering::Relaxed) > 0 {
                     *used = now;
                 }
-                http2.over(*used, now).is_none() && !http2.sender.is_closed()
+                let wanted = http2.endpoint.strong_count() > 0;
+                wanted && http2.over(*used, now).is_none() && !http2.sender.is_closed()
             });
             let connecting = Arc::strong_count(&shelf.connecting) > 1;
             connecting || !shelf.idle.is_empty() || !shelf.http2.is_empty()

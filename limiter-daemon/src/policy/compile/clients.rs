@@ -127,15 +127,8 @@ fn refuse(policy: &ClientPolicy, statuses: &mut Statuses) {
         &name.namespace,
         &name.name,
     );
-    let ancestors: Vec<_> = status
-        .ancestors
-        .iter()
-        .map(|status| status.ancestor.clone())
-        .collect();
-    for ancestor in &ancestors {
-        let message = "TLS: the authorities of client certificates cannot be found.";
-        status.add_for(ancestor, Condition::not_accepted("Invalid", message));
-    }
+    let message = "TLS: the authorities of client certificates cannot be found.";
+    status.add_for_all(&Condition::not_accepted("Invalid", message));
 }
 
 /// Says which policies on clients a closer one replaces.

@@ -4,6 +4,7 @@ mod attach;
 mod backends;
 mod certificates;
 mod clients;
+mod domains;
 mod in_force;
 mod network;
 mod overrides;
@@ -16,6 +17,7 @@ mod treatment;
 use super::findings::{Findings, Mark, Scope};
 use super::kinds::Kind;
 use super::native::limiter_config::Config;
+use super::native::rate_limit_service::DomainSettings;
 use super::plan::{DaemonConfig, Plan};
 use super::resource::Name;
 use super::resources::{Rejected, Resources};
@@ -33,7 +35,7 @@ pub(crate) fn compile(
     statuses: &mut Statuses,
     findings: &mut Findings,
 ) -> Plan {
-    let (daemon, unlimited_if_invalid) = daemon(resources, findings);
+    let (daemon, unlimited_if_invalid, served) = daemon(resources, findings);
     let mut entries = topology::entries(resources, &daemon, findings);
     let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
     let clients = attach::attach(&resources.clients, resources, statuses, findings);
@@ -50,6 +52,8 @@ pub(crate) fn compile(
     };
     let listeners = routes::compile(&mut entries, &settings, &mut context);
     let network = network::compile(resources, &daemon, findings);
+    domains::check_address(&listeners, resources, &daemon, findings);
+    let domains = domains::compile(resources, served, &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);
     in_force.report(resources, statuses, findings);
@@ -61,6 +65,8 @@ pub(crate) fn compile(
         listeners,
         backends: backends.into_list(),
         network,
+        domains,
+        rls_tls: domains::tls(resources, findings),
     }
 }
 
@@ -95,8 +101,8 @@ fn report_rejected(rejected: &Rejected, resources: &Resources, statuses: &mut St
     }
 }
 
-/// The daemon's settings, and whether requests under an invalid policy pass.
-fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool) {
+/// The daemon's settings, whether requests under an invalid policy pass, and how domains are counted.
+fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool, DomainSettings) {
     let mut configs: Vec<&Config> = resources.configs.values().collect();
     configs.sort_by_key(|config| (&config.meta.origin.file, config.mark.line));
     let mut configs = configs.into_iter();
@@ -112,15 +118,18 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
                 .error(&other.mark, message, "keep one of them");
         }
     }
-    let (mut daemon, unlimited_if_invalid) = first
-        .map(|config| (config.daemon.clone(), config.unlimited_if_invalid))
+    let (mut daemon, unlimited_if_invalid, domains) = first
+        .map(|config| {
+            let daemon = config.daemon.clone();
+            (daemon, config.unlimited_if_invalid, config.domains)
+        })
         .unwrap_or_default();
     match store::compile(first, resources, findings) {
         Some(Ok(store)) => daemon.store = Some(store),
         Some(Err(store::Unusable)) => daemon.store_unusable = true,
         None => {}
     }
-    (daemon, unlimited_if_invalid)
+    (daemon, unlimited_if_invalid, domains)
 }
 
 /// Says that a reference leads nowhere, unless it leads to a resource with errors of its own.

@@ -120,13 +120,6 @@ fn refuse(policy: &TrafficPolicy, statuses: &mut Statuses) {
         &name.namespace,
         &name.name,
     );
-    let ancestors: Vec<_> = status
-        .ancestors
-        .iter()
-        .map(|status| status.ancestor.clone())
-        .collect();
-    for ancestor in &ancestors {
-        let message = "ResponseOverride: the body of a response cannot be found.";
-        status.add_for(ancestor, Condition::not_accepted("Invalid", message));
-    }
+    let message = "ResponseOverride: the body of a response cannot be found.";
+    status.add_for_all(&Condition::not_accepted("Invalid", message));
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
+use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};
@@ -36,6 +37,7 @@ pub(crate) struct RawLimiterConfig {
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
     http: Option<RawHttp>,
+    rls: Option<RawRls>,
     rate_limit: Option<At<RawOwnRateLimit>>,
 }
 
@@ -109,6 +111,9 @@ pub(crate) struct Config {
     pub(crate) daemon: DaemonConfig,
     /// Requests under a BackendTrafficPolicy that was never valid pass.
     pub(crate) unlimited_if_invalid: bool,
+    pub(crate) domains: DomainSettings,
+    /// `None`: the rate limit service speaks no TLS.
+    pub(crate) rls_tls: Option<TlsRefs>,
     pub(crate) store: Option<StoreSettings>,
     pub(crate) mark: Mark,
 }
@@ -134,6 +139,10 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
     }
+    let (domains, rls_tls) = match raw.rls {
+        Some(raw) => rate_limit_service::lower(raw, &meta.name.namespace, &mut daemon, scope),
+        None => (DomainSettings::default(), None),
+    };
     let store = raw
         .rate_limit
         .and_then(|raw| store::lower_own(raw, &meta.name.namespace, scope));
@@ -142,6 +151,8 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         store,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
+        domains,
+        rls_tls,
         mark,
     }
 }

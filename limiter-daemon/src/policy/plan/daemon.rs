@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::StoreConfig;
+use super::Tls;
 
 /// `LimiterConfig`: the daemon's own settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct DaemonConfig {
     pub drain_timeout: Duration,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
+    /// Envoy's rate limit service; `None`: it is not served.
+    pub rls: Option<RlsConfig>,
     /// Counts global limits for all nodes; `None`: each node counts for itself.
     pub store: Option<StoreConfig>,
     /// A store is named, and what it refers to cannot be used: nothing starts with that.
@@ -55,10 +58,31 @@ impl Default for DaemonConfig {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             access_log: None,
+            rls: None,
             store: None,
             store_unusable: false,
         }
     }
+}
+
+/// Where and how Envoy's rate limit service is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RlsConfig {
+    /// gRPC (HTTP/2) and JSON (HTTP/1.1 or HTTP/2); with TLS if the plan has certificates for it.
+    pub listen: SocketAddr,
+    /// `RateLimit-Limit`, `-Remaining` and `-Reset` are among the headers that Envoy is told to add.
+    pub response_headers: bool,
+}
+
+/// How the rate limit service speaks TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RlsTls {
+    /// It does not.
+    #[default]
+    None,
+    As(Tls),
+    /// It should, and what it needs is not there.
+    Broken(String),
 }
 
 /// An interface whose ingress packets the XDP program sees.

@@ -7,6 +7,7 @@
 mod backend;
 mod client;
 mod daemon;
+mod domain;
 mod filter;
 mod fraction;
 mod limit;
@@ -24,7 +25,9 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
+    RlsConfig, RlsTls,
 };
+pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
@@ -58,4 +61,7 @@ pub struct Plan {
     pub backends: Vec<Backend>,
     /// Kernel limits, by source.
     pub network: Vec<NetworkPolicy>,
+    /// What the rate limit service answers by, in the order of their names.
+    pub domains: Vec<Domain>,
+    pub rls_tls: RlsTls,
 }

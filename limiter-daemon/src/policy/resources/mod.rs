@@ -28,6 +28,7 @@ use super::kinds::Kind;
 use super::native::limiter_config::Config;
 use super::native::network_rate_limit_policy::NetworkLimit;
 use super::plan::RouteKind;
+use super::ratelimit_service::DomainFile;
 use super::resource::{Meta, Name};
 pub(crate) use read::Reader;
 
@@ -53,6 +54,8 @@ pub(crate) struct Resources {
     pub(crate) slices: Table<EndpointSlice>,
     pub(crate) secrets: Table<Secret>,
     pub(crate) config_maps: Table<ConfigMap>,
+    /// By file (as their namespace) and domain.
+    pub(crate) domains: Table<DomainFile>,
     /// Where each was seen, those with errors included: they are not missing.
     seen: BTreeMap<(Kind, Name), Seen>,
     /// What is there and is not used as it is.
@@ -248,6 +251,7 @@ impl Resources {
             Kind::EndpointSlice => copy(&mut self.slices, &good.slices, name),
             Kind::Secret => copy(&mut self.secrets, &good.secrets, name),
             Kind::ConfigMap => copy(&mut self.config_maps, &good.config_maps, name),
+            Kind::Domain => copy(&mut self.domains, &good.domains, name),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gateway_api::{gateway, listener_set, references, route};
 use crate::policy::kinds::{self, Kind, Refusal};
 use crate::policy::native::{limiter_config, network_rate_limit_policy};
+use crate::policy::ratelimit_service::{self, RawDomain};
 use crate::policy::resource::{self, Document, HasMetadata, Meta, Name};
 use crate::policy::source;
 use crate::policy::yaml::{self, Node, Value};
@@ -71,6 +72,10 @@ impl<'a> Reader<'a> {
     }
 
     fn read_node(&mut self, node: &Node, mut origin: Origin, findings: &mut Findings) {
+        if ratelimit_service::is_domain(node) {
+            self.read_domain(node, origin, findings);
+            return;
+        }
         let Some(header) = Header::of(node, &mut findings.at(&origin)) else {
             self.resources.lose(&origin.file);
             return;
@@ -94,6 +99,23 @@ impl<'a> Reader<'a> {
             Ok(kind) => self.read_kind(kind, &reading, findings),
             Err(refusal) => self.refuse(&header, refusal, &reading, findings),
         }
+    }
+
+    /// A document of Envoy's rate limit service: known by its file and its domain.
+    fn read_domain(&mut self, node: &Node, mut origin: Origin, findings: &mut Findings) {
+        let Some(domain) = ratelimit_service::name(node, &mut findings.at(&origin)) else {
+            self.resources.lose(&origin.file);
+            return;
+        };
+        let file = origin.file.file_name().unwrap_or_default();
+        let name = Name::new(&file.to_string_lossy(), domain);
+        origin.resource = Some(format!("{} {domain}", Kind::Domain.name()));
+        let reading = Reading {
+            node,
+            name,
+            origin: &origin,
+        };
+        self.read_kind(Kind::Domain, &reading, findings);
     }
 
     /// The resources of a `List`, as `kubectl get -o yaml` writes them.
@@ -275,6 +297,13 @@ impl Resources {
                 scope,
                 |raw, _meta, scope: &mut Scope<'_>| config_map::lower(raw, scope),
             ),
+            Kind::Domain => {
+                if let Some(raw) = decode::<RawDomain>(reading.node, scope) {
+                    let mark = mark_of(reading.node);
+                    let file = ratelimit_service::lower(raw, reading.origin, mark, scope);
+                    self.domains.insert(reading.name.clone(), file);
+                }
+            }
         }
     }
 }

@@ -119,7 +119,7 @@ impl Hosts {
     #[must_use]
     pub fn pick(&self, hash: Option<u64>, tried: &[usize], random: u64, now: u64) -> Option<usize> {
         let view = View::new(self, tried, now);
-        match &self.algorithm {
+        let picked = match &self.algorithm {
             Algorithm::LeastRequest => least_request::pick(&view, random),
             Algorithm::RoundRobin(turns) => turns.pick(&view, random),
             Algorithm::Random => random::pick(&view, random),
@@ -127,7 +127,9 @@ impl Hosts {
                 Some(hash) => table.pick(&view, hash),
                 None => random::pick(&view, random),
             },
-        }
+        };
+        // Hosts may change during a choice, so that the best that there was is not found any more.
+        picked.or_else(|| View::new(self, tried, now).best_host())
     }
 }
 
@@ -181,6 +183,14 @@ impl<'a> View<'a> {
         *self
             .best
             .get_or_init(|| ranks().min().unwrap_or(Rank::Never))
+    }
+
+    /// One that is worth most to the request, by one look at each.
+    fn best_host(&self) -> Option<usize> {
+        let ranks = (0..self.count()).map(|index| (self.rank(index), index));
+        let (rank, index) = ranks.min()?;
+        let may = !self.tried.is_empty() || self.takes(index);
+        (may && rank != Rank::Never).then_some(index)
     }
 
     fn rank(&self, index: usize) -> Rank {

@@ -159,6 +159,30 @@ fn a_request_that_is_sent_again_goes_to_the_best_that_is_left() {
 }
 
 #[test]
+fn there_is_a_choice_also_while_hosts_change() {
+    for algorithm in all_algorithms() {
+        let hosts = hosts(algorithm.clone(), 50, 3);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    for reached in [true, false] {
+                        hosts.all[1].set_unreachable(!reached);
+                        hosts.all[2].set_unreachable(reached);
+                    }
+                }
+            });
+            let missed = (0..200_000).find(|n| {
+                let random = splitmix64(*n);
+                hosts.pick(Some(random), &[0], random, 0).is_none()
+            });
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(missed, None, "{algorithm:?}");
+        });
+    }
+}
+
+#[test]
 fn in_a_panic_a_second_attempt_still_prefers_the_healthy() {
     for algorithm in all_algorithms() {
         let hosts = hosts(algorithm.clone(), 100, 3);

@@ -1,0 +1,155 @@
+//! Matching: which node of a domain's tree a descriptor leads to.
+//!
+//! At each level, for the next entry: the node with its key and value; else the first one, in the
+//! order of the files, with its key and a pattern that its value matches; else the one with its key
+//! alone. There is no way back: a node without anything below it ends the search even where another
+//! one would lead on. The node of the last entry decides, and has a limit or has none.
+
+use std::collections::HashMap;
+
+use crate::policy::plan::{self, EntryValue};
+
+/// A level of the tree.
+#[derive(Debug)]
+pub(super) struct Level<L> {
+    by_key: HashMap<String, Keyed<L>>,
+}
+
+/// The nodes of one key.
+#[derive(Debug)]
+struct Keyed<L> {
+    exact: HashMap<String, Node<L>>,
+    patterns: Vec<(Pattern, Node<L>)>,
+    any: Option<Node<L>>,
+}
+
+/// A node: what holds at it, and what is below it.
+#[derive(Debug)]
+pub(super) struct Node<L> {
+    pub(super) limit: Option<L>,
+    below: Level<L>,
+}
+
+impl<L> Default for Level<L> {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::new(),
+        }
+    }
+}
+
+impl<L> Level<L> {
+    /// The level of these descriptors. `make` is told of each limit with the descriptors that lead to
+    /// it.
+    pub(super) fn new<'p>(
+        descriptors: &'p [plan::Descriptor],
+        path: &mut Vec<&'p plan::Descriptor>,
+        make: &mut impl FnMut(&plan::DomainLimit, &[&'p plan::Descriptor]) -> L,
+    ) -> Self {
+        let mut level = Self::default();
+        for descriptor in descriptors {
+            path.push(descriptor);
+            let node = Node {
+                limit: descriptor.limit.as_ref().map(|limit| make(limit, path)),
+                below: Self::new(&descriptor.descriptors, path, make),
+            };
+            path.pop();
+            let keyed = level
+                .by_key
+                .entry(descriptor.key.clone())
+                .or_insert_with(|| Keyed {
+                    exact: HashMap::new(),
+                    patterns: Vec::new(),
+                    any: None,
+                });
+            match &descriptor.value {
+                EntryValue::Any => keyed.any = Some(node),
+                EntryValue::Is(value) => drop(keyed.exact.insert(value.clone(), node)),
+                EntryValue::Like(pattern) => keyed.patterns.push((Pattern::new(pattern), node)),
+            }
+        }
+        level
+    }
+
+    /// The limit that these entries lead to.
+    pub(super) fn find(&self, entries: &[(&str, &str)]) -> Option<&L> {
+        let (last, before) = entries.split_last()?;
+        let mut level = self;
+        for entry in before {
+            level = &level.node(*entry)?.below;
+        }
+        level.node(*last)?.limit.as_ref()
+    }
+
+    fn node(&self, (key, value): (&str, &str)) -> Option<&Node<L>> {
+        let keyed = self.by_key.get(key)?;
+        let like = |(pattern, _): &&(Pattern, _)| pattern.matches(value);
+        keyed
+            .exact
+            .get(value)
+            .or_else(|| keyed.patterns.iter().find(like).map(|(_, node)| node))
+            .or(keyed.any.as_ref())
+    }
+}
+
+/// A text in which each `*` stands for any text.
+#[derive(Debug)]
+struct Pattern {
+    first: String,
+    between: Vec<String>,
+    last: String,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        let mut parts = text.split('*').map(str::to_owned);
+        let first = parts.next().unwrap_or_default();
+        let mut between: Vec<_> = parts.collect();
+        let last = between.pop().unwrap_or_default();
+        Self {
+            first,
+            between,
+            last,
+        }
+    }
+
+    fn matches(&self, value: &str) -> bool {
+        let Some(rest) = value.strip_prefix(self.first.as_str()) else {
+            return false;
+        };
+        let Some(mut rest) = rest.strip_suffix(self.last.as_str()) else {
+            return false;
+        };
+        // The first place that a part is found at leaves the most to those after it.
+        self.between
+            .iter()
+            .all(|part| match rest.find(part.as_str()) {
+                Some(at) => {
+                    rest = &rest[at + part.len()..];
+                    true
+                }
+                None => false,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pattern;
+
+    #[test]
+    fn patterns() {
+        for (pattern, yes, no) in [
+            ("foo*", &["foo", "foobar"][..], &["fo", "xfoo", ""][..]),
+            ("*", &["", "x"], &[]),
+            ("*.css", &[".css", "a.css"], &["a.css2", "css"]),
+            ("a*b*c", &["abc", "axxbyyc", "abbc"], &["ac", "acb", "abcx"]),
+            ("a*a", &["aa", "aba"], &["a"]),
+            ("**x", &["x", "yx"], &["y"]),
+        ] {
+            let matches = |value: &&&str| Pattern::new(pattern).matches(value);
+            assert_eq!(yes.iter().find(|v| !matches(v)), None, "{pattern}");
+            assert_eq!(no.iter().find(matches), None, "{pattern}");
+        }
+    }
+}

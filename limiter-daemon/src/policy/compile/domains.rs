@@ -1,0 +1,168 @@
+//! Domains of the rate limit service: what the files of each say, put together.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::policy::findings::Findings;
+use crate::policy::kinds::Kind;
+use crate::policy::native;
+use crate::policy::native::rate_limit_service::DomainSettings;
+use crate::policy::plan::{
+    Certificate, ClientCertificates, DaemonConfig, Descriptor, Domain, Listener, RlsTls, Tls,
+    TlsVersion,
+};
+use crate::policy::ratelimit_service::{DomainFile, descriptor};
+use crate::policy::resources::{Rejected, Resources};
+use crate::policy::status::{Condition, Statuses};
+
+use super::{certificates, in_force};
+
+/// All domains, by name.
+pub(super) fn compile(
+    resources: &Resources,
+    settings: DomainSettings,
+    daemon: &DaemonConfig,
+    statuses: &mut Statuses,
+    findings: &mut Findings,
+) -> Vec<Domain> {
+    let mut domains: BTreeMap<&str, (Domain, &DomainFile)> = BTreeMap::new();
+    for (name, file) in &resources.domains {
+        let mut accepted = true;
+        match domains.get_mut(name.name.as_str()) {
+            None => {
+                let domain = Domain {
+                    name: name.name.clone(),
+                    algorithm: settings.algorithm,
+                    descriptors: file.descriptors.clone(),
+                    broken: None,
+                };
+                domains.insert(&name.name, (domain, file));
+            }
+            Some((domain, _)) if settings.merge => merge(domain, file, findings),
+            Some((_, first)) => {
+                accepted = false;
+                let place = format!("{}:{}", first.origin.file.display(), first.mark.line);
+                findings.at(&file.origin).error(
+                    &file.mark,
+                    format!("the domain `{}` is in {place} already", name.name),
+                    "put them into one file, or allow it by `spec.rls.mergeDomains: true` of the \
+                     LimiterConfig",
+                );
+            }
+        }
+        let condition = if accepted {
+            Condition::accepted("The domain has been accepted.")
+        } else {
+            Condition::not_accepted("Conflicted", "another file has the domain")
+        };
+        statuses
+            .of(Kind::Domain.name(), &name.namespace, &name.name)
+            .add(condition);
+    }
+    if let Some((_, first)) = domains.values().next().filter(|_| daemon.rls.is_none()) {
+        findings.at(&first.origin).warning(
+            &first.mark,
+            "nobody can ask for the limits of this domain",
+            "say where Envoy's rate limit service is served: `spec.rls.listen` of a LimiterConfig",
+        );
+    }
+    let mut domains: BTreeMap<String, Domain> = domains
+        .into_values()
+        .map(|(domain, _)| (domain.name.clone(), domain))
+        .collect();
+    for rejected in resources.rejected.iter().filter(never_valid) {
+        let name = &rejected.name.name;
+        let broken = domains.entry(name.clone()).or_insert_with(|| Domain {
+            name: name.clone(),
+            algorithm: settings.algorithm,
+            descriptors: Vec::new(),
+            broken: None,
+        });
+        broken.broken = Some(in_force::reason(rejected));
+    }
+    domains.into_values().collect()
+}
+
+/// What TLS of the rate limit service needs.
+pub(super) fn tls(resources: &Resources, findings: &mut Findings) -> RlsTls {
+    let config = resources.configs.values().next();
+    let Some((config, refs)) = config.and_then(|one| Some((one, one.rls_tls.as_ref()?))) else {
+        return RlsTls::None;
+    };
+    let namespace = config.meta.name.namespace.as_str();
+    let from = (native::GROUP, Kind::LimiterConfig.name(), namespace);
+    let mut scope = findings.at(&config.meta.origin);
+    let found = refs.certificates.iter().map(|reference| {
+        let found = certificates::certificate(resources, from, reference, &mut scope);
+        found.ok().cloned()
+    });
+    let found: Option<Vec<Certificate>> = found.collect::<Vec<_>>().into_iter().collect();
+    let clients = refs.clients.as_ref().map(|(authorities, optional)| {
+        let found = certificates::authorities(resources, from, authorities, &mut scope);
+        found.map(|authorities| ClientCertificates {
+            authorities,
+            optional: *optional,
+        })
+    });
+    match (found, clients) {
+        (Some(certificates), clients @ (None | Some(Some(_)))) => RlsTls::As(Tls {
+            certificates,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            alpn: Vec::new(),
+            client_certificates: clients.flatten(),
+        }),
+        _ => RlsTls::Broken("certificates that `rls.tls` names cannot be used".to_owned()),
+    }
+}
+
+/// One address serves one thing.
+pub(super) fn check_address(
+    listeners: &[Listener],
+    resources: &Resources,
+    daemon: &DaemonConfig,
+    findings: &mut Findings,
+) {
+    let (Some(rls), Some(config)) = (&daemon.rls, resources.configs.values().next()) else {
+        return;
+    };
+    let taken = listeners.iter().find(|listener| {
+        let mut binds = listener.binds.iter();
+        binds.any(|bind| overlap(*bind, rls.listen))
+    });
+    let taken = match taken {
+        Some(listener) => format!("the listener `{}`", listener.name),
+        None if overlap(daemon.admin, rls.listen) => "the admin listener".to_owned(),
+        None => return,
+    };
+    findings.at(&config.meta.origin).error(
+        &config.mark,
+        format!("{taken} has the address {} of `rls.listen`", rls.listen),
+        "give one of them another port",
+    );
+}
+
+/// `[::]` is every address of both families.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    let (a, b) = (one.ip(), other.ip());
+    one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
+fn never_valid(rejected: &&Rejected) -> bool {
+    rejected.kind == Kind::Domain.name() && !rejected.kept
+}
+
+/// Adds the descriptors of a file. One that is there already stays as it is.
+fn merge(domain: &mut Domain, file: &DomainFile, findings: &mut Findings) {
+    for (descriptor, mark) in file.descriptors.iter().zip(&file.marks) {
+        let same =
+            |other: &Descriptor| (&other.key, &other.value) == (&descriptor.key, &descriptor.value);
+        if domain.descriptors.iter().any(same) {
+            descriptor::twice(descriptor, mark, &mut findings.at(&file.origin));
+        } else {
+            domain.descriptors.push(descriptor.clone());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Limits that Envoy's rate limit service protocol asks about: domains and their descriptors.
+
+use limiter_common::Limit;
+
+use super::Algorithm;
+
+/// A domain: what requests that name it are limited by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    pub name: String,
+    /// How its limits count.
+    pub algorithm: Algorithm,
+    /// In the order of the files.
+    pub descriptors: Vec<Descriptor>,
+    /// A part of it was never valid: nothing can be said of its requests, and why.
+    pub broken: Option<String>,
+}
+
+/// A node of a domain's tree: what one entry of a descriptor must be like, and what holds then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    pub key: String,
+    pub value: EntryValue,
+    /// All values that a pattern matches are counted together.
+    pub share_threshold: bool,
+    pub limit: Option<DomainLimit>,
+    pub descriptors: Vec<Self>,
+}
+
+impl Descriptor {
+    /// `key_value`, or `key`: the reference service's name for it in statistics.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.value {
+            EntryValue::Any => self.key.clone(),
+            EntryValue::Is(value) | EntryValue::Like(value) => format!("{}_{value}", self.key),
+        }
+    }
+}
+
+/// The value of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EntryValue {
+    /// Any; each has a count of its own.
+    Any,
+    Is(String),
+    /// One like this, in which each `*` stands for any text, also for none; each has a count of its
+    /// own, unless they share.
+    Like(String),
+}
+
+/// A limit of a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainLimit {
+    pub amount: Amount,
+    /// Told to clients, and what `replaces` of other limits refer to.
+    pub name: Option<String>,
+    /// Names of limits that do not apply where this one does.
+    pub replaces: Vec<String>,
+    /// Counts what would be denied, denies nothing.
+    pub shadow: bool,
+    /// Denies only if all such limits that a request meets are over.
+    pub quota: bool,
+}
+
+/// How much a limit of a domain admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// Everything. Only where a file says so.
+    Unlimited,
+    /// Nothing (`requests_per_unit: 0`).
+    Nothing(TimeUnit),
+    PerUnit {
+        requests: u32,
+        unit: TimeUnit,
+        /// The same as a token bucket.
+        limit: Limit,
+    },
+}
+
+/// The unit of time of a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimeUnit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+    /// 30 days.
+    Month,
+    /// 365 days.
+    Year,
+}
+
+impl TimeUnit {
+    pub const ALL: [Self; 7] = [
+        Self::Second,
+        Self::Minute,
+        Self::Hour,
+        Self::Day,
+        Self::Week,
+        Self::Month,
+        Self::Year,
+    ];
+
+    #[must_use]
+    pub const fn seconds(self) -> u64 {
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+            Self::Day => 86_400,
+            Self::Week => 7 * 86_400,
+            Self::Month => 30 * 86_400,
+            Self::Year => 365 * 86_400,
+        }
+    }
+
+    /// As files and the JSON form write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Second => "second",
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
+}

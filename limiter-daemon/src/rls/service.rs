@@ -1,0 +1,245 @@
+//! From a question to its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use prost_types::value::Kind;
+use prost_types::{Duration, Struct, Value};
+use rustls::ServerConfig;
+use smallvec::SmallVec;
+use tonic::Status as Failure;
+
+use super::counters::Counters;
+use super::proto::{
+    Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
+    RateLimitResponse, Unit,
+};
+use crate::engine::domain::{Asked, Decision, Domains, Hits, NoDomain, Override, Status};
+use crate::engine::time::Now;
+use crate::policy::plan::TimeUnit;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Reads the clock.
+pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
+
+type Pairs<'a> = SmallVec<[(&'a str, &'a str); 4]>;
+
+/// Answers by the domains in force.
+#[derive(Clone)]
+pub struct Service {
+    pub domains: Arc<ArcSwap<Domains>>,
+    pub clock: Clock,
+    pub counters: Arc<Counters>,
+    /// `None`: no TLS is spoken.
+    pub tls: Arc<ArcSwapOption<ServerConfig>>,
+    /// `RateLimit-*` are among the headers that Envoy is told to add.
+    pub response_headers: bool,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Decides.
+    ///
+    /// # Errors
+    /// What is no question; and `UNAVAILABLE` where the domain's files were never valid.
+    pub fn answer(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = self.decide(request);
+        if answer.is_err() {
+            self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+        if request.domain.is_empty() {
+            return Err(Failure::invalid_argument("the request names no domain"));
+        }
+        if request.descriptors.is_empty() {
+            return Err(Failure::invalid_argument("the request has no descriptors"));
+        }
+        let entries: SmallVec<[Pairs<'_>; 4]> = request.descriptors.iter().map(pairs).collect();
+        let asked: Result<SmallVec<[Asked<'_>; 4]>, Failure> = request
+            .descriptors
+            .iter()
+            .zip(&entries)
+            .map(|(descriptor, entries)| asked(descriptor, entries, request.hits_addend))
+            .collect();
+        let asked = asked?;
+        let domains = self.domains.load();
+        let domain = match domains.get(&request.domain) {
+            Ok(domain) => domain,
+            Err(NoDomain::Broken(why)) => return Err(Failure::unavailable(why)),
+            Err(NoDomain::Unknown) => {
+                self.counters
+                    .domain_not_found
+                    .fetch_add(1, Ordering::Relaxed);
+                return Ok(nothing_is_limited(asked.len()));
+            }
+        };
+        let decision = domain.decide(&asked, (self.clock)());
+        Ok(RateLimitResponse {
+            overall_code: code(decision.over_limit),
+            statuses: decision.statuses.iter().map(status).collect(),
+            response_headers_to_add: if self.response_headers {
+                headers(&decision)
+            } else {
+                Vec::new()
+            },
+            dynamic_metadata: who_decided(&request.domain, &decision),
+            ..RateLimitResponse::default()
+        })
+    }
+}
+
+fn pairs(descriptor: &RateLimitDescriptor) -> Pairs<'_> {
+    let entries = descriptor.entries.iter();
+    entries
+        .map(|entry| (entry.key.as_str(), entry.value.as_str()))
+        .collect()
+}
+
+fn asked<'a>(
+    descriptor: &RateLimitDescriptor,
+    entries: &'a [(&'a str, &'a str)],
+    hits_of_request: u32,
+) -> Result<Asked<'a>, Failure> {
+    let hits = match descriptor.hits_addend {
+        Some(hits) => hits,
+        None => u64::from(hits_of_request).max(1),
+    };
+    let limit = match descriptor.limit {
+        None => None,
+        Some(limit) => Some(Override {
+            requests: limit.requests_per_unit,
+            unit: time_unit(limit.unit).ok_or_else(|| {
+                Failure::invalid_argument(format!("there is no unit {} for a limit", limit.unit))
+            })?,
+        }),
+    };
+    Ok(Asked {
+        entries,
+        limit,
+        hits: if descriptor.is_negative_hits {
+            Hits::GiveBack(hits)
+        } else {
+            Hits::Take(hits)
+        },
+    })
+}
+
+fn time_unit(unit: i32) -> Option<TimeUnit> {
+    match Unit::try_from(unit) {
+        Ok(Unit::Second) => Some(TimeUnit::Second),
+        Ok(Unit::Minute) => Some(TimeUnit::Minute),
+        Ok(Unit::Hour) => Some(TimeUnit::Hour),
+        Ok(Unit::Day) => Some(TimeUnit::Day),
+        Ok(Unit::Week) => Some(TimeUnit::Week),
+        Ok(Unit::Month) => Some(TimeUnit::Month),
+        Ok(Unit::Year) => Some(TimeUnit::Year),
+        Ok(Unit::Unknown) | Err(_) => None,
+    }
+}
+
+const fn unit(unit: TimeUnit) -> Unit {
+    match unit {
+        TimeUnit::Second => Unit::Second,
+        TimeUnit::Minute => Unit::Minute,
+        TimeUnit::Hour => Unit::Hour,
+        TimeUnit::Day => Unit::Day,
+        TimeUnit::Week => Unit::Week,
+        TimeUnit::Month => Unit::Month,
+        TimeUnit::Year => Unit::Year,
+    }
+}
+
+fn code(over_limit: bool) -> i32 {
+    let code = if over_limit {
+        Code::OverLimit
+    } else {
+        Code::Ok
+    };
+    code.into()
+}
+
+fn nothing_is_limited(descriptors: usize) -> RateLimitResponse {
+    let status = DescriptorStatus {
+        code: Code::Ok.into(),
+        ..DescriptorStatus::default()
+    };
+    RateLimitResponse {
+        overall_code: Code::Ok.into(),
+        statuses: vec![status; descriptors],
+        ..RateLimitResponse::default()
+    }
+}
+
+fn status(status: &Status<'_>) -> DescriptorStatus {
+    let name = status.limited.as_ref().and_then(|limited| limited.name());
+    DescriptorStatus {
+        code: code(status.over_limit),
+        current_limit: status.limit.map(|limit| RateLimit {
+            requests_per_unit: limit.requests,
+            unit: unit(limit.unit).into(),
+            name: name.unwrap_or_default().to_owned(),
+        }),
+        limit_remaining: u32::try_from(status.remaining).unwrap_or(u32::MAX),
+        duration_until_reset: status.limit.map(|_| Duration {
+            // Whole seconds, rounded up, as the reference service has them: Envoy cuts off the rest.
+            seconds: i64::try_from(status.reset.div_ceil(SECOND)).unwrap_or(i64::MAX),
+            nanos: 0,
+        }),
+    }
+}
+
+/// `RateLimit-*` of draft-polli-ratelimit-headers-03: of the status that decided, with the quotas of
+/// all.
+fn headers(decision: &Decision<'_>) -> Vec<HeaderValue> {
+    let Some(status) = decision.decisive.map(|index| &decision.statuses[index]) else {
+        return Vec::new();
+    };
+    let mut limits = status.limit.map_or(0, |limit| limit.requests).to_string();
+    for other in &decision.statuses {
+        let Some(limit) = other.limit else { continue };
+        limits.push_str(&format!(", {};w={}", limit.requests, limit.unit.seconds()));
+        if let Some(name) = other.limited.as_ref().and_then(|limited| limited.name()) {
+            limits.push_str(&format!(";name=\"{name}\""));
+        }
+    }
+    let header = |key: &str, value: String| HeaderValue {
+        key: key.to_owned(),
+        value,
+    };
+    vec![
+        header("RateLimit-Limit", limits),
+        header("RateLimit-Remaining", status.remaining.to_string()),
+        header("RateLimit-Reset", status.reset.div_ceil(SECOND).to_string()),
+    ]
+}
+
+/// Of a denied request, which descriptor and which rule it was, and after how long it would conform.
+fn who_decided(domain: &str, decision: &Decision<'_>) -> Option<Struct> {
+    let index = decision.decisive.filter(|_| decision.over_limit)?;
+    let status = decision.statuses.get(index)?;
+    let text = |text: &str| Kind::StringValue(text.to_owned());
+    let rule = status.limited.as_ref().map_or("", |limited| limited.rule());
+    // Exact in a double for 285,000 years.
+    let number = |number: u64| Kind::NumberValue(number as f64);
+    let fields = [
+        ("domain", text(domain)),
+        ("rule", text(rule)),
+        ("descriptor", number(index as u64)),
+        ("retry_after_ms", number(status.reset.div_ceil(1_000_000))),
+    ];
+    let fields = fields.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
+    Some(Struct {
+        fields: fields.into(),
+    })
+}

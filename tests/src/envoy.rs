@@ -1,0 +1,67 @@
+//! A real Envoy.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use tempfile::NamedTempFile;
+
+use crate::daemon::{Process, eventually};
+use crate::http_client::get;
+use crate::netns::Netns;
+
+/// Where its admin listener is.
+pub const ADMIN: &str = "127.0.0.1:9902";
+
+/// A running Envoy; it ends when dropped.
+#[derive(Debug)]
+pub struct Envoy {
+    pub process: Process,
+    _config: NamedTempFile,
+}
+
+/// `ENVOY`, or the one that `cargo xtask setup` puts under the target directory.
+fn binary() -> PathBuf {
+    let installed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/envoy/envoy/_bin/envoy"
+    );
+    std::env::var_os("ENVOY").map_or_else(|| PathBuf::from(installed), PathBuf::from)
+}
+
+impl Envoy {
+    /// Starts it in `netns` and waits until it is live. The admin listener is added to `config`.
+    ///
+    /// # Errors
+    /// When there is none, or with its output, when it does not come up.
+    pub fn start(netns: &Netns, config: &str) -> Result<Self> {
+        let binary = binary();
+        ensure!(
+            binary.is_file(),
+            "there is no Envoy at {}: `cargo xtask setup` gets it, or set ENVOY",
+            binary.display()
+        );
+        let (host, port) = ADMIN.split_once(':').unwrap_or_default();
+        let admin = format!(
+            "admin: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}\n"
+        );
+        let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+        std::fs::write(file.path(), admin + config)?;
+        let mut command = Command::new(binary);
+        command
+            .args(["--disable-hot-restart", "--concurrency", "1"])
+            .args(["--log-level", "warning", "-c"])
+            .arg(file.path());
+        let process = Process::spawn(netns, command)?;
+        netns.enter(|| {
+            eventually("Envoy to be live", || {
+                let answer = get(&format!("http://{ADMIN}/ready")).ok();
+                Ok(answer.filter(|answer| answer.status == 200))
+            })
+        })?;
+        Ok(Self {
+            process,
+            _config: file,
+        })
+    }
+}
