@@ -31,6 +31,11 @@ pub trait Store: Debug + Send + Sync {
     /// To be called once on each thread that will ask, inside its runtime: a store may keep a
     /// connection for each.
     fn join(&self) {}
+
+    /// Whether it counts in the state of this node, where others may look at it.
+    fn counts_here(&self) -> bool {
+        false
+    }
 }
 
 /// All global limits that a request meets.
@@ -86,6 +91,10 @@ impl Store for MemoryStore {
 
     fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now) {
         adjust_here(rule, receipt, adjustment, now);
+    }
+
+    fn counts_here(&self) -> bool {
+        true
     }
 }
 

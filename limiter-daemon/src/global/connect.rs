@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo,
-    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
+    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
 };
 use tokio::sync::Notify;
 
+use super::guard::jitter;
 use super::{command, flat};
-use crate::policy::plan::{StoreAddress, StoreConfig};
+use crate::policy::plan::{StoreAddress, StoreConfig, StoreHost, StoreTls};
 
 /// For a connection, TLS, the greeting and the scripts.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -20,47 +22,30 @@ const QUEUE: usize = 1024;
 
 /// Makes connections with the same settings.
 #[derive(Debug)]
-pub(super) struct Connector {
-    client: Client,
+pub(super) enum Connector {
+    Direct(Box<Client>),
+    /// Asks Sentinels each time where the master is.
+    Sentinel(Box<StoreConfig>),
 }
 
 impl Connector {
     pub(super) fn new(config: &StoreConfig) -> Result<Self, RedisError> {
-        let mut settings = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP3)
-            .set_db(i64::from(config.database))
-            .set_skip_set_lib_name();
-        if let Some(user) = &config.user {
-            settings = settings.set_username(user);
-        }
-        if let Some(password) = &config.password {
-            settings = settings.set_password(&password.0);
-        }
-        let address = match (&config.address, &config.tls) {
-            (StoreAddress::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
-            (StoreAddress::Tcp { host, port }, None) => ConnectionAddr::Tcp(host.clone(), *port),
-            (StoreAddress::Tcp { host, port }, Some(_)) => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: false,
-                tls_params: None,
-            },
-        };
-        let info = address.into_connection_info()?.set_redis_settings(settings);
-        let client = match &config.tls {
-            None => Client::open(info)?,
-            Some(tls) => {
-                let certificates = TlsCertificates {
-                    client_tls: tls.certificate.as_ref().map(|ours| ClientTlsConfig {
-                        client_cert: ours.chain.0.clone(),
-                        client_key: ours.key.0.clone(),
-                    }),
-                    root_cert: tls.authorities.as_ref().map(|pem| pem.0.clone()),
-                };
-                Client::build_with_tls(info, certificates)?
+        let address = match &config.address {
+            StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            StoreAddress::Tcp(host) => place(host, config.tls.is_some()),
+            StoreAddress::Sentinel { .. } => {
+                // So that what is wrong is said at the start.
+                sentinels(config)?;
+                return Ok(Self::Sentinel(Box::new(config.clone())));
             }
         };
-        Ok(Self { client })
+        let info = address
+            .into_connection_info()?
+            .set_redis_settings(settings(config));
+        Ok(Self::Direct(Box::new(match &config.tls {
+            None => Client::open(info)?,
+            Some(tls) => Client::build_with_tls(info, certificates(tls))?,
+        })))
     }
 
     /// Connects, and makes `scripts` known. `gone` is told when the connection has ended.
@@ -80,14 +65,91 @@ impl Connector {
                 }
                 Ok::<_, std::convert::Infallible>(())
             });
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let mut connection = match self {
+            Self::Direct(client) => {
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?
+            }
+            Self::Sentinel(settings) => {
+                sentinels(settings)?
+                    .get_async_connection_with_config(&config)
+                    .await?
+            }
+        };
         for script in scripts {
             let load = command("SCRIPT", &["LOAD", script]);
             flat(connection.send_packed_command(&load).await)?;
         }
         Ok(connection)
     }
+}
+
+fn settings(config: &StoreConfig) -> RedisConnectionInfo {
+    let mut settings = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_db(i64::from(config.database))
+        .set_skip_set_lib_name();
+    if let Some(user) = &config.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &config.password {
+        settings = settings.set_password(&password.0);
+    }
+    settings
+}
+
+fn place(StoreHost { host, port }: &StoreHost, tls: bool) -> ConnectionAddr {
+    if tls {
+        ConnectionAddr::TcpTls {
+            host: host.clone(),
+            port: *port,
+            insecure: false,
+            tls_params: None,
+        }
+    } else {
+        ConnectionAddr::Tcp(host.clone(), *port)
+    }
+}
+
+fn certificates(tls: &StoreTls) -> TlsCertificates {
+    TlsCertificates {
+        client_tls: tls.certificate.as_ref().map(|ours| ClientTlsConfig {
+            client_cert: ours.chain.0.clone(),
+            client_key: ours.key.0.clone(),
+        }),
+        root_cert: tls.authorities.as_ref().map(|pem| pem.0.clone()),
+    }
+}
+
+/// The Sentinels, beginning with any of them: one that swallows what it is asked must not keep the
+/// others from being asked.
+fn sentinels(config: &StoreConfig) -> Result<SentinelClient, RedisError> {
+    let StoreAddress::Sentinel { master, sentinels } = &config.address else {
+        return Err(RedisError::from((
+            ErrorKind::InvalidClientConfig,
+            "no Sentinel",
+        )));
+    };
+    let tls = config.tls.is_some();
+    let mut places: Vec<_> = sentinels.iter().map(|host| place(host, tls)).collect();
+    let first = usize::try_from(jitter()).unwrap_or(0) % places.len().max(1);
+    places.rotate_left(first);
+    let mut builder = SentinelClientBuilder::new(places, master, SentinelServerType::Master)?
+        .set_client_to_redis_protocol(ProtocolVersion::RESP3)
+        .set_client_to_redis_db(i64::from(config.database));
+    if let Some(user) = &config.user {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = &config.password {
+        builder = builder.set_client_to_redis_password(&password.0);
+    }
+    if let Some(tls) = &config.tls {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_redis_certificates(certificates(tls))
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_certificates(certificates(tls));
+    }
+    builder.build()
 }

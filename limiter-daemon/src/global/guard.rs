@@ -256,7 +256,7 @@ pub(super) fn jittered(pause: Duration) -> Duration {
 }
 
 /// A number that differs from node to node.
-fn jitter() -> u64 {
+pub(super) fn jitter() -> u64 {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(0u8)
 }

@@ -195,32 +195,32 @@ fn charge_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
             let takes = u64::from(tokens > 0);
             ('b', [cost_s, cost_n, full_s, full_n, deep_s, deep_n, takes])
         }
-        Meter::Fixed(window) => ('f', window_numbers(window, least, tokens)),
-        Meter::Sliding(window) => ('s', window_numbers(window, least, tokens)),
+        Meter::Fixed(window) => ('f', window_numbers(window, false, least, tokens)),
+        Meter::Sliding(window) => ('s', window_numbers(window, true, least, tokens)),
     }
 }
 
-/// The first two numbers, and what a window is like. The weight of the last window is worked out in
-/// grains of time, which are as fine as doubles allow: a microsecond, unless counts are very large.
-fn window_numbers(window: &Window, first: u64, second: u64) -> [u64; 7] {
+/// The first two numbers, and what a window is like. The weight of the last window of a sliding one is
+/// worked out in grains of time, which are as fine as doubles allow: a microsecond, unless counts are
+/// very large. Rounded against who asks.
+fn window_numbers(window: &Window, sliding: bool, first: u64, second: u64) -> [u64; 7] {
     let length = window.length() / MICROSECOND;
     let capacity = window.capacity().min(EXACT);
-    let fits = |grain: &u64| {
-        let grains = u128::from(length.div_ceil(*grain));
-        grains * u128::from(capacity) * 2 <= u128::from(EXACT)
+    let (grains, grain) = if sliding {
+        let coarse = (u128::from(length) * u128::from(capacity) * 2).div_ceil(u128::from(EXACT));
+        let grain = u64::try_from(coarse).unwrap_or(u64::MAX).clamp(1, length);
+        (length / grain, grain)
+    } else {
+        (1, length)
     };
-    let fine = [1, 10, 100, 1_000, 10_000, 100_000];
-    let grain = fine.into_iter().find(fits).unwrap_or(1_000_000);
-    let grains = length / grain;
-    let most = EXACT / grains.max(1);
     [
         first.min(EXACT),
         second.min(EXACT),
-        capacity.min(most),
+        capacity,
         window.length() / SECOND,
         grains,
         grain,
-        most,
+        EXACT / grains.max(1),
     ]
 }
 
@@ -409,8 +409,14 @@ pub(super) fn adjust<R: Borrow<Rule>>(
                 let [deep_s, deep_n] = split(*deepest);
                 ('b', [worth_s, worth_n, mark_s, mark_n, deep_s, deep_n, 0])
             }
-            Meter::Fixed(window) => ('f', window_numbers(window, tokens, tally.mark / SECOND)),
-            Meter::Sliding(window) => ('s', window_numbers(window, tokens, tally.mark / SECOND)),
+            Meter::Fixed(window) => (
+                'f',
+                window_numbers(window, false, tokens, tally.mark / SECOND),
+            ),
+            Meter::Sliding(window) => (
+                's',
+                window_numbers(window, true, tokens, tally.mark / SECOND),
+            ),
         };
         arguments.push(&tally.name, what, numbers);
     }

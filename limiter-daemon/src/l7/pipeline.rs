@@ -390,13 +390,7 @@ impl Pipeline {
 /// If the limits deny.
 fn refused(outcome: &Outcome) -> Result<(), Refusal> {
     let denied = outcome.denied.as_ref();
-    denied.map_or(Ok(()), |denied| {
-        Err(if denied.unknown {
-            Refusal::LimitUnknown
-        } else {
-            Refusal::Limited(denied.rule.reach())
-        })
-    })
+    denied.map_or(Ok(()), |denied| Err(denied.into()))
 }
 
 fn view(request: &Request<Incoming>, client: Client) -> RequestView<'_> {

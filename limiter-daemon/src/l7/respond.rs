@@ -5,6 +5,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 
 use super::body::{self, Body};
+use crate::engine::outcome::Denied;
 use crate::engine::settle::Failure;
 use crate::engine::state::Reach;
 use crate::engine::upstream::{Overflow, Resource};
@@ -232,6 +233,16 @@ impl Refusal {
             headers.insert(GRPC_MESSAGE, message);
         }
         response
+    }
+}
+
+impl From<&Denied> for Refusal {
+    fn from(denied: &Denied) -> Self {
+        if denied.unknown {
+            Self::LimitUnknown
+        } else {
+            Self::Limited(denied.rule.reach())
+        }
     }
 }
 

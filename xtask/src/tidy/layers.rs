@@ -13,7 +13,6 @@ const IMPURE: &[&str] = &[
     "hyper",
     "hyper_util",
     "aya",
-    "redis",
     "Instant",
     "SystemTime",
 ];

@@ -29,7 +29,8 @@ local function conforms(it)
     if not it.ahead then
       left = (it.e - s) * 1000000 - us
     end
-    used = used + math.ceil(it.last * math.ceil(left / it[6]) / it[5])
+    left = math.min(math.ceil(left / it[6]), it[5])
+    used = used + math.ceil(it.last * left / it[5])
   end
   return used + it[1] <= it[3]
 end

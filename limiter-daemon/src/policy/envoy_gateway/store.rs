@@ -10,18 +10,19 @@ use serde::Deserialize;
 use crate::policy::decode::{At, Ignored};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::references::{ObjectRef, RawObjectRef};
-use crate::policy::plan::{OnStoreFailure, Password, StoreAddress};
+use crate::policy::plan::{OnStoreFailure, Password, StoreAddress, StoreHost};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
 const PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 /// The rate limit filter's default.
 const BUDGET: Duration = Duration::from_millis(20);
 const BUDGETS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const PREFIX: &str = "limiterd:";
 const MAX_PREFIX: usize = 64;
 const SHAPE: &str = "write `host:port`, `redis://user:password@host:port/0`, `rediss://host:port` \
-                     or `unix:///path/of/socket`";
+                     `master,sentinel:port,sentinel:port` or `unix:///path/of/socket`";
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -303,12 +304,6 @@ pub(crate) fn parse(text: &str) -> Result<Url, (&'static str, &'static str)> {
         database: 0,
         tls: false,
     };
-    if text.contains(',') {
-        return Err((
-            "it names several servers, and Sentinel and Cluster are not supported",
-            "name one server",
-        ));
-    }
     if let Some(path) = text
         .strip_prefix("unix://")
         .or_else(|| text.starts_with('/').then_some(text))
@@ -344,7 +339,7 @@ pub(crate) fn parse(text: &str) -> Result<Url, (&'static str, &'static str)> {
         let number = database.parse();
         url.database = number.map_err(|_error| ("its database is no number", SHAPE))?;
     }
-    url.address = address(place).ok_or(("it has no host, or a port that is none", SHAPE))?;
+    url.address = address(place)?;
     Ok(url)
 }
 
@@ -355,7 +350,30 @@ fn decoded(part: &str) -> Result<Option<String>, (&'static str, &'static str)> {
     Ok((!text.is_empty()).then(|| text.into_owned()))
 }
 
-fn address(place: &str) -> Option<StoreAddress> {
+/// A host, or the name of a master and its Sentinels.
+fn address(place: &str) -> Result<StoreAddress, (&'static str, &'static str)> {
+    let no_host = ("it has no host, or a port that is none", SHAPE);
+    let Some((master, sentinels)) = place.split_once(',') else {
+        let host = host(place, PORT).ok_or(no_host)?;
+        return Ok(StoreAddress::Tcp(host));
+    };
+    if master.contains(':') {
+        return Err((
+            "it names the nodes of a Cluster, which is not supported",
+            "name one server, or Sentinels as `master,host:port,host:port`",
+        ));
+    }
+    let sentinels: Option<Vec<_>> = sentinels
+        .split(',')
+        .map(|place| host(place.trim(), SENTINEL_PORT))
+        .collect();
+    Ok(StoreAddress::Sentinel {
+        master: host(master, PORT).ok_or(no_host)?.host,
+        sentinels: sentinels.ok_or(no_host)?,
+    })
+}
+
+fn host(place: &str, default_port: u16) -> Option<StoreHost> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']')?;
@@ -366,11 +384,11 @@ fn address(place: &str) -> Option<StoreAddress> {
             .split_once(':')
             .map_or((place, None), |(host, port)| (host, Some(port))),
     };
-    let port = port.map_or(Some(PORT), |port| {
+    let port = port.map_or(Some(default_port), |port| {
         port.parse().ok().filter(|port| *port != 0)
     })?;
     let in_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    (!host.is_empty() && host.chars().all(in_names)).then(|| StoreAddress::Tcp {
+    (!host.is_empty() && host.chars().all(in_names)).then(|| StoreHost {
         host: host.to_owned(),
         port,
     })
@@ -389,10 +407,10 @@ mod tests {
 
     fn tcp(host: &str, port: u16) -> Url {
         Url {
-            address: StoreAddress::Tcp {
+            address: StoreAddress::Tcp(StoreHost {
                 host: host.to_owned(),
                 port,
-            },
+            }),
             user: None,
             password: None,
             database: 0,
@@ -427,6 +445,22 @@ mod tests {
                 },
             ),
             (
+                "redis://:secret@shop,one:7000,two",
+                Url {
+                    address: StoreAddress::Sentinel {
+                        master: "shop".to_owned(),
+                        sentinels: [("one", 7000), ("two", 26379)]
+                            .map(|(host, port)| StoreHost {
+                                host: host.to_owned(),
+                                port,
+                            })
+                            .into(),
+                    },
+                    password: Some(Password("secret".to_owned())),
+                    ..tcp("", 0)
+                },
+            ),
+            (
                 "unix:///run/redis.sock",
                 Url {
                     address: StoreAddress::Unix(PathBuf::from("/run/redis.sock")),
@@ -447,6 +481,7 @@ mod tests {
             "a:1,b:2",
             "redis://store/one",
             "unix://run",
+            "shop,",
             "st ore",
             "[::1",
         ] {

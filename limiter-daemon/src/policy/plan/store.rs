@@ -28,16 +28,43 @@ pub struct StoreConfig {
 /// Where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreAddress {
-    Tcp { host: String, port: u16 },
+    Tcp(StoreHost),
     Unix(PathBuf),
+    /// The master of this name, wherever these Sentinels say that it is.
+    Sentinel {
+        master: String,
+        /// Never empty.
+        sentinels: Vec<StoreHost>,
+    },
+}
+
+/// A host and its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreHost {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for StoreHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{host}:{port}")
+        }
+    }
 }
 
 impl fmt::Display for StoreAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Tcp(host) => host.fmt(f),
             Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Sentinel { master, sentinels } => {
+                f.write_str(master)?;
+                sentinels.iter().try_for_each(|host| write!(f, ",{host}"))
+            }
         }
     }
 }

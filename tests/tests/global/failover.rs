@@ -1,0 +1,107 @@
+//! A master, its replica and three Sentinels: the master is killed.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+use tests::daemon::{Process, eventually};
+use tests::netns::Netns;
+use tests::policies::limited_host;
+use tests::redis::{Redis, envoy_gateway};
+
+use crate::support::{Node, recovered};
+
+struct Sentinel {
+    port: u16,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Sentinel {
+    fn start(netns: &Netns, port: u16) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let config = dir.path().join("sentinel.conf");
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 7000 2\n\
+             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n",
+            dir.path().display()
+        );
+        std::fs::write(&config, text)?;
+        let mut command = Command::new("redis-server");
+        command.arg(config).arg("--sentinel");
+        Ok(Self {
+            port,
+            _process: Process::spawn(netns, command)?,
+            _dir: dir,
+        })
+    }
+
+    /// Knows the other Sentinels and the replica.
+    fn is_ready(&self, netns: &Netns) -> Result<bool> {
+        let ask = |command: &[&str]| {
+            netns.enter(|| {
+                let port = self.port.to_string();
+                let output = Command::new("redis-cli")
+                    .args(["-p", &port])
+                    .args(command)
+                    .output()?;
+                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+            })
+        };
+        let others = ask(&["SENTINEL", "CKQUORUM", "shop"])?;
+        let replicas = ask(&["SENTINEL", "REPLICAS", "shop"])?;
+        Ok(others.starts_with("OK 3 ") && replicas.contains("127.0.0.1:7001"))
+    }
+}
+
+#[test]
+fn the_replica_goes_on_with_what_the_master_had_counted() -> Result<()> {
+    let netns = Netns::new("node")?;
+    let mut master = Redis::absent(&["--port", "7000"])?;
+    master.begin(&netns)?;
+    let mut replica = Redis::absent(&["--port", "7001", "--replicaof", "127.0.0.1", "7000"])?;
+    replica.begin(&netns)?;
+    let ports = [26379, 26380, 26381];
+    let sentinels = ports.map(|port| Sentinel::start(&netns, port));
+    let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
+    eventually("the Sentinels to know each other", || {
+        let ready: Vec<bool> = sentinels
+            .iter()
+            .map(|sentinel| sentinel.is_ready(&netns))
+            .collect::<Result<_>>()?;
+        Ok(ready.iter().all(|ready| *ready).then_some(()))
+    })?;
+    let policies = [
+        limited_host(
+            "ten",
+            "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
+        ),
+        limited_host(
+            "plain",
+            "global: {rules: [{limit: {requests: 100000, unit: Day}}]}",
+        ),
+    ]
+    .concat();
+    let url = "shop,127.0.0.1:26379,127.0.0.1:26380,127.0.0.1:26381";
+    // Long enough to be always counted there, short enough to be let down by it.
+    let store = envoy_gateway(url, "timeout: 500ms");
+    let node = Node::inside(netns, &store, &policies)?;
+    recovered(&node, "plain")?;
+    assert_eq!(node.burst("ten", 6)?, [6, 0, 0]);
+    let key = master
+        .keys()?
+        .into_iter()
+        .find(|key| key.contains("default/ten"));
+    let key = key.context("the master has counted")?;
+    let state = master.ask(&["GET", &key])?;
+    eventually("the replica to have it", || {
+        Ok((replica.ask(&["GET", &key])? == state).then_some(()))
+    })?;
+    master.kill()?;
+    // Meanwhile this node counts.
+    assert_eq!(node.burst("plain", 20)?, [20, 0, 0]);
+    recovered(&node, "plain")?;
+    assert_eq!(node.burst("ten", 15)?, [4, 11, 0]);
+    assert!(replica.ask(&["ROLE"])?.starts_with("master"));
+    Ok(())
+}
