@@ -26,6 +26,7 @@ mod limit_headers;
 pub mod listener;
 pub mod metrics;
 mod mirror;
+mod opening;
 mod overrides;
 mod path;
 mod pipeline;

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::active::Active;
 use super::admission;
@@ -29,10 +28,11 @@ use super::fault::Faults;
 use super::forward::Forward;
 use super::handshake;
 use super::hold::hold;
-use super::io::{Rewind, http2_preface, speaks_http2};
+use super::io::Rewind;
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
+use super::opening::{preface, sniff, within};
 use super::overrides::{self, Asked};
 use super::path;
 use super::proxy_protocol;
@@ -451,50 +451,4 @@ fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
     if let Err(error) = options() {
         tracing::debug!(%error, "no socket options");
     }
-}
-
-/// What comes before a connection's first request: it may take so long, and less when the daemon
-/// drains. `late` is told of failures and of lateness.
-async fn within<T>(
-    drain: &mut Draining,
-    bound: Duration,
-    step: impl Future<Output = std::io::Result<T>>,
-    late: impl FnOnce(),
-) -> Option<T> {
-    tokio::select! {
-        () = drain.too_late() => None,
-        done = timeout(bound, step) => {
-            if let Ok(Ok(done)) = done {
-                return Some(done);
-            }
-            late();
-            None
-        }
-    }
-}
-
-/// As [`within`], for a connection's first bytes: a client that goes away again is not late.
-async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
-    drain: &mut Draining,
-    bound: Duration,
-    stream: Rewind<S>,
-    late: impl FnOnce(),
-) -> Option<(bool, Rewind<S>)> {
-    let first = async { Ok(speaks_http2(stream).await) };
-    within(drain, bound, first, late).await?.ok()
-}
-
-/// As [`sniff`], for what HTTP/2 begins with.
-async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
-    drain: &mut Draining,
-    bound: Duration,
-    stream: Rewind<S>,
-    http2: bool,
-    late: impl FnOnce(),
-) -> Option<Rewind<S>> {
-    if !http2 {
-        return Some(stream);
-    }
-    let first = async { Ok(http2_preface(stream).await) };
-    within(drain, bound, first, late).await?.ok()
 }
