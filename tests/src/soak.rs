@@ -5,7 +5,7 @@
 //! - All gauges of what is under way are back at 0.
 //! - Descriptors that are no idle connection to a backend are as many as after the warm-up: exactly.
 //! - Memory is flat: the median of resident memory over the last quarter of the rounds is at most
-//!   [`GROWTH`] percent and [`SLACK`] above that of the first quarter behind the warm-up.
+//!   `GROWTH` percent and `SLACK` above that of the first quarter behind the warm-up.
 
 use std::collections::BTreeMap;
 use std::fmt;
