@@ -205,7 +205,7 @@ impl Upstreaming {
                 }
             };
             self.timer.progress();
-            if self.timer.is_over(cx) {
+            if self.timer.is_over() {
                 return Poll::Ready(Some(Err(self.upload.fail(Fault::TimedOut))));
             }
             if let Some(data) = frame.data_ref() {

@@ -94,7 +94,7 @@ impl Streamed {
                     self.timer.progress();
                     if self.body.is_end_stream() {
                         self.release();
-                    } else if self.timer.is_over(cx) {
+                    } else if self.timer.is_over() {
                         self.lease = None;
                         return Poll::Ready(Some(Err(BrokenOff::TimedOut)));
                     }
