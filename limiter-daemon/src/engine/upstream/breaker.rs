@@ -241,6 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_gives_back_what_it_held() {
+        let breaker = Arc::new(Breaker::default());
+        let panicked = std::thread::scope(|scope| {
+            let body = scope.spawn(|| {
+                let _permit = breaker.take(Resource::Parallel, &settings(1)).unwrap();
+                panic!("a body that panics");
+            });
+            body.join().is_err()
+        });
+        assert!(panicked);
+        assert_eq!(breaker.used(Resource::Parallel), 0);
+    }
+
+    #[test]
     fn threads_never_have_more_than_may_be() {
         let breaker = Arc::new(Breaker::default());
         let most = AtomicU32::new(0);
