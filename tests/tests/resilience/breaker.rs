@@ -234,9 +234,13 @@ fn a_connection_has_so_many_requests_and_an_endpoint_so_many_connections() -> Re
     let two = Host::new(&scene, "two");
     backends[0].plays(Script::Echo);
     let before = backends[0].counts().connections;
+    // Over one connection, which one worker has: each keeps connections of its own.
+    let mut client = two.connect()?;
     for _ in 0..6 {
-        assert_eq!(two.get()?.status, 200);
+        client.send(two.request("GET /", "", ""))?;
+        assert_eq!(told(&mut client)?.status, 200);
     }
+    drop(client);
     assert_eq!(backends[0].counts().connections, before + 3);
     two.rests()?;
     two.expect(&[
