@@ -1,12 +1,13 @@
 //! Which endpoint a request belongs to, where a backend is chosen by consistent hash.
 
-use std::hash::{DefaultHasher, Hasher as _};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::request_id::Random;
 use crate::engine::request::RequestView;
+use crate::engine::upstream;
 use crate::policy::plan::{BackendSettings, Balancing, HashBy};
 
 /// What a consistent hash makes of a request.
@@ -28,7 +29,10 @@ pub(super) fn affinity(
         return Affinity::default();
     };
     let hash = match by {
-        HashBy::SourceIp => hash([request.client.to_canonical()]),
+        HashBy::SourceIp => match request.client.to_canonical() {
+            IpAddr::V4(ip) => hash([&ip.octets()[..]]),
+            IpAddr::V6(ip) => hash([&ip.octets()[..]]),
+        },
         HashBy::Headers(names) => {
             let values = names.iter().filter_map(|name| request.headers.get(name));
             hash(values.map(HeaderValue::as_bytes))
@@ -58,15 +62,11 @@ pub(super) fn affinity(
     Affinity { hash, cookie: None }
 }
 
-/// The same for the same values, on every node that runs this build. `None`: there is no value.
-fn hash<T: std::hash::Hash>(values: impl IntoIterator<Item = T>) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    let mut any = false;
-    for value in values {
-        value.hash(&mut hasher);
-        any = true;
-    }
-    any.then(|| hasher.finish())
+/// `None`: there is no value.
+fn hash<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
+    let mut values = values.into_iter().peekable();
+    values.peek()?;
+    Some(upstream::hash(values))
 }
 
 /// The value of a cookie (RFC 6265 section 5.4).
@@ -136,9 +136,9 @@ mod tests {
     }
 
     #[test]
-    fn the_same_values_have_the_same_hash_and_none_has_none() {
-        assert_eq!(hash(["a", "b"]), hash(["a", "b"]));
-        assert_ne!(hash(["a", "b"]), hash(["ab"]));
-        assert_eq!(hash::<&str>([]), None);
+    fn what_has_no_value_has_no_hash() {
+        assert_eq!(hash([]), None);
+        assert_eq!(hash([&b"a"[..]]), hash([&b"a"[..]]));
+        assert_ne!(hash([&b"a"[..], b"b"]), hash([&b"ab"[..]]));
     }
 }

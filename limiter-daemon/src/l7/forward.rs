@@ -24,7 +24,7 @@ use super::tunnel::Tunnel;
 use super::upstream::{Cluster, Lease, Pick, Upgraded};
 use super::{filters, headers};
 use crate::engine::route::Rule;
-use crate::engine::upstream::{Stat, splitmix64};
+use crate::engine::upstream::{Admission, Stat, splitmix64};
 use crate::policy::plan::{ClientSettings, Filters, UpstreamProtocol};
 
 /// Mirrors of one rule; more than one is rare.
@@ -202,11 +202,7 @@ impl Forward {
             Ok(response) => {
                 let grpc = response.headers().get("grpc-status");
                 let grpc = grpc.and_then(|status| status.to_str().ok()?.parse().ok());
-                let (ranges, status) = match grpc {
-                    Some(status) => (&settings.grpc_success, status),
-                    None => (&settings.http_success, response.status().as_u16()),
-                };
-                ranges.iter().any(|range| range.contains(&status))
+                Admission::is_success(settings, response.status().as_u16(), grpc)
             }
             // What is the client's fault says nothing.
             Err(refusal) if refusal.failure().is_none() => return,

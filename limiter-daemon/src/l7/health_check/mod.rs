@@ -241,7 +241,7 @@ fn end_interval(watched: &Watched, settings: &OutlierDetection, now: u64) {
 }
 
 /// Says that a host of `backend` was ejected.
-pub fn log_ejection(backend: &str, hosts: &Hosts, ejected: Ejected) {
+pub(super) fn log_ejection(backend: &str, hosts: &Hosts, ejected: Ejected) {
     let host = hosts.all().get(ejected.host);
     let host = host.map_or("", |host| host.name.as_str());
     let reason = ejected.kind.name();

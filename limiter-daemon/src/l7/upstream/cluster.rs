@@ -13,10 +13,10 @@ use super::pool::{Http2, Pool};
 use super::target::{Target, shown};
 use crate::engine::state::State;
 use crate::engine::upstream::{
-    Breaker, Ejected, Exchange, Health, Host, Hosts, Outliers, Permit, Slot, Slots, Waiter,
+    Breaker, Exchange, Health, Host, Hosts, Outliers, Permit, Slot, Slots, Waiter,
 };
 use crate::l7::active::{ActiveError, BackendState, Surroundings};
-use crate::l7::health_check::{Checked, Watched};
+use crate::l7::health_check::{Checked, Watched, log_ejection};
 use crate::policy::plan::{Backend, BackendSettings, Dns, Endpoint, UpstreamProtocol};
 
 /// A backend under one policy. What is shared with the plan before (breaker, slots, pools) is the
@@ -189,19 +189,8 @@ impl Cluster {
     pub(in crate::l7) fn report(&self, hosts: &Hosts, host: usize, exchange: Exchange, now: u64) {
         let settings = self.settings.outlier_detection.as_ref();
         if let Some(ejected) = self.outliers.report(settings, hosts, host, exchange, now) {
-            self.note_ejection(hosts, &ejected);
+            log_ejection(&self.breaker.backend, hosts, ejected);
         }
-    }
-
-    fn note_ejection(&self, hosts: &Hosts, ejected: &Ejected) {
-        let endpoint = hosts.all().get(ejected.host).map(|host| host.name.as_str());
-        tracing::warn!(
-            backend = self.breaker.backend,
-            policy = self.breaker.policy,
-            endpoint,
-            reason = ejected.kind.name(),
-            "endpoint ejected"
-        );
     }
 }
 
