@@ -19,10 +19,9 @@ use super::config::Loads;
 use super::limits;
 use super::service;
 use super::status::Status;
-use super::store;
+use super::store::{self, Watched};
 use super::upstreams;
 use crate::engine::state::State;
-use crate::global::RedisStore;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
 use crate::l7::access_log;
@@ -52,7 +51,7 @@ pub struct Sources {
     /// Of Envoy's rate limit service.
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
-    pub store: Option<Arc<RedisStore>>,
+    pub store: Option<Watched>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.

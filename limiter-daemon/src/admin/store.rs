@@ -1,12 +1,17 @@
 //! Metrics of the store that nodes share.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::metrics::Page;
+use crate::engine::store::Without;
 use crate::engine::store::breaker::Condition;
-use crate::global::RedisStore;
+use crate::global::RedisLedger;
 
-pub(super) fn encode(store: &RedisStore, page: &mut Page<'_, '_>) -> fmt::Result {
+/// A store, and what holds while it does not answer.
+pub(super) type Watched = (Arc<RedisLedger>, Arc<Without>);
+
+pub(super) fn encode((store, without): &Watched, page: &mut Page<'_, '_>) -> fmt::Result {
     let counts = store.counts();
     page.counters(
         "limiterd_store_requests",
@@ -16,8 +21,8 @@ pub(super) fn encode(store: &RedisStore, page: &mut Page<'_, '_>) -> fmt::Result
     page.counters(
         "limiterd_store_failure_decisions",
         "Limits that were decided without the store, by what held instead.",
-        counts
-            .without()
+        without
+            .counts()
             .map(|(mode, count)| ([("mode", mode)], count)),
     )?;
     page.counter(

@@ -28,8 +28,8 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
-use crate::engine::store::Store;
-use crate::global::RedisStore;
+use crate::engine::store::SharedStore;
+use crate::global::RedisLedger;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -243,11 +243,11 @@ impl Daemon {
 
         let (sink, log) = access_log(&config)?;
 
-        let shared_store = store(&config)?;
         let mut state = State::new(config.max_buckets);
-        if let Some(store) = &shared_store {
-            let store: Arc<dyn Store> = Arc::<RedisStore>::clone(store);
-            state = state.with_store(store);
+        let mut shared_store = None;
+        if let Some((ledger, store)) = store(&config)? {
+            shared_store = Some((ledger, Arc::clone(store.without())));
+            state = state.with_store(Arc::new(store));
         } else {
             reload::warn_of_global_limits(&plan);
         }
@@ -453,13 +453,15 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
 /// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<Arc<RedisStore>>> {
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Arc<RedisLedger>, SharedStore)>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
-    let store = RedisStore::new(settings)?;
+    let ledger = Arc::new(RedisLedger::new(settings)?);
+    let shared = Arc::<RedisLedger>::clone(&ledger);
+    let store = SharedStore::new(shared, &settings.prefix, settings.on_failure);
     tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some(Arc::new(store)))
+    Ok(Some((ledger, store)))
 }
 
 /// Starts the access log, if there is to be one.

@@ -2,6 +2,9 @@
 
 pub mod breaker;
 pub mod fallback;
+mod key;
+pub mod ledger;
+mod shared;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -13,6 +16,7 @@ use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::Account;
 use super::time::Now;
+pub use shared::{SharedStore, Without};
 
 /// Counts global limits.
 ///

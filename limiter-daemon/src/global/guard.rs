@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::Inner;
 use crate::engine::store::breaker::{Breaker, Condition, Permit, Settings};
 use crate::engine::time::Now;
-use crate::policy::plan::OnStoreFailure;
 
 /// Why a request was decided without the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +29,6 @@ pub struct Counts {
     disconnected: AtomicU64,
     error: AtomicU64,
     not_asked: AtomicU64,
-    local: AtomicU64,
-    allow: AtomicU64,
-    deny: AtomicU64,
     lost_adjustments: AtomicU64,
     connections: AtomicI64,
 }
@@ -51,17 +47,6 @@ impl Counts {
         ]
     }
 
-    /// Limits that were decided without it, by what held.
-    #[must_use]
-    pub fn without(&self) -> [(&'static str, u64); 3] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("local", read(&self.local)),
-            ("allow", read(&self.allow)),
-            ("deny", read(&self.deny)),
-        ]
-    }
-
     /// Refunds and costs of responses that did not reach it.
     #[must_use]
     pub fn lost_adjustments(&self) -> u64 {
@@ -72,14 +57,6 @@ impl Counts {
     #[must_use]
     pub fn connections(&self) -> u64 {
         u64::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    pub(super) fn decided_without(&self, mode: OnStoreFailure) {
-        add(match mode {
-            OnStoreFailure::Local => &self.local,
-            OnStoreFailure::Allow => &self.allow,
-            OnStoreFailure::Deny => &self.deny,
-        });
     }
 
     pub(super) fn lost_adjustment(&self) {
@@ -235,9 +212,6 @@ impl Attempt {
             unix: self.began.unix.saturating_add(elapsed),
         }
     }
-
-    /// There was nothing to ask.
-    pub(super) fn abandon(self) {}
 }
 
 impl Drop for Attempt {

@@ -11,13 +11,12 @@
 //! wake another thread, and that thread would be what all cores wait for.
 //!
 //! **Nobody waits longer than the budget.** What comes later is not heard: the request is decided
-//! without the store ([`fallback`]), and what the server charged for it stays charged. So a slow
+//! without the store (`engine::store::fallback`), and what the server charged for it stays charged. So a slow
 //! store makes limits stricter, never looser. After some failures in a row nobody waits at all
 //! (`engine::store::breaker`).
 
 mod connect;
 mod guard;
-mod key;
 mod link;
 mod script;
 
@@ -29,31 +28,26 @@ use redis::{Cmd, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::engine::charge::{Draw, Few, Receipt, Verdicts};
-use crate::engine::rule::Rule;
 use crate::engine::store::breaker::Condition;
-use crate::engine::store::{Adjustment, Answer, ChargeRequest, Store, fallback};
+use crate::engine::store::ledger::{Asking, Change, Item, Ledger, Question, Reply, Unanswered};
 use crate::engine::time::Now;
-use crate::policy::plan::{OnStoreFailure, StoreConfig};
+use crate::policy::plan::StoreConfig;
 use guard::{Attempt, Guard};
 pub use guard::{Counts, Failure};
-use key::Names;
-use script::{Asked, Script};
+use script::Script;
 
 /// An adjustment is waited for so long; nobody else waits for it.
 const ADJUST: Duration = Duration::from_secs(1);
 
-/// Counts global limits in a Redis or Valkey.
+/// Counts in a Redis or Valkey.
 #[derive(Debug)]
-pub struct RedisStore {
+pub struct RedisLedger {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    names: Names,
     budget: Duration,
-    on_failure: OnStoreFailure,
     time: Time,
     charge: Script,
     adjust: Script,
@@ -79,7 +73,7 @@ pub struct StoreError {
     cause: RedisError,
 }
 
-impl RedisStore {
+impl RedisLedger {
     /// A store with these settings. Nothing is connected before a thread joins it.
     ///
     /// # Errors
@@ -91,7 +85,7 @@ impl RedisStore {
     /// The same, by another clock.
     ///
     /// # Errors
-    /// As [`RedisStore::new`].
+    /// As [`RedisLedger::new`].
     pub fn by(config: &StoreConfig, time: Time) -> Result<Self, StoreError> {
         let connector = connect::Connector::new(config).map_err(|cause| StoreError {
             address: config.address.to_string(),
@@ -99,9 +93,7 @@ impl RedisStore {
         })?;
         Ok(Self {
             inner: Arc::new(Inner {
-                names: Names::new(&config.prefix),
                 budget: config.budget,
-                on_failure: config.on_failure,
                 time,
                 charge: Script::charge(),
                 adjust: Script::adjust(),
@@ -124,54 +116,35 @@ impl RedisStore {
     }
 }
 
-impl Store for RedisStore {
-    fn charge(&self, request: &ChargeRequest<'_>) -> Answer {
-        let &ChargeRequest {
-            draws,
-            request,
-            now,
-        } = request;
+impl Ledger for RedisLedger {
+    fn ask(&self, question: Question, now: Now) -> Option<Asking> {
         let inner = &self.inner;
-        let Some(attempt) = Attempt::begin(inner, now) else {
-            return Answer::Ready(inner.without(draws, now));
-        };
+        let attempt = Attempt::begin(inner, now)?;
         let Some(link) = link::here(inner) else {
             attempt.fail(Failure::Disconnected);
-            return Answer::Ready(inner.without(draws, now));
+            return None;
         };
-        let (asked, arguments) = script::ask(draws, request, &inner.names, inner.time, now);
-        let owned: Few<_> = draws.iter().cloned().map(Draw::owned).collect();
-        if asked.is_empty() {
-            // Blocked and unlimited: there is nothing to count.
-            attempt.abandon();
-            return Answer::Ready(asked.uncounted(&owned));
-        }
+        let arguments = script::charge(&question, inner.time, now);
         let inner = Arc::clone(inner);
-        Answer::Pending(Box::pin(async move {
+        Some(Box::pin(async move {
             let answer = timeout(inner.budget, link.run(&inner.charge, &arguments)).await;
-            match read(answer, &owned, &asked) {
-                Ok(verdicts) => {
+            match read(answer, &question.items) {
+                Ok(reply) => {
                     attempt.succeed();
-                    verdicts
+                    Ok(reply)
                 }
                 Err(failure) => {
-                    // By the time that it is now: others may have been charged since.
-                    let late = attempt.now();
+                    let now = attempt.now();
                     link.failed(attempt.is_probe());
                     attempt.fail(failure);
-                    inner.without(&owned, late)
+                    Err(Unanswered { now })
                 }
             }
         }))
     }
 
-    fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now) {
+    fn change(&self, changes: Vec<Change>, now: Now) {
         let inner = &self.inner;
-        let Some(arguments) = script::adjust(rule, receipt, adjustment, inner.time, now) else {
-            // Counted here, when the store did not answer.
-            crate::engine::store::MemoryStore.adjust(rule, receipt, adjustment, now);
-            return;
-        };
         let (Some(attempt), Some(link), Ok(runtime)) = (
             Attempt::begin(inner, now),
             link::here(inner),
@@ -180,6 +153,7 @@ impl Store for RedisStore {
             inner.guard.counts().lost_adjustment();
             return;
         };
+        let arguments = script::adjust(&changes, inner.time, now);
         let inner = Arc::clone(inner);
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
@@ -203,30 +177,15 @@ impl Store for RedisStore {
     }
 }
 
-impl Inner {
-    /// Decides without the store.
-    fn without<R>(&self, draws: &[Draw<R>], now: Now) -> Verdicts
-    where
-        R: std::borrow::Borrow<Arc<Rule>> + Clone,
-    {
-        for draw in draws {
-            let mode = fallback::mode(draw.rule.borrow(), self.on_failure);
-            self.guard.counts().decided_without(mode);
-        }
-        fallback::decide(draws, self.on_failure, now)
-    }
-}
-
 /// What an answer says, if it came and says something.
 fn read(
     answer: Result<Result<Value, link::Error>, tokio::time::error::Elapsed>,
-    draws: &[Draw<Arc<Rule>>],
-    asked: &Asked,
-) -> Result<Verdicts, Failure> {
+    items: &[Item],
+) -> Result<Reply, Failure> {
     let Ok(answer) = answer else {
         return Err(Failure::Timeout);
     };
-    asked.verdicts(draws, &answer?).ok_or(Failure::Error)
+    script::reply(items, &answer?).ok_or(Failure::Error)
 }
 
 /// Runs a script by its digest, and as a whole where the server does not know it (any more).

@@ -14,8 +14,9 @@ use limiter_daemon::engine::outcome::Outcome;
 use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::settle::{Ending, Failure};
 use limiter_daemon::engine::state::State;
+use limiter_daemon::engine::store::SharedStore;
 use limiter_daemon::engine::time::Now;
-use limiter_daemon::global::{RedisStore, Time};
+use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{
     Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
     RefundOn, ResponseCost, StoreAddress, StoreConfig, ValueTest,
@@ -425,7 +426,7 @@ impl UnderWay {
     }
 }
 
-async fn answered(store: &RedisStore, questions: u64) {
+async fn answered(store: &RedisLedger, questions: u64) {
     while store.counts().asked()[0].1 < questions {
         tokio::task::yield_now().await;
     }
@@ -447,8 +448,10 @@ async fn case(
         prefix,
         on_failure: OnStoreFailure::Deny,
     };
-    let store = Arc::new(RedisStore::by(&config, Time::Told)?);
-    let shared = State::new(1024).with_store(Arc::<RedisStore>::clone(&store));
+    let store = Arc::new(RedisLedger::by(&config, Time::Told)?);
+    let ledger = Arc::<RedisLedger>::clone(&store);
+    let shared = SharedStore::new(ledger, &config.prefix, config.on_failure);
+    let shared = State::new(1024).with_store(Arc::new(shared));
     let here = State::new(1024);
     let (by_store, by_memory) = (limits(specs, &shared), limits(specs, &here));
     let mut model = Model::default();

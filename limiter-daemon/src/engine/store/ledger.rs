@@ -1,0 +1,130 @@
+//! What a place that nodes share is asked, and what it answers: buckets by their names, and nothing
+//! of the rules that they are of.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+
+use crate::engine::charge::Few;
+use crate::engine::meter::{Meter, Reading, Snapshot, Verdict};
+use crate::engine::time::Now;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Counts in a place that nodes share.
+pub trait Ledger: Debug + Send + Sync {
+    /// Takes what every enforced item wants, if all have it, and then asks those that are not
+    /// enforced. `None`: it is known that it would not answer.
+    fn ask(&self, question: Question, now: Now) -> Option<Asking>;
+
+    /// Changes buckets. Does not wait: what cannot be done at once is done later, or lost.
+    fn change(&self, changes: Vec<Change>, now: Now);
+
+    /// As [`super::Store::join`].
+    fn join(&self) {}
+}
+
+/// The answer, when it comes.
+pub type Asking = Pin<Box<dyn Future<Output = Result<Reply, Unanswered>> + Send>>;
+
+/// All that one request asks.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// So many limits deny the request whatever is counted.
+    pub denials: usize,
+    /// A candidate comes after the item that it is one of.
+    pub items: Few<Item>,
+}
+
+/// One bucket that is asked.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The same on every node. What is between its first `{` and the `}` after it decides where it
+    /// lies in a cluster (Redis Cluster specification, hash tags).
+    pub key: String,
+    pub meter: Meter,
+    /// 0: it is only asked whether there is one.
+    pub tokens: u64,
+    pub role: Role,
+}
+
+/// What depends on an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Denies the request.
+    Enforced,
+    /// Asked and charged when all that are enforced admit.
+    Shadow,
+    /// As one in shadow mode, and also where only the limit that it is a candidate of denies.
+    Candidate,
+}
+
+/// What became of all items, in their order.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// By the clock that was gone by; `mono` and `unix` are the same.
+    pub now: Now,
+    pub said: Few<Said>,
+}
+
+/// What is said of one item.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    pub conforms: Conforms,
+    /// The bucket, after that.
+    pub reading: Reading,
+}
+
+/// Whether an item conforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conforms {
+    No,
+    Yes,
+    NotAsked,
+}
+
+/// There is no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Unanswered {
+    /// When that was known.
+    pub now: Now,
+}
+
+/// A change of one bucket after the decision.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub key: String,
+    pub meter: Meter,
+    pub tokens: u64,
+    pub kind: ChangeKind,
+}
+
+/// What is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// Tokens come back that were taken with this mark ([`Meter::give_back`]).
+    GiveBack { mark: u64 },
+    /// Tokens are taken, into debt if need be.
+    Charge,
+}
+
+impl Said {
+    /// What a refund of these tokens must know.
+    #[must_use]
+    pub const fn mark(&self) -> u64 {
+        match self.reading {
+            Reading::Tat(tat) => tat,
+            Reading::Counts { end, .. } => end,
+        }
+    }
+
+    /// Nanoseconds after which an item that was denied would conform.
+    #[must_use]
+    pub fn wait(&self, item: &Item, now: Now) -> u64 {
+        let snapshot = Snapshot::new(&item.meter, self.reading);
+        match item.meter.peek(&snapshot, item.tokens, now) {
+            Verdict::Deny { wait } => wait,
+            // Only where weights were rounded up to grains: a moment.
+            Verdict::Admit { .. } => SECOND,
+        }
+    }
+}
