@@ -41,12 +41,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("pkg-config", "pkg-config"),
     ("redis-server", "redis-server"),
+    ("faketime", "faketime"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
 const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
 const LIBELF_HEADER: &str = "/usr/include/libelf.h";
 /// Programs that only the benchmarks call.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[
+    ("h2load", "nghttp2-client"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),

@@ -12,7 +12,7 @@ use crate::support::{Node, PATIENT};
 /// Tokens come back too seldom to be seen: the count is exact.
 const HUNDRED: &str = "global: {rules: [{limit: {requests: 100, unit: Day}}]}";
 
-fn bursts(nodes: &[Node], host: &str, requests: usize) -> Result<Vec<[usize; 3]>> {
+pub(crate) fn bursts(nodes: &[Node], host: &str, requests: usize) -> Result<Vec<[usize; 3]>> {
     thread::scope(|scope| {
         let asking: Vec<_> = nodes
             .iter()

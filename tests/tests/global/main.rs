@@ -1,5 +1,6 @@
 //! Global limits counted by a real Redis: one limit for all nodes, and what holds without it.
 
+mod clocks;
 mod failover;
 mod fleet;
 mod model;

@@ -1,7 +1,9 @@
 //! Nodes: a daemon and a backend each, in network namespaces of their own.
 
+use std::process::Command;
+
 use anyhow::Result;
-use tests::daemon::{Process, demo_backend};
+use tests::daemon::{Process, binary, demo_backend};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
 use tests::policies::GATEWAY;
@@ -30,6 +32,16 @@ impl Node {
 
     /// The same in a namespace where the store may be already.
     pub(crate) fn inside(netns: Netns, store: &str, policies: &str) -> Result<Self> {
+        Self::by(Command::new(binary()), netns, store, policies)
+    }
+
+    /// The same by `limiterd`, a command that takes its arguments.
+    pub(crate) fn by(
+        limiterd: Command,
+        netns: Netns,
+        store: &str,
+        policies: &str,
+    ) -> Result<Self> {
         let backend = demo_backend(&netns)?;
         let files = [
             ("gateway.yaml", GATEWAY),
@@ -37,7 +49,7 @@ impl Node {
             ("policies.yaml", policies),
         ];
         Ok(Self {
-            scene: Scene::start(netns, &files)?,
+            scene: Scene::start_by(limiterd, netns, &files)?,
             _backend: backend,
         })
     }
