@@ -12,12 +12,15 @@
 //! A question that cannot be answered is a gRPC error, which Envoy's `failure_mode_deny` is about:
 //! `UNAVAILABLE` for a domain whose files were never valid, `INVALID_ARGUMENT` for what is no question.
 
+mod body;
 mod counters;
 mod http;
+mod http2;
 mod json;
 pub mod proto;
 mod reflect;
 mod service;
+mod unary;
 mod worker;
 
 pub use counters::Counters;

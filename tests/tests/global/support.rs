@@ -36,12 +36,7 @@ impl Node {
     }
 
     /// The same by `limiterd`, a command that takes its arguments.
-    pub(crate) fn by(
-        limiterd: Command,
-        netns: Netns,
-        store: &str,
-        policies: &str,
-    ) -> Result<Self> {
+    pub(crate) fn by(limiterd: Command, netns: Netns, store: &str, policies: &str) -> Result<Self> {
         let backend = demo_backend(&netns)?;
         let files = [
             ("gateway.yaml", GATEWAY),

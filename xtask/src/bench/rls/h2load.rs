@@ -70,7 +70,10 @@ fn read(log: &str, within: Duration) -> Result<Load> {
     for line in log.lines() {
         let mut fields = line.split('\t').skip(1);
         let (status, time) = (fields.next(), fields.next());
-        ensure!(status == Some("200"), "an answer has not status 200: {line}");
+        ensure!(
+            status == Some("200"),
+            "an answer has not status 200: {line}"
+        );
         let time = time.context("no time")?.trim().parse()?;
         times.push(time);
     }

@@ -193,9 +193,14 @@ fn envoys(run: &Run<'_>, service: &Service, dir: &Path) -> Result<()> {
     }
     let [without, with] = &figures;
     let ratios: Vec<f64> = with.iter().zip(without).map(|(a, b)| a / b).collect();
-    println!("\n| a real Envoy, client, upstream and limiterd on one CPU | requests/s |\n|---|---|");
+    println!(
+        "\n| a real Envoy, client, upstream and limiterd on one CPU | requests/s |\n|---|---|"
+    );
     println!("| without a rate limit service | {:.0} |", median(without));
-    println!("| that asks limiterd about every request | {:.0} |", median(with));
+    println!(
+        "| that asks limiterd about every request | {:.0} |",
+        median(with)
+    );
     println!("\nwith / without: {}", summary(&ratios));
     envoy.stop()?;
     backend.stop()
