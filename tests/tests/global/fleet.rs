@@ -27,8 +27,17 @@ pub(crate) fn bursts(nodes: &[Node], host: &str, requests: usize) -> Result<Vec<
 
 #[test]
 fn a_hundred_are_a_hundred_over_three_nodes() -> Result<()> {
+    a_hundred_are_a_hundred(Redis::start)
+}
+
+#[test]
+fn a_hundred_are_a_hundred_over_three_nodes_with_valkey() -> Result<()> {
+    a_hundred_are_a_hundred(Redis::valkey)
+}
+
+fn a_hundred_are_a_hundred(start: impl Fn(&Netns) -> Result<Redis>) -> Result<()> {
     let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+    let redis = start(&netns)?;
     let policies = [
         limited_host("bucket", HUNDRED),
         limited_host(
