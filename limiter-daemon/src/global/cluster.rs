@@ -196,7 +196,10 @@ impl Cluster {
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
             let deadline = Instant::now() + ADJUST;
-            match cluster.run(first, slot, Which::Adjust, &arguments, deadline).await {
+            match cluster
+                .run(first, slot, Which::Adjust, &arguments, deadline)
+                .await
+            {
                 Ok((turn, _done)) => turn.attempt.succeed(),
                 Err(Lost(_)) => cluster.counts.lost_adjustment(),
             }

@@ -81,14 +81,18 @@ impl Parts {
 fn is_per_second(meter: &Meter) -> bool {
     match meter {
         // An interval is rounded up, by less than a nanosecond a token.
-        Meter::Bucket { limit, .. } => limit.tolerance.saturating_sub(SECOND) < limit.capacity.max(1),
+        Meter::Bucket { limit, .. } => {
+            limit.tolerance.saturating_sub(SECOND) < limit.capacity.max(1)
+        }
         Meter::Fixed(window) | Meter::Sliding(window) => window.length() <= SECOND,
     }
 }
 
 impl Ledger for Parts {
     fn ask(&self, question: Question, now: Now) -> Option<Asking> {
-        let parts = by_part(question.items.iter(), |item| self.part(&item.key, &item.meter));
+        let parts = by_part(question.items.iter(), |item| {
+            self.part(&item.key, &item.meter)
+        });
         if let [(part, _)] = &*parts {
             return self.place(part.per_second).ledger.ask(question, now);
         }
@@ -114,7 +118,9 @@ impl Ledger for Parts {
     }
 
     fn change(&self, changes: Vec<Change>, now: Now) {
-        let parts = by_part(changes.iter(), |change| self.part(&change.key, &change.meter));
+        let parts = by_part(changes.iter(), |change| {
+            self.part(&change.key, &change.meter)
+        });
         let mut changes: Vec<_> = changes.into_iter().map(Some).collect();
         for (part, members) in parts {
             let own = members.iter().filter_map(|index| changes[*index].take());
@@ -233,22 +239,27 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
             let Some((said, _)) = &mut said[*index] else {
                 continue;
             };
-            let asked_only = item.role == Role::Enforced && denials > 0;
-            if said.conforms != Conforms::Yes || asked_only || stays(*index) {
+            if stays(*index) {
                 continue;
             }
-            if item.tokens > 0 {
-                changes.push(Change {
-                    key: item.key.clone(),
-                    meter: item.meter,
-                    tokens: item.tokens,
-                    kind: ChangeKind::GiveBack { mark: said.mark() },
-                });
+            let took = match item.role {
+                // Where another denied, it was only looked at.
+                Role::Enforced => denials == 0,
+                Role::Shadow | Role::Candidate => true,
+            };
+            if took && said.conforms == Conforms::Yes {
+                if item.tokens > 0 {
+                    changes.push(Change {
+                        key: item.key.clone(),
+                        meter: item.meter,
+                        tokens: item.tokens,
+                        kind: ChangeKind::GiveBack { mark: said.mark() },
+                    });
+                }
+                said.reading = without(item, said.reading);
             }
-            said.reading = without(item, said.reading);
-            match item.role {
-                Role::Enforced => {}
-                Role::Shadow | Role::Candidate => said.conforms = Conforms::NotAsked,
+            if item.role != Role::Enforced {
+                said.conforms = Conforms::NotAsked;
             }
         }
         back.push(changes);

@@ -152,12 +152,17 @@ mod tests {
     fn slots_have_their_masters() {
         let asked = at("seed", 7000);
         let answer = Value::Array(vec![
-            range(0, 5_460, vec![server("10.0.0.1", 7000), server("10.0.0.4", 7003)]),
+            range(
+                0,
+                5_460,
+                vec![server("10.0.0.1", 7000), server("10.0.0.4", 7003)],
+            ),
             range(5_461, 16_000, vec![server("", 7001)]),
             range(16_002, 16_383, vec![server("10.0.0.1", 7000)]),
         ]);
         let map = Map::read(&answer, &asked).unwrap();
-        let owners = [0, 5_460, 5_461, 16_000, 16_001, 16_383].map(|slot| Some(map.masters()[map.owner(slot)?].clone()));
+        let owners = [0, 5_460, 5_461, 16_000, 16_001, 16_383]
+            .map(|slot| Some(map.masters()[map.owner(slot)?].clone()));
         let (one, two) = (Some(at("10.0.0.1", 7000)), Some(at("seed", 7001)));
         assert_eq!(
             owners,

@@ -13,9 +13,7 @@ use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::kinds::Kind;
 use crate::policy::native;
 use crate::policy::native::limiter_config::Config;
-use crate::policy::plan::{
-    Password, SentinelLogin, StoreAddress, StoreConfig, StoreTls,
-};
+use crate::policy::plan::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreTls};
 use crate::policy::resources::Resources;
 
 /// A store is named that cannot be used. That was said.
@@ -123,7 +121,13 @@ fn log_in(
         return None;
     };
     let (reference, key) = &settings.password;
-    let password = secret_text(reference, key, "the password of the Sentinels", resources, scope)?;
+    let password = secret_text(
+        reference,
+        key,
+        "the password of the Sentinels",
+        resources,
+        scope,
+    )?;
     *login = Some(SentinelLogin {
         user: settings.user.clone(),
         password: Password(password.0.trim().to_owned()),
