@@ -19,6 +19,7 @@ pub mod retry;
 pub mod route;
 pub mod rule;
 pub mod settle;
+pub mod spread;
 pub mod state;
 pub mod store;
 pub mod time;

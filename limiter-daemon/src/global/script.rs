@@ -195,6 +195,7 @@ pub(super) fn reply(items: &[Item], answer: &Value) -> Option<Reply> {
         said: said
             .map(|(item, numbers)| said_of(item, numbers, now))
             .collect::<Option<_>>()?,
+        clocks: Few::new(),
     })
 }
 

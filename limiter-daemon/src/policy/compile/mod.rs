@@ -125,7 +125,10 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
         })
         .unwrap_or_default();
     match store::compile(first, resources, findings) {
-        Some(Ok(store)) => daemon.store = Some(store),
+        Some(Ok(stores)) => {
+            daemon.store = Some(stores.main);
+            daemon.per_second_store = stores.per_second;
+        }
         Some(Err(store::Unusable)) => daemon.store_unusable = true,
         None => {}
     }

@@ -39,7 +39,7 @@ pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
-pub use store::{Password, StoreAddress, StoreConfig, StoreHost, StoreTls};
+pub use store::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreHost, StoreTls};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,
