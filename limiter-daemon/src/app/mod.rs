@@ -28,8 +28,10 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
+use crate::engine::domain::DomainStore;
 use crate::engine::store::SharedStore;
-use crate::global::RedisLedger;
+use crate::engine::store::ledger::Ledger;
+use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -212,7 +214,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -245,11 +246,14 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let mut shared_store = None;
-        if let Some((ledger, store)) = store(&config)? {
+        if let Some((ledger, store, domains)) = store(&config)? {
             shared_store = Some((ledger, Arc::clone(store.without())));
-            state = state.with_store(Arc::new(store));
+            state = state
+                .with_store(Arc::new(store))
+                .with_domain_store(Arc::new(domains));
         } else {
             reload::warn_of_global_limits(&plan);
+            service::warn_of_domains(&plan);
         }
         let state = Arc::new(state);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
@@ -453,16 +457,21 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
 /// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Arc<RedisLedger>, SharedStore)>> {
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
     let ledger = Arc::new(RedisLedger::new(settings)?);
-    let shared = Arc::<RedisLedger>::clone(&ledger);
-    let store = SharedStore::new(shared, &settings.prefix, settings.on_failure);
+    let shared: Arc<dyn Ledger> = Arc::<RedisLedger>::clone(&ledger);
+    let store = SharedStore::new(Arc::clone(&shared), &settings.prefix, settings.on_failure);
+    let windows = Arc::new(Windows::new(shared, settings.budget));
+    let domains = DomainStore::new(windows, &settings.prefix);
     tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some((ledger, store)))
+    Ok(Some((ledger, store, domains)))
 }
+
+/// What counts in a store, for limits on requests and for those of the rate limit service.
+type Stores = (Arc<RedisLedger>, SharedStore, DomainStore);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

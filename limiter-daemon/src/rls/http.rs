@@ -1,9 +1,9 @@
 //! What is asked by which path.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tonic_prost::ProstCodec;
 
 use super::json;
 use super::proto::{Code, RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT};
-use super::service::Service;
+use super::service::{Answering as Deciding, Service};
 
 /// Bytes of a question.
 const MAX_MESSAGE: usize = 256 << 10;
@@ -63,10 +63,22 @@ struct Call<'a>(&'a Service);
 
 impl UnaryService<RateLimitRequest> for Call<'_> {
     type Response = RateLimitResponse;
-    type Future = Ready<Result<tonic::Response<RateLimitResponse>, tonic::Status>>;
+    type Future = Called;
 
     fn call(&mut self, request: tonic::Request<RateLimitRequest>) -> Self::Future {
-        ready(self.0.answer(request.get_ref()).map(tonic::Response::new))
+        Called(self.0.answer(request.get_ref()))
+    }
+}
+
+/// An answer, as tonic wants it.
+struct Called(Deciding);
+
+impl Future for Called {
+    type Output = Result<tonic::Response<RateLimitResponse>, tonic::Status>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = Pin::new(&mut self.get_mut().0).poll(context);
+        answer.map(|answer| answer.map(tonic::Response::new))
     }
 }
 
@@ -125,7 +137,7 @@ impl Paths {
             Ok(question) => question,
             Err(why) => return plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
         };
-        match self.service.answer(&question) {
+        match self.service.answer(&question).await {
             Ok(answer) => {
                 let status = if answer.overall_code == i32::from(Code::OverLimit) {
                     StatusCode::TOO_MANY_REQUESTS

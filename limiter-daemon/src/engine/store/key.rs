@@ -30,16 +30,9 @@ pub(super) struct Values(String);
 
 impl Values {
     pub(super) fn of(rule: &Rule, request: &RequestView<'_>) -> Self {
-        let mut text = String::new();
-        if rule.is_distinct() {
-            let mut digest = Digest(Context::new(&SHA256));
-            rule.feed(request, &mut digest);
-            for byte in digest.0.finish().as_ref().iter().take(USED) {
-                // Writing to a String does not fail.
-                let _infallible = write!(text, "{byte:02x}");
-            }
-        }
-        Self(text)
+        let distinct = rule.is_distinct();
+        let digest = distinct.then(|| hex_of(|mut digest| rule.feed(request, &mut digest)));
+        Self(digest.unwrap_or_default())
     }
 }
 
@@ -68,6 +61,18 @@ impl Names {
         let values = &values.0;
         format!("{prefix}{{{policy}}}{rule}@{route}+{candidate}#{kind}:{values}")
     }
+}
+
+/// The digest of what `feed` writes, in hexadecimal.
+pub(in crate::engine) fn hex_of(feed: impl FnOnce(&mut dyn Hasher)) -> String {
+    let mut digest = Digest(Context::new(&SHA256));
+    feed(&mut digest);
+    let mut text = String::new();
+    for byte in digest.0.finish().as_ref().iter().take(USED) {
+        // Writing to a String does not fail.
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 /// Takes bytes into a digest; 64 bits would not tell values apart.

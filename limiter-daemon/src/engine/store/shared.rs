@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::{Names, Values};
-use super::ledger::{Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said};
+use super::ledger::{Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said};
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
 use crate::engine::meter::{Meter, NEVER, Snapshot, Standing};
@@ -170,6 +170,7 @@ fn question(
                 meter: *meter,
                 tokens: rule.request_cost,
                 role,
+                form: Form::Own,
             });
         };
         let role = if rule.shadow {
