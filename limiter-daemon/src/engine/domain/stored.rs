@@ -10,7 +10,7 @@ use super::decide::{
 };
 use super::{Asked, Hits};
 use crate::engine::charge::Few;
-use crate::engine::meter::{Meter, Snapshot};
+use crate::engine::meter::{Meter, Snapshot, Verdict};
 use crate::engine::state::State;
 use crate::engine::store::hex_of;
 use crate::engine::store::ledger::{Conforms, Form, Item, Ledger, Question, Reply, Role};
@@ -247,10 +247,36 @@ fn judge(
         }
     }
     let denied = denies(&met);
-    if !denied {
+    if denied {
+        for (index, origin) in origins.iter().enumerate() {
+            let met = met[*origin].as_mut();
+            if let Some(over) = met.and_then(|met| met.over.as_mut()) {
+                *over = wait_after(index, items, reply).unwrap_or(*over);
+            }
+        }
+    } else {
         for met in met.iter_mut().flatten() {
             met.over = met.over.or(met.never());
         }
     }
     Ok(conclude(met, &standings, denied, shadow, now))
+}
+
+/// How long an item has to wait whose key earlier items of the question have as well: they were taken
+/// before it was found to be over, and then given back. `None`: there are none.
+fn wait_after(index: usize, items: &[Item], reply: &Reply) -> Option<u64> {
+    let (item, now) = (&items[index], reply.now);
+    let snapshot = Snapshot::new(&item.meter, reply.said.get(index)?.reading);
+    let mut any = false;
+    for (other, said) in items[..index].iter().zip(&reply.said) {
+        let takes = matches!(other.role, Role::Enforced | Role::Quota);
+        if takes && other.key == item.key && said.conforms == Conforms::Yes {
+            any = true;
+            other.meter.charge(&snapshot, other.tokens, now);
+        }
+    }
+    match item.meter.peek(&snapshot, item.tokens, now) {
+        Verdict::Deny { wait } if any => Some(wait),
+        _ => None,
+    }
 }
