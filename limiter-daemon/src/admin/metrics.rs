@@ -412,6 +412,23 @@ impl Page<'_, '_> {
         self.values(MetricType::Gauge, (name, help), rows)
     }
 
+    /// `buckets`: upper ends, and how many are in each.
+    pub(super) fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: &L,
+        sum: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_family(labels)?
+            .encode_histogram::<L>(sum, count, buckets, None)
+    }
+
     fn values<L: EncodeLabelSet>(
         &mut self,
         kind: MetricType,

@@ -81,7 +81,7 @@ impl From<&DaemonConfig> for DaemonView {
             drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
-            rls: config.rls.map(|rls| rls.listen.to_string()),
+            rls: config.rls.as_ref().map(|rls| rls.listen.to_string()),
         }
     }
 }

@@ -27,10 +27,12 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
+use crate::engine::domain::DomainStore;
 use crate::engine::state::State;
 use crate::engine::store::SharedStore;
+use crate::engine::store::ledger::Ledger;
 use crate::engine::store::parts::{Parts, Place};
-use crate::global::RedisLedger;
+use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -213,7 +215,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -246,11 +247,14 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let mut shared_store = None;
-        if let Some((ledgers, store)) = store(&config)? {
+        if let Some((ledgers, store, domains)) = store(&config)? {
             shared_store = Some((ledgers, Arc::clone(store.without())));
-            state = state.with_store(Arc::new(store));
+            state = state
+                .with_store(Arc::new(store))
+                .with_domain_store(Arc::new(domains));
         } else {
             reload::warn_of_global_limits(&plan);
+            service::warn_of_domains(&plan);
         }
         let state = Arc::new(state);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
@@ -454,7 +458,7 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
 /// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Vec<Ledger>, SharedStore)>> {
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
@@ -473,17 +477,24 @@ fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Vec<Ledger>, SharedSto
     let per_second = per_second
         .map(|settings| place("per_second", settings))
         .transpose()?;
-    let ledger = if main.slots || per_second.is_some() {
+    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
         Arc::new(Parts::new(main, per_second))
     } else {
         main.ledger
     };
-    let store = SharedStore::new(ledger, &settings.prefix, settings.on_failure);
-    Ok(Some((ledgers, store)))
+    let store = SharedStore::new(Arc::clone(&ledger), &settings.prefix, settings.on_failure);
+    let windows = Arc::new(Windows::new(ledger, settings.budget));
+    let domains = DomainStore::new(windows, &settings.prefix);
+    Ok(Some((ledgers, store, domains)))
 }
 
-/// A store by its name in metrics.
-type Ledger = (&'static str, Arc<RedisLedger>);
+/// What counts in a store, for limits on requests and for those of the rate limit service; stores by
+/// their names in metrics.
+type Stores = (
+    Vec<(&'static str, Arc<RedisLedger>)>,
+    SharedStore,
+    DomainStore,
+);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

@@ -53,7 +53,8 @@ impl RateLimitService {
             clock: Arc::new(move || clock.both()),
             counters: Arc::clone(&started.counters),
             tls: Arc::clone(&started.tls),
-            response_headers: rls.response_headers,
+            response_headers: rls.response_headers.clone().map(Arc::new),
+            store: state.domain_store().map(Arc::clone),
         };
         let server =
             privileges::without(|| Server::start(own, &service).map_err(std::io::Error::other))
@@ -123,9 +124,12 @@ fn server_config(plan: &Plan) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     }
 }
 
-/// Says that its limits are per node: there is no store yet that nodes share.
+/// Says that its limits are per node, where there is no store that nodes share.
 pub(super) fn warn_of_domains(plan: &Plan) {
     if plan.daemon.rls.is_some() && !plan.domains.is_empty() {
-        tracing::warn!("the rate limit service counts on this node for itself: no store is shared");
+        tracing::warn!(
+            "the rate limit service counts on this node for itself: name a store in rateLimit of the \
+             EnvoyGateway or LimiterConfig"
+        );
     }
 }

@@ -18,6 +18,7 @@ use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::Account;
 use super::time::Now;
+pub(in crate::engine) use key::hex_of;
 pub use shared::{SharedStore, Without};
 
 /// Counts global limits.

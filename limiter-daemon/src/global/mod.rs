@@ -22,6 +22,7 @@ mod connect;
 mod guard;
 mod link;
 mod script;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use cluster::Cluster;
 use guard::{Attempt, Guard};
 pub use guard::{Counts, Failure};
 use script::Script;
+pub use windows::Windows;
 
 /// An adjustment is waited for so long; nobody else waits for it.
 const ADJUST: Duration = Duration::from_secs(1);

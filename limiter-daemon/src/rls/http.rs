@@ -101,7 +101,7 @@ impl Paths {
             Ok(question) => question,
             Err(why) => return plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
         };
-        match self.service.answer(&question) {
+        match self.service.answer(&question).answer().await {
             Ok(answer) => {
                 let status = if answer.overall_code == i32::from(Code::OverLimit) {
                     StatusCode::TOO_MANY_REQUESTS

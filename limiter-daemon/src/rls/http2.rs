@@ -24,6 +24,7 @@ use tonic::body::Body;
 use super::body::RequestBody;
 use super::http::{PATIENCE, Paths};
 use super::proto::SHOULD_RATE_LIMIT;
+use super::service::Answering;
 use super::unary::{self, Coming};
 
 /// Requests at once on a connection.
@@ -137,20 +138,23 @@ fn begin(
     }
     let mut coming = Coming::new(request.into_body());
     match coming.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(question)) => {
-            let answer = question.and_then(|question| paths.service.answer(&question));
-            unary::send(&mut respond, answer);
-        }
+        Poll::Ready(Ok(Err(failure))) => unary::send(&mut respond, Err(failure)),
+        Poll::Ready(Ok(Ok(question))) => match paths.service.answer(&question) {
+            Answering::Ready(answer) => unary::send(&mut respond, answer),
+            Answering::Pending(answer) => {
+                tasks.spawn(async move { unary::send(&mut respond, answer.await) });
+            }
+        },
         Poll::Ready(Err(_gone)) => {}
         Poll::Pending => {
             tasks.spawn(async move {
                 let question = timeout(PATIENCE, poll_fn(|context| coming.poll(context))).await;
                 let answer = match question {
-                    Ok(Ok(question)) => question,
+                    Ok(Ok(Ok(question))) => paths.service.answer(&question).answer().await,
+                    Ok(Ok(Err(failure))) => Err(failure),
                     Ok(Err(_gone)) => return,
                     Err(_late) => Err(Failure::deadline_exceeded("the request did not come")),
                 };
-                let answer = answer.and_then(|question| paths.service.answer(&question));
                 unary::send(&mut respond, answer);
             });
         }

@@ -114,7 +114,12 @@ impl Server {
             .name(format!("rls-{index}"))
             .spawn(move || {
                 let _alive: oneshot::Sender<Infallible> = alive;
-                runtime.block_on(serve(listener, paths, stage));
+                runtime.block_on(async {
+                    if let Some(store) = &paths.service.store {
+                        store.join();
+                    }
+                    serve(listener, paths, stage).await;
+                });
             })?;
         self.threads.push(thread);
         self.died.push(died);

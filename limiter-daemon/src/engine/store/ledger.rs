@@ -46,6 +46,18 @@ pub struct Item {
     /// 0: it is only asked whether there is one.
     pub tokens: u64,
     pub role: Role,
+    pub form: Form,
+}
+
+/// What lies under a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The state of the meter, as limiterd writes it.
+    #[default]
+    Own,
+    /// The count of one fixed window, as `INCRBY` makes it. The second at which the window begins
+    /// (since 1970) is the end of the key; `None`: it is still to be added to it.
+    Plain { begins: Option<u64> },
 }
 
 /// What depends on an item.
@@ -57,6 +69,11 @@ pub enum Role {
     Shadow,
     /// As one in shadow mode, and also where only the limit that it is a candidate of denies.
     Candidate,
+    /// Denies the request if all of this role do; charged as one that is enforced, unless it is over.
+    Quota,
+    /// Gives its tokens back before anything is asked, whatever becomes of the request; as
+    /// [`Meter::refund`] does.
+    Refund,
 }
 
 /// What became of all items, in their order.
@@ -91,6 +108,9 @@ pub enum Conforms {
     No,
     Yes,
     NotAsked,
+    /// The key is of another window than the one that it is by the reply's clock; nothing was asked
+    /// or charged of the whole question.
+    OtherWindow,
 }
 
 /// There is no answer.
@@ -106,6 +126,7 @@ pub struct Change {
     pub key: String,
     pub meter: Meter,
     pub tokens: u64,
+    pub form: Form,
     pub kind: ChangeKind,
 }
 

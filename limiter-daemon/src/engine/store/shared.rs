@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::{Names, Tags, Values};
-use super::ledger::{Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said};
+use super::ledger::{
+    Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said,
+};
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
 use crate::engine::meter::{Meter, NEVER, Snapshot, Standing};
@@ -108,6 +110,7 @@ impl Store for SharedStore {
                 key: tally.name.clone(),
                 meter: *meter_of(rule, tally.candidate)?,
                 tokens,
+                form: Form::Own,
                 kind,
             })
         };
@@ -171,6 +174,7 @@ fn question(
                 meter: *meter,
                 tokens: rule.request_cost,
                 role,
+                form: Form::Own,
             });
         };
         let role = if rule.shadow {

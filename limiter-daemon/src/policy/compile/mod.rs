@@ -53,7 +53,7 @@ pub(crate) fn compile(
     let listeners = routes::compile(&mut entries, &settings, &mut context);
     let network = network::compile(resources, &daemon, findings);
     domains::check_address(&listeners, resources, &daemon, findings);
-    let domains = domains::compile(resources, served, &daemon, statuses, findings);
+    let domains = domains::compile(resources, &served, &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);
     in_force.report(resources, statuses, findings);
@@ -121,7 +121,7 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
     let (mut daemon, unlimited_if_invalid, domains) = first
         .map(|config| {
             let daemon = config.daemon.clone();
-            (daemon, config.unlimited_if_invalid, config.domains)
+            (daemon, config.unlimited_if_invalid, config.domains.clone())
         })
         .unwrap_or_default();
     match store::compile(first, resources, findings) {

@@ -25,9 +25,12 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
-    RlsConfig, RlsTls,
+    RlsConfig, RlsHeaders, RlsTls,
 };
-pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
+pub use domain::{
+    Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
+    OnDomainFailure, TimeUnit,
+};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
