@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use limitador::RateLimiter;
 use limitador::limit::{Context, Expression, Limit};
 use limiter_common as common;
-use limiter_daemon::engine::domain::{Asked, Domains, Hits};
+use limiter_daemon::engine::domain::{Asked, Decision, Domains, Hits};
 use limiter_daemon::engine::state::State;
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::policy::plan::{
@@ -46,8 +46,10 @@ fn main() -> Result<()> {
             limit: None,
             hits: Hits::Take(1),
         }];
-        let decision = black_box(ours.decide(&asked, now()?));
-        ensure!(!decision.over_limit, "over the limit");
+        match black_box(ours.decide(&asked, now()?)) {
+            Decision::Ready(Ok(outcome)) => ensure!(!outcome.over_limit, "over the limit"),
+            other => bail!("{other:?}"),
+        }
         Ok(())
     };
     let decide_theirs = |user: &str| {
@@ -78,12 +80,12 @@ fn domain() -> Result<Domain> {
     let nanoseconds = DAY * 1_000_000_000;
     let limit = common::Limit::new(u64::from(REQUESTS), u64::from(REQUESTS), nanoseconds);
     Ok(Domain {
-        name: "bench".to_owned(),
         algorithm: Algorithm::FixedWindow,
         descriptors: vec![Descriptor {
             key: "user".to_owned(),
             value: EntryValue::Any,
             share_threshold: false,
+            value_to_metric: false,
             limit: Some(DomainLimit {
                 amount: Amount::PerUnit {
                     requests: REQUESTS,
@@ -94,10 +96,12 @@ fn domain() -> Result<Domain> {
                 replaces: Vec::new(),
                 shadow: false,
                 quota: false,
+                detailed: false,
+                metadata: None,
             }),
             descriptors: Vec::new(),
         }],
-        broken: None,
+        ..Domain::new("bench")
     })
 }
 
