@@ -1,9 +1,11 @@
 //! Global limits counted by a real Redis: one limit for all nodes, and what holds without it.
 
+mod cluster;
 mod failover;
 mod fleet;
 mod model;
 mod outages;
+mod per_second;
 mod settling;
 mod support;
 mod ways;
