@@ -1,17 +1,15 @@
 //! A Redis Cluster: users spread over its servers, slots that move, a master that is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
 use tests::daemon::eventually;
-use tests::http_client::{count, gets};
 use tests::policies::{host_route, limited_host};
 use tests::redis::envoy_gateway;
 use tests::redis_cluster::RedisCluster;
 
-use crate::support::{Node, PATIENT, recovered};
+use crate::support::{Node, PATIENT, recovered, under_load, user};
 
 const HUNDRED: &str = "global: {rules: [{limit: {requests: 100, unit: Day}}]}";
 const PLAIN: &str = "global: {rules: [{limit: {requests: 1000000, unit: Day}}]}";
@@ -36,19 +34,6 @@ fn bursts(nodes: &[Node], host: &str, requests: usize) -> Result<[usize; 2]> {
             .collect::<Result<_>>()
     })?;
     Ok([0, 1].map(|index| counts.iter().map(|counts| counts[index]).sum()))
-}
-
-/// What became of so many requests of one user.
-fn user(node: &Node, host: &str, user: &str, requests: usize) -> Result<[usize; 3]> {
-    let host = format!("{host}.test");
-    let headers = [("host", host.as_str()), ("x-user", user)];
-    let answers = node
-        .scene
-        .netns
-        .enter(|| gets("http://127.0.0.1:8080/", &headers, requests))?;
-    let counts = [200, 429, 500].map(|status| count(&answers, status));
-    assert_eq!(counts.iter().sum::<usize>(), requests, "{counts:?}");
-    Ok(counts)
 }
 
 #[test]
@@ -241,51 +226,16 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
         Ok((keys == 2 * masters).then_some(()))
     })?;
 
-    let over = AtomicBool::new(false);
-    let load = |names: &[String]| -> Result<BTreeMap<String, [usize; 3]>> {
-        let mut seen: BTreeMap<String, [usize; 3]> = BTreeMap::new();
-        while !over.load(Ordering::Relaxed) {
-            for name in names {
-                let counts = user(node, "users", name, 2)?;
-                let sums = seen.entry(name.clone()).or_default();
-                *sums = [0, 1, 2].map(|index| sums[index] + counts[index]);
-            }
-        }
-        Ok(seen)
-    };
-    let seen = thread::scope(|scope| {
-        let (first, second) = names.split_at(USERS / 2);
-        let clients = [scope.spawn(|| load(first)), scope.spawn(|| load(second))];
-        let mut work = || {
-            let asked = node.asked("ok")?;
-            eventually("some load", || {
-                Ok((node.asked("ok")? > asked + 20.0).then_some(()))
-            })?;
-            cluster.servers[victim].kill()?;
-            eventually("requests that nobody answers", || {
-                Ok((node.unanswered()? > 0.0).then_some(()))
-            })?;
-            // Its replica takes its place, and the daemon finds that.
-            eventually("another master to be asked", || {
-                let owner = cluster.owner(1, 0)?;
-                Ok((owner != victim && node.state()? == 0.0).then_some(()))
-            })?;
-            let asked = node.asked("ok")?;
-            eventually("more load", || {
-                Ok((node.asked("ok")? > asked + 200.0).then_some(()))
-            })
-        };
-        let result = work();
-        over.store(true, Ordering::Relaxed);
-        let mut seen = BTreeMap::new();
-        for client in clients {
-            seen.extend(
-                client
-                    .join()
-                    .map_err(|_panic| anyhow!("a client failed"))??,
-            );
-        }
-        result.map(|()| seen)
+    let seen = under_load(node, "users", &names, || {
+        cluster.servers[victim].kill()?;
+        eventually("requests that nobody answers", || {
+            Ok((node.unanswered()? > 0.0).then_some(()))
+        })?;
+        // Its replica takes its place, and the daemon finds that.
+        eventually("another master to be asked", || {
+            let owner = cluster.owner(1, 0)?;
+            Ok((owner != victim && node.state()? == 0.0).then_some(()))
+        })
     })?;
     let failed: usize = seen.values().map(|[_, _, failed]| failed).sum();
     assert!(failed > 0, "{seen:?}");
