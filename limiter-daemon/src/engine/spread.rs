@@ -86,3 +86,6 @@ pub(super) fn together(rules: &mut [Rule]) {
         rule.spread = Spread::of(rule.conditions(), &common);
     }
 }
+
+#[cfg(test)]
+mod tests;
