@@ -4,10 +4,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
 use super::domain::LimitStats;
 use super::meter::{Meter, Words};
 use super::named::Named;
+use super::runtime::Runtime;
 use super::store::{MemoryStore, Store};
 use super::time::Now;
 use super::upstream::Registry;
@@ -26,6 +28,8 @@ pub struct State {
     limits: Named<LimitStats>,
     upstreams: Registry,
     store: Arc<dyn Store>,
+    services: Arc<dyn Services>,
+    runtime: Runtime,
 }
 
 /// Whose counting a limit goes by.
@@ -177,6 +181,8 @@ impl State {
             limits: Named::default(),
             upstreams: Registry::default(),
             store: Arc::new(MemoryStore),
+            services: Arc::new(Nobody),
+            runtime: Runtime::default(),
         }
     }
 
@@ -184,6 +190,24 @@ impl State {
     #[must_use]
     pub fn with_store(self, store: Arc<dyn Store>) -> Self {
         Self { store, ..self }
+    }
+
+    /// The same, with `services` to ask about requests.
+    #[must_use]
+    pub fn with_services(self, services: Arc<dyn Services>) -> Self {
+        Self { services, ..self }
+    }
+
+    /// Whom filters ask about requests.
+    #[must_use]
+    pub fn services(&self) -> &dyn Services {
+        &*self.services
+    }
+
+    /// Settings that may be changed while running.
+    #[must_use]
+    pub const fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// What counts global limits.

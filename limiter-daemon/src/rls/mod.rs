@@ -12,14 +12,19 @@
 //! A question that cannot be answered is a gRPC error, which Envoy's `failure_mode_deny` is about:
 //! `UNAVAILABLE` for a domain whose files were never valid, `INVALID_ARGUMENT` for what is no question.
 
+mod client;
+mod clients;
 mod counters;
 mod http;
 mod json;
 pub mod proto;
 mod reflect;
 mod service;
+mod translate;
 mod worker;
 
+pub use client::{Client, PeerError};
+pub use clients::Clients;
 pub use counters::Counters;
 pub use service::{Clock, Service};
 pub use worker::{Server, StartError};

@@ -7,7 +7,7 @@ use super::access::{Fields, Items, Place};
 use super::at::{AT, IGNORED, UNHEEDED, UNSUPPORTED};
 use super::decoder::Decoder;
 use super::fault::{Cause, Fault};
-use super::scalar::NUMBER_OR_TEXT;
+use super::scalar::{CODE, NUMBER_OR_TEXT};
 use crate::policy::suggest;
 use crate::policy::yaml::Value;
 
@@ -91,6 +91,9 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
+        if name == CODE && !matches!(self.node.value, Value::Map(_)) {
+            return self.deserialize_u16(visitor);
+        }
         if name != NUMBER_OR_TEXT {
             return visitor.visit_newtype_struct(self);
         }
