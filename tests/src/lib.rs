@@ -18,6 +18,7 @@ pub mod policies;
 pub mod raw;
 pub mod redis;
 pub mod rls;
+pub mod rls_peer;
 pub mod scene;
 pub mod scripted;
 pub mod soak;

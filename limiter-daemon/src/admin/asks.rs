@@ -17,12 +17,16 @@ pub(super) fn encode(state: &State, clients: &Clients, page: &mut Page<'_, '_>) 
     page.gauges(
         "limiterd_asked_service_connections",
         "Connections to a rate limit service that filters ask.",
-        clients.iter().map(|one| (name(&one.plan().host), one.connections())),
+        clients
+            .iter()
+            .map(|one| (name(&one.plan().host), one.connections())),
     )?;
     page.counters(
         "limiterd_asked_service_connect_fail",
         "Attempts to connect to a rate limit service that failed.",
-        clients.iter().map(|one| (name(&one.plan().host), one.connect_failures())),
+        clients
+            .iter()
+            .map(|one| (name(&one.plan().host), one.connect_failures())),
     )?;
     let settings = state.runtime().settings();
     page.gauges(
@@ -39,7 +43,11 @@ fn upstreams(state: &State, page: &mut Page<'_, '_>) -> fmt::Result {
     let breakers = state.upstreams().breakers();
     let counts: Vec<Vec<Arc<AskCounts>>> =
         breakers.iter().map(|breaker| breaker.asks.all()).collect();
-    let prefixes: BTreeSet<&str> = counts.iter().flatten().map(|one| one.prefix.as_str()).collect();
+    let prefixes: BTreeSet<&str> = counts
+        .iter()
+        .flatten()
+        .map(|one| one.prefix.as_str())
+        .collect();
     for prefix in prefixes {
         for stat in AskStat::ALL {
             let (event, help) = stat.describe();
@@ -47,14 +55,17 @@ fn upstreams(state: &State, page: &mut Page<'_, '_>) -> fmt::Result {
                 "" => format!("envoy_cluster_ratelimit_{event}"),
                 prefix => format!("envoy_cluster_ratelimit_{}_{event}", in_a_name(prefix)),
             };
-            let rows = breakers.iter().zip(&counts).filter_map(|(breaker, counts)| {
-                let found = counts.iter().find(|one| one.prefix == prefix)?;
-                let labels = [
-                    ("envoy_cluster_name", breaker.backend.as_str()),
-                    ("policy", breaker.policy.as_str()),
-                ];
-                Some((labels, found.get(stat)))
-            });
+            let rows = breakers
+                .iter()
+                .zip(&counts)
+                .filter_map(|(breaker, counts)| {
+                    let found = counts.iter().find(|one| one.prefix == prefix)?;
+                    let labels = [
+                        ("envoy_cluster_name", breaker.backend.as_str()),
+                        ("policy", breaker.policy.as_str()),
+                    ];
+                    Some((labels, found.get(stat)))
+                });
             page.known(&name, help, rows)?;
         }
     }

@@ -39,7 +39,9 @@ impl From<&Setting> for EntryView {
 /// All settings as JSON.
 pub(super) fn json(runtime: &Runtime) -> serde_json::Result<String> {
     let settings = runtime.settings();
-    let entries = settings.iter().map(|one| (one.name.clone(), EntryView::from(one)));
+    let entries = settings
+        .iter()
+        .map(|one| (one.name.clone(), EntryView::from(one)));
     serde_json::to_string_pretty(&RuntimeView {
         layers: ["file", "admin"],
         entries: entries.collect(),
@@ -52,18 +54,26 @@ pub(super) fn json(runtime: &Runtime) -> serde_json::Result<String> {
 /// Status and reason; nothing is changed then.
 pub(super) fn modify(runtime: &Runtime, query: Option<&str>) -> Result<(), (StatusCode, String)> {
     let wrong = |why: String| (StatusCode::BAD_REQUEST, why);
-    let usage = "write POST /runtime_modify?key=value&key=value; an empty value clears what was set";
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let usage =
+        "write POST /runtime_modify?key=value&key=value; an empty value clears what was set";
+    let pairs = query
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty());
     let mut changes = Vec::new();
     for pair in pairs {
-        let (key, value) = pair.split_once('=').ok_or_else(|| wrong(usage.to_owned()))?;
+        let (key, value) = pair
+            .split_once('=')
+            .ok_or_else(|| wrong(usage.to_owned()))?;
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         changes.push((decode(key), decode(value)));
     }
     if changes.is_empty() || changes.len() > MAX_CHANGES {
         return Err(wrong(usage.to_owned()));
     }
-    runtime.change(&changes).map_err(|error| wrong(error.to_string()))?;
+    runtime
+        .change(&changes)
+        .map_err(|error| wrong(error.to_string()))?;
     for (key, value) in &changes {
         tracing::info!(key, value, "a setting was changed by the admin API");
     }
@@ -79,7 +89,10 @@ mod tests {
         let runtime = Runtime::default();
         let key = "ratelimit.http_filter_enabled";
         let said = |query| modify(&runtime, Some(query)).map_err(|(status, _)| status.as_u16());
-        assert_eq!(said("ratelimit.http_filter_enabled=20&ratelimit.a%2eb.http_filter_enabled=5"), Ok(()));
+        assert_eq!(
+            said("ratelimit.http_filter_enabled=20&ratelimit.a%2eb.http_filter_enabled=5"),
+            Ok(())
+        );
         assert_eq!(said("ratelimit.http_filter_enabled"), Err(400));
         assert_eq!(said("ratelimit.http_filter_enabled=120"), Err(400));
         assert_eq!(said("nonsense=1"), Err(400));
@@ -91,7 +104,10 @@ mod tests {
         let entry = &told["entries"][key];
         assert_eq!(entry["final_value"], "20");
         assert_eq!(entry["layer_values"], serde_json::json!(["90", "20"]));
-        assert_eq!(told["entries"]["ratelimit.a.b.http_filter_enabled"]["final_value"], "5");
+        assert_eq!(
+            told["entries"]["ratelimit.a.b.http_filter_enabled"]["final_value"],
+            "5"
+        );
         assert_eq!(said("ratelimit.http_filter_enabled="), Ok(()));
         let told: serde_json::Value = serde_json::from_str(&json(&runtime).unwrap()).unwrap();
         assert_eq!(told["entries"][key]["final_value"], "90");

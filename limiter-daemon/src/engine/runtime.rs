@@ -115,7 +115,10 @@ impl Runtime {
     #[must_use]
     pub fn settings(&self) -> Vec<Setting> {
         let layers = self.layers();
-        let used = layers.cells.iter().filter(|(_, cell)| cell.strong_count() > 0);
+        let used = layers
+            .cells
+            .iter()
+            .filter(|(_, cell)| cell.strong_count() > 0);
         let mut names: Vec<&String> = used.map(|(name, _)| name).collect();
         names.extend(layers.file.keys().chain(layers.admin.keys()));
         names.sort();
@@ -152,7 +155,9 @@ mod tests {
 
     fn file(pairs: &[(&str, u8)]) -> BTreeMap<String, u8> {
         let pairs = pairs.iter();
-        pairs.map(|(name, percent)| ((*name).to_owned(), *percent)).collect()
+        pairs
+            .map(|(name, percent)| ((*name).to_owned(), *percent))
+            .collect()
     }
 
     fn change(runtime: &Runtime, name: &str, value: &str) -> Result<(), ChangeError> {
@@ -195,7 +200,9 @@ mod tests {
         let runtime = Runtime::default();
         let pairs = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
             let pairs = pairs.iter();
-            pairs.map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+            pairs
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
         };
         let wrong = runtime.change(&pairs(&[(ENABLED, "5"), ("nonsense", "5")]));
         assert!(matches!(wrong, Err(ChangeError::Unknown(_))));
@@ -220,7 +227,10 @@ mod tests {
         let _used = runtime.cell(ENFORCING);
         runtime.follow(&file(&[(ENABLED, 9)]));
         let told = runtime.settings();
-        let names: Vec<_> = told.iter().map(|one| (one.name.as_str(), one.percent)).collect();
+        let names: Vec<_> = told
+            .iter()
+            .map(|one| (one.name.as_str(), one.percent))
+            .collect();
         assert_eq!(names, [(ENABLED, 9), (ENFORCING, 100)]);
         assert_eq!((told[0].file, told[0].admin), (Some(9), None));
     }

@@ -8,8 +8,8 @@
 
 use std::fmt::Write as _;
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use super::headers;
 use crate::engine::ask::{Reply, ReplyStatus};
@@ -51,7 +51,10 @@ impl Told {
             }
         }
         if let Some(found) = limit_told(&reply.statuses, options, filter.headers)
-            && self.limit.as_ref().is_none_or(|known| found.remaining < known.remaining)
+            && self
+                .limit
+                .as_ref()
+                .is_none_or(|known| found.remaining < known.remaining)
         {
             self.limit = Some(found);
         }
@@ -73,7 +76,9 @@ impl Told {
 
     /// Adds it to the head of an answer; `own`: the answer is limiterd's.
     pub(super) fn write(self, into: &mut HeaderMap, own: bool) {
-        let stated = into.get(REMAINING).and_then(|value| value.to_str().ok()?.parse().ok());
+        let stated = into
+            .get(REMAINING)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
         if let Some(told) = self.limit
             && stated.is_none_or(|stated: u64| told.remaining < stated)
             && let Ok(limit) = HeaderValue::try_from(told.limit)
@@ -113,12 +118,18 @@ fn limit_told(
     filter: bool,
 ) -> Option<LimitTold> {
     // Statuses belong to descriptors by their place only.
-    let options = if options.len() == statuses.len() { options } else { &[] };
+    let options = if options.len() == statuses.len() {
+        options
+    } else {
+        &[]
+    };
     let limited = statuses.iter().enumerate().filter_map(|(index, status)| {
         let told = options.get(index).copied().flatten().unwrap_or(filter);
         Some((status, status.limit.as_ref()?, told))
     });
-    let (status, chosen, told) = limited.clone().min_by_key(|(status, ..)| status.remaining)?;
+    let (status, chosen, told) = limited
+        .clone()
+        .min_by_key(|(status, ..)| status.remaining)?;
     if !told {
         return None;
     }
@@ -159,7 +170,10 @@ mod tests {
 
     fn told(statuses: &[ReplyStatus], options: &[Option<bool>], filter: bool) -> Option<String> {
         let told = limit_told(statuses, options, filter)?;
-        Some(format!("{} | {} | {}", told.limit, told.remaining, told.reset))
+        Some(format!(
+            "{} | {} | {}",
+            told.limit, told.remaining, told.reset
+        ))
     }
 
     #[test]
@@ -237,7 +251,9 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         told.write(&mut headers, reply.over_limit);
-        let lines = headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+        let lines = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
         let mut lines: Vec<_> = lines.collect();
         lines.sort();
         lines
@@ -247,9 +263,16 @@ mod tests {
         let headers = headers.iter();
         Reply {
             over_limit: true,
-            statuses: [status(5, Some(TimeUnit::Second), "", 0)].into_iter().collect(),
+            statuses: [status(5, Some(TimeUnit::Second), "", 0)]
+                .into_iter()
+                .collect(),
             response_headers: headers
-                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .map(|(name, value)| {
+                    (
+                        HeaderName::from_static(name),
+                        HeaderValue::from_static(value),
+                    )
+                })
                 .collect(),
             ..Reply::default()
         }
@@ -289,8 +312,17 @@ mod tests {
             ("x-told", "1"),
         ]);
         assert_eq!(
-            written(&quiet, reply, &[("content-type", "text/plain"), ("x-told", "0")]),
-            ["content-type: application/json", "retry-after: 99", "x-told: 0", "x-told: 1"]
+            written(
+                &quiet,
+                reply,
+                &[("content-type", "text/plain"), ("x-told", "0")]
+            ),
+            [
+                "content-type: application/json",
+                "retry-after: 99",
+                "x-told: 0",
+                "x-told: 1"
+            ]
         );
     }
 
@@ -325,10 +357,15 @@ mod tests {
     #[test]
     fn of_limits_here_and_there_the_tighter_one_is_told() {
         let reply = || Reply {
-            statuses: [status(5, Some(TimeUnit::Second), "", 3)].into_iter().collect(),
+            statuses: [status(5, Some(TimeUnit::Second), "", 3)]
+                .into_iter()
+                .collect(),
             ..Reply::default()
         };
-        for (stated, wanted) in [("2", "x-ratelimit-remaining: 2"), ("4", "x-ratelimit-remaining: 3")] {
+        for (stated, wanted) in [
+            ("2", "x-ratelimit-remaining: 2"),
+            ("4", "x-ratelimit-remaining: 3"),
+        ] {
             let lines = written(&filter(), reply(), &[("x-ratelimit-remaining", stated)]);
             assert!(lines.contains(&wanted.to_owned()), "{lines:?}");
         }

@@ -148,7 +148,9 @@ async fn call(link: Link, origin: Uri, request: RateLimitRequest) -> Result<Repl
         .map_err(|error| Failure::Refused(error.to_string()))?;
     let codec: ProstCodec<RateLimitRequest, RateLimitResponse> = ProstCodec::default();
     let path = PathAndQuery::from_static(SHOULD_RATE_LIMIT);
-    let answer = client.unary(tonic::Request::new(request), path, codec).await;
+    let answer = client
+        .unary(tonic::Request::new(request), path, codec)
+        .await;
     answer
         .map(|answer| translate::reply(answer.into_inner()))
         .map_err(refused)
@@ -245,7 +247,11 @@ async fn keep(peer: Weak<Peer>, state: watch::Sender<State>) {
                 };
                 drop(up);
                 state.send_replace(State::Connecting);
-                tracing::info!(service, ?ended, "the connection to a rate limit service has ended");
+                tracing::info!(
+                    service,
+                    ?ended,
+                    "the connection to a rate limit service has ended"
+                );
             }
             Err(error) => {
                 connecting.connect_failures.fetch_add(1, Ordering::Relaxed);
@@ -301,7 +307,9 @@ async fn connect(peer: &Peer) -> Result<Opened, String> {
     let host = &peer.plan.host;
     let stream = TcpStream::connect((host.host.as_str(), host.port)).await;
     let stream = stream.map_err(|error| error.to_string())?;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| error.to_string())?;
     match &peer.tls {
         None => handshake(stream).await,
         Some((config, name)) => {

@@ -130,7 +130,11 @@ mod tests {
             (Code::Unknown, vec![Code::Ok], false),
             (Code::OverLimit, vec![], true),
         ] {
-            assert_eq!(reply(answer(overall, &codes)).over_limit, wanted, "{overall:?} {codes:?}");
+            assert_eq!(
+                reply(answer(overall, &codes)).over_limit,
+                wanted,
+                "{overall:?} {codes:?}"
+            );
         }
     }
 
@@ -172,7 +176,12 @@ mod tests {
             reset: 9,
         };
         assert_eq!(reply.statuses.as_slice(), [status]);
-        let one = |name, value| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let one = |name, value| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        };
         assert_eq!(reply.response_headers, [one("x-a", "1")]);
         assert_eq!(reply.request_headers, [one("x-b", "2")]);
         assert_eq!(reply.body, "slow down");

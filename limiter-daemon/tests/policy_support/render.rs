@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Amount, Asking, Backend, BackendSettings, ClientSettings, Condition, Descriptor, Endpoint, Filters,
-    HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
-    RouteRule, RouteTraffic, ValueMatch,
+    Amount, Asking, Backend, BackendSettings, ClientSettings, Condition, Descriptor, Endpoint,
+    Filters, HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota,
+    RouteMatch, RouteRule, RouteTraffic, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -50,6 +50,9 @@ fn conditions(label: &str, all: &[status::Condition], out: &mut String) {
 }
 
 pub(crate) fn plan(plan: &Plan, out: &mut String) {
+    for (name, percent) in &plan.runtime {
+        writeln!(out, "runtime {name} {percent}").unwrap();
+    }
     for backend in &plan.backends {
         self::backend(backend, out);
     }
@@ -286,7 +289,12 @@ fn asks(asking: &Asking, out: &mut String) {
         source,
         descriptors,
     } = asking;
-    writeln!(out, "      asks {} for {domain} as {source}: {filter:?}", filter.service).unwrap();
+    writeln!(
+        out,
+        "      asks {} for {domain} as {source}: {filter:?}",
+        filter.service
+    )
+    .unwrap();
     for rule in descriptors {
         writeln!(out, "        {:?}", rule.actions).unwrap();
         let rest = [

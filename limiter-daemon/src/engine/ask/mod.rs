@@ -174,10 +174,17 @@ impl Asking {
         };
         let (mut first, mut last) = (SmallVec::new(), SmallVec::new());
         for (rule, switch) in &self.descriptors {
-            if switch.as_ref().is_some_and(|switch| !switch.takes(random())) {
+            if switch
+                .as_ref()
+                .is_some_and(|switch| !switch.takes(random()))
+            {
                 continue;
             }
-            let list = if rule.at_the_end { &mut last } else { &mut first };
+            let list = if rule.at_the_end {
+                &mut last
+            } else {
+                &mut first
+            };
             list.extend(descriptor(rule, &seen));
         }
         let question = |descriptors: SmallVec<[Descriptor<'a>; 2]>| {

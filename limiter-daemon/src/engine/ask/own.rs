@@ -38,7 +38,12 @@ impl RateLimitService for OwnService {
         let entries: SmallVec<[Pairs<'_>; 2]> = question
             .descriptors
             .iter()
-            .map(|one| one.entries.iter().map(|(key, value)| (&**key, &**value)).collect())
+            .map(|one| {
+                one.entries
+                    .iter()
+                    .map(|(key, value)| (&**key, &**value))
+                    .collect()
+            })
             .collect();
         let asked: SmallVec<[Asked<'_>; 2]> = question
             .descriptors

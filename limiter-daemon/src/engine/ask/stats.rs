@@ -29,8 +29,14 @@ impl AskStat {
     pub const fn describe(self) -> (&'static str, &'static str) {
         match self {
             Self::Ok => ("ok", "Questions to a rate limit service: not over a limit."),
-            Self::Error => ("error", "Questions to a rate limit service that it did not answer."),
-            Self::OverLimit => ("over_limit", "Questions to a rate limit service: over a limit."),
+            Self::Error => (
+                "error",
+                "Questions to a rate limit service that it did not answer.",
+            ),
+            Self::OverLimit => (
+                "over_limit",
+                "Questions to a rate limit service: over a limit.",
+            ),
             Self::FailureModeAllowed => (
                 "failure_mode_allowed",
                 "Requests that passed because a rate limit service did not answer.",
@@ -86,6 +92,9 @@ impl AskStats {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<AskCounts>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

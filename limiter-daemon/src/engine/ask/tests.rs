@@ -83,7 +83,9 @@ fn asked(asking: &Asking, internal: bool, drawn: &[u64]) -> (Vec<String>, Vec<St
                 assert_eq!(question.domain, "shop");
                 question.descriptors
             });
-            descriptors.map(|one| one.entries[0].1.to_string()).collect()
+            descriptors
+                .map(|one| one.entries[0].1.to_string())
+                .collect()
         };
         (values(questions.first), values(questions.last))
     })
@@ -92,10 +94,17 @@ fn asked(asking: &Asking, internal: bool, drawn: &[u64]) -> (Vec<String>, Vec<St
 #[test]
 fn every_configuration_is_a_descriptor() {
     let runtime = Runtime::default();
-    let rules = vec![rule("a", "", false), rule("b", "", true), rule("c", "", false)];
+    let rules = vec![
+        rule("a", "", false),
+        rule("b", "", true),
+        rule("c", "", false),
+    ];
     let asking = asking(RequestType::Both, rules, &runtime);
     let (first, last) = asked(&asking, false, &[0]);
-    assert_eq!((first, last), (vec!["a".into(), "c".into()], vec!["b".into()]));
+    assert_eq!(
+        (first, last),
+        (vec!["a".into(), "c".into()], vec!["b".into()])
+    );
 }
 
 #[test]
@@ -119,7 +128,9 @@ fn requests_of_the_other_type_are_not_asked_about() {
 fn settings_say_for_which_part_of_the_requests() {
     let runtime = Runtime::default();
     let set = |name: &str, percent: &str| {
-        runtime.change(&[(name.to_owned(), percent.to_owned())]).unwrap();
+        runtime
+            .change(&[(name.to_owned(), percent.to_owned())])
+            .unwrap();
     };
     let rules = vec![rule("a", "login", false), rule("b", "", false)];
     let asking = asking(RequestType::Both, rules, &runtime);
@@ -170,9 +181,12 @@ fn own(requests: u32) -> OwnService {
 
 fn question(domain: &'static str, values: &[&str], hits: Option<HitsAddend>) -> Question<'static> {
     let descriptors = values.iter().map(|value| Descriptor {
-        entries: [(Cow::Borrowed("generic_key"), Cow::Owned((*value).to_owned()))]
-            .into_iter()
-            .collect(),
+        entries: [(
+            Cow::Borrowed("generic_key"),
+            Cow::Owned((*value).to_owned()),
+        )]
+        .into_iter()
+        .collect(),
         limit: None,
         hits,
         headers: None,
@@ -196,10 +210,13 @@ fn its_own_domains_answer_at_once_and_in_order() {
     let both = question("shop", &["b", "a"], None);
     let reply = now(&service, &both).unwrap();
     assert!(!reply.over_limit);
-    assert_eq!(reply.statuses[0], ReplyStatus {
-        remaining: reply.statuses[0].remaining,
-        ..ReplyStatus::default()
-    });
+    assert_eq!(
+        reply.statuses[0],
+        ReplyStatus {
+            remaining: reply.statuses[0].remaining,
+            ..ReplyStatus::default()
+        }
+    );
     let limit = ReplyLimit {
         requests: 2,
         unit: Some(TimeUnit::Second),

@@ -41,7 +41,11 @@ fn consequences(filter: &AskFilter) -> String {
 pub(crate) fn of_request(rule: &DescriptorRule, seen: &Seen<'_>) -> String {
     match descriptor(rule, seen) {
         Some(made) => {
-            let when = if rule.at_the_end { ", when the response is over" } else { "" };
+            let when = if rule.at_the_end {
+                ", when the response is over"
+            } else {
+                ""
+            };
             let switch = switch(rule);
             format!("{}{when}{switch}", entries(rule, &made))
         }
@@ -54,7 +58,11 @@ pub(crate) fn actions(rule: &DescriptorRule) -> String {
     let actions: Vec<String> = rule.actions.iter().map(action).collect();
     let mut said = format!("({})", actions.join(", "));
     if let Some(limit) = rule.limit {
-        said.push_str(&format!(", limit {} a {}", limit.requests, limit.unit.name()));
+        said.push_str(&format!(
+            ", limit {} a {}",
+            limit.requests,
+            limit.unit.name()
+        ));
     }
     if let Some(hits) = rule.hits {
         let sign = if hits.negative { "-" } else { "" };
@@ -79,7 +87,11 @@ fn entries(rule: &DescriptorRule, made: &Descriptor<'_>) -> String {
         })
     };
     let entries = made.entries.iter().map(|(key, value)| {
-        let value = if hidden(key) { "(redacted)".to_owned() } else { clean(value) };
+        let value = if hidden(key) {
+            "(redacted)".to_owned()
+        } else {
+            clean(value)
+        };
         format!("{}={value}", clean(key))
     });
     let mut said = format!("({})", entries.collect::<Vec<_>>().join(", "));
@@ -108,12 +120,22 @@ fn action(action: &Action) -> String {
             header,
             key,
             skip_if_absent,
-        } => format!("{}: {}{}", clean(key), source(header), if_any(*skip_if_absent)),
+        } => format!(
+            "{}: {}{}",
+            clean(key),
+            source(header),
+            if_any(*skip_if_absent)
+        ),
         Action::QueryParameter {
             name,
             key,
             skip_if_absent,
-        } => format!("{}: parameter {}{}", clean(key), clean(name), if_any(*skip_if_absent)),
+        } => format!(
+            "{}: parameter {}{}",
+            clean(key),
+            clean(name),
+            if_any(*skip_if_absent)
+        ),
         Action::GenericKey { key, value } => format!("{}={}", clean(key), clean(value)),
         Action::HeaderMatch { key, value, .. } => {
             format!("{}={} by its headers", clean(key), clean(value))

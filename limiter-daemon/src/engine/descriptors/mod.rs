@@ -52,12 +52,10 @@ impl Descriptor<'_> {
     /// The same, for later.
     #[must_use]
     pub fn into_owned(self) -> Descriptor<'static> {
-        let entries = self.entries.into_iter().map(|(key, value)| {
-            (
-                Cow::Owned(key.into_owned()),
-                Cow::Owned(value.into_owned()),
-            )
-        });
+        let entries = self
+            .entries
+            .into_iter()
+            .map(|(key, value)| (Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));
         Descriptor {
             entries: entries.collect(),
             limit: self.limit,

@@ -57,7 +57,10 @@ fn made(actions: Vec<Action>, request: &Request) -> String {
     match descriptor(&rule, &seen) {
         None => "none".to_owned(),
         Some(made) => {
-            let entries = made.entries.iter().map(|(key, value)| format!("{key}={value}"));
+            let entries = made
+                .entries
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"));
             entries.collect::<Vec<_>>().join(",")
         }
     }
@@ -93,22 +96,35 @@ fn generic(value: &str) -> Action {
 #[test]
 fn actions_yield_entries_in_their_order() {
     let request = Request::new(
-        &[("host", "shop.example"), ("x-user", "alice"), ("x-user", "bob")],
+        &[
+            ("host", "shop.example"),
+            ("x-user", "alice"),
+            ("x-user", "bob"),
+        ],
         "192.0.2.77",
     );
     let masked = |v4, v6| Action::MaskedRemoteAddress { v4, v6 };
     let table: Vec<(Vec<Action>, &str)> = vec![
         (vec![Action::SourceCluster], "source_cluster=default/edge"),
-        (vec![Action::DestinationCluster], "destination_cluster=default/backend"),
+        (
+            vec![Action::DestinationCluster],
+            "destination_cluster=default/backend",
+        ),
         (vec![Action::RemoteAddress], "remote_address=192.0.2.77"),
         (vec![masked(24, 64)], "masked_remote_address=192.0.2.0/24"),
         (vec![masked(0, 0)], "masked_remote_address=0.0.0.0/0"),
         (vec![masked(32, 128)], "masked_remote_address=192.0.2.77/32"),
         // Of several lines the first one.
         (vec![header(named("x-user"), false)], "h=alice"),
-        (vec![header(HeaderSource::Path, false)], "h=/shop?a=1&b=x%20y&empty="),
+        (
+            vec![header(HeaderSource::Path, false)],
+            "h=/shop?a=1&b=x%20y&empty=",
+        ),
         (vec![header(HeaderSource::Method, false)], "h=POST"),
-        (vec![header(HeaderSource::Authority, false)], "h=shop.example"),
+        (
+            vec![header(HeaderSource::Authority, false)],
+            "h=shop.example",
+        ),
         (vec![header(HeaderSource::Scheme, false)], "h=https"),
         (vec![query("a", false)], "q=1"),
         (vec![query("b", false)], "q=x y"),
@@ -133,7 +149,10 @@ fn what_yields_nothing_takes_the_descriptor_with_it() {
     let request = Request::new(&[], "192.0.2.77");
     let table: Vec<(Vec<Action>, &str)> = vec![
         (vec![generic("x"), header(named("x-user"), false)], "none"),
-        (vec![generic("x"), header(named("x-user"), true)], "generic_key=x"),
+        (
+            vec![generic("x"), header(named("x-user"), true)],
+            "generic_key=x",
+        ),
         (vec![header(HeaderSource::Authority, false)], "none"),
         (vec![generic("x"), query("no", false)], "none"),
         (vec![query("no", true), generic("x")], "generic_key=x"),
@@ -157,7 +176,12 @@ fn text(looks_for: TextPattern, ignore_case: bool) -> HeaderTest {
 #[test]
 fn headers_are_matched_as_envoy_matches_them() {
     let request = Request::new(
-        &[("x-kind", "Free-Trial"), ("x-size", "10"), ("x-two", "a"), ("x-two", "b")],
+        &[
+            ("x-kind", "Free-Trial"),
+            ("x-size", "10"),
+            ("x-two", "a"),
+            ("x-two", "b"),
+        ],
         "192.0.2.77",
     );
     let whole = |text: &str| TextPattern::Regex(Regex::new(&format!("^(?:{text})$")).unwrap());
@@ -169,14 +193,50 @@ fn headers_are_matched_as_envoy_matches_them() {
         ("x-none", HeaderTest::Present(true), false, false, false),
         ("x-none", HeaderTest::Present(false), false, false, true),
         ("x-none", HeaderTest::Present(true), true, false, true),
-        ("x-kind", text(exact("Free-Trial"), false), false, false, true),
-        ("x-kind", text(exact("free-trial"), false), false, false, false),
-        ("x-kind", text(exact("free-trial"), true), false, false, true),
+        (
+            "x-kind",
+            text(exact("Free-Trial"), false),
+            false,
+            false,
+            true,
+        ),
+        (
+            "x-kind",
+            text(exact("free-trial"), false),
+            false,
+            false,
+            false,
+        ),
+        (
+            "x-kind",
+            text(exact("free-trial"), true),
+            false,
+            false,
+            true,
+        ),
         ("x-kind", text(free(), false), false, false, false),
         ("x-kind", text(free(), true), false, false, true),
-        ("x-kind", text(TextPattern::Suffix("Trial".into()), false), false, false, true),
-        ("x-kind", text(TextPattern::Contains("e-T".into()), false), false, false, true),
-        ("x-kind", text(TextPattern::Contains("e-t".into()), false), false, false, false),
+        (
+            "x-kind",
+            text(TextPattern::Suffix("Trial".into()), false),
+            false,
+            false,
+            true,
+        ),
+        (
+            "x-kind",
+            text(TextPattern::Contains("e-T".into()), false),
+            false,
+            false,
+            true,
+        ),
+        (
+            "x-kind",
+            text(TextPattern::Contains("e-t".into()), false),
+            false,
+            false,
+            false,
+        ),
         ("x-kind", text(whole("Free"), false), false, false, false),
         ("x-kind", text(whole("Free.*"), false), false, false, true),
         ("x-kind", text(whole("Free.*"), false), true, false, false),
@@ -205,7 +265,11 @@ fn headers_are_matched_as_envoy_matches_them() {
                 }],
             };
             let found = made(vec![action.clone()], &request);
-            let wanted = if wanted == expect { "header_match=v" } else { "none" };
+            let wanted = if wanted == expect {
+                "header_match=v"
+            } else {
+                "none"
+            };
             assert_eq!(found, wanted, "{action:?}");
         }
     }
@@ -242,9 +306,15 @@ fn all_matchers_must_match() {
     for (parameters, wanted) in [
         (vec![parameter("b", exact("x y"))], "k=v"),
         (vec![parameter("b", exact("x%20y"))], "none"),
-        (vec![parameter("b", exact("x y")), parameter("a", exact("2"))], "none"),
+        (
+            vec![parameter("b", exact("x y")), parameter("a", exact("2"))],
+            "none",
+        ),
         (vec![parameter("no", ParameterTest::Present(false))], "k=v"),
-        (vec![parameter("empty", ParameterTest::Present(true))], "k=v"),
+        (
+            vec![parameter("empty", ParameterTest::Present(true))],
+            "k=v",
+        ),
         (vec![parameter("no", exact(""))], "none"),
     ] {
         let action = Action::QueryMatch {
@@ -305,6 +375,9 @@ fn limit_hits_and_headers_go_along() {
     };
     let seen = request.seen();
     let made = descriptor(&rule, &seen).unwrap();
-    assert_eq!((made.limit, made.hits, made.headers), (rule.limit, rule.hits, Some(false)));
+    assert_eq!(
+        (made.limit, made.hits, made.headers),
+        (rule.limit, rule.hits, Some(false))
+    );
     assert_eq!(made.clone().into_owned(), made);
 }

@@ -284,7 +284,10 @@ impl Explanation {
 
     /// By the first backend, if there are several.
     fn asks(&self, rule: &RouteRule, listener: &Listener, asked: &Asked<'_>) -> Vec<String> {
-        let backend = self.backends.first().and_then(|backend| backend.name.as_deref());
+        let backend = self
+            .backends
+            .first()
+            .and_then(|backend| backend.name.as_deref());
         let mut said = Vec::new();
         for asking in rule.asks.iter() {
             said.push(ask::words::filter(asking));

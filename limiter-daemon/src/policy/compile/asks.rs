@@ -11,6 +11,7 @@ use super::attach::{self, Attached, Place, target_kind};
 use super::certificates;
 use super::in_force::places_of_entry;
 use super::topology::Entry;
+use crate::policy::envoy_gateway::targets::Targets;
 use crate::policy::findings::{Findings, Mark, Scope};
 use crate::policy::gateway_api::route::{Route, Rule};
 use crate::policy::kinds::Kind;
@@ -21,7 +22,6 @@ use crate::policy::plan::{
 };
 use crate::policy::resource::{Deprecated, Meta, Name};
 use crate::policy::resources::Resources;
-use crate::policy::envoy_gateway::targets::Targets;
 use crate::policy::status::Statuses;
 
 impl attach::Policy for AskPolicy {
@@ -102,23 +102,23 @@ impl<'a> Asks<'a> {
     }
 
     /// What is asked about the requests of a rule at a listener.
-    pub(super) fn on(
-        &mut self,
-        route: &Route,
-        rule: &Rule,
-        entry: &Entry<'a>,
-    ) -> Arc<Vec<Asking>> {
+    pub(super) fn on(&mut self, route: &Route, rule: &Rule, entry: &Entry<'a>) -> Arc<Vec<Asking>> {
         let kind = target_kind(route.kind);
         let name = &route.meta.name;
         let rule = rule.name.clone();
         let rule = rule.map(|rule| (kind, name.clone(), Some(rule)));
         let own = [rule, Some((kind, name.clone(), None))];
         let own = own.map(|place| place.and_then(|place| self.at(&place)));
-        let above: Vec<_> = places_of_entry(entry).iter().map(|place| self.at(place)).collect();
+        let above: Vec<_> = places_of_entry(entry)
+            .iter()
+            .map(|place| self.at(place))
+            .collect();
         let gateway = &entry.gateway.meta.name;
         let policies = own.iter().chain(&above);
         let key = (
-            policies.map(|policy| policy.map(|policy| &policy.meta.name)).collect(),
+            policies
+                .map(|policy| policy.map(|policy| &policy.meta.name))
+                .collect(),
             gateway,
         );
         if let Some(made) = self.made.get(&key) {
@@ -147,7 +147,9 @@ impl<'a> Asks<'a> {
         let has_limits = |policy: &&AskPolicy| policy.rate_limits.is_some();
         let of_route = own().find(has_limits);
         let of_above = above().find(has_limits);
-        let from_above = own().find_map(|policy| policy.from_above).unwrap_or_default();
+        let from_above = own()
+            .find_map(|policy| policy.from_above)
+            .unwrap_or_default();
         let domain = own().find_map(|policy| policy.domain.as_deref());
         let route_has_none = of_route.is_none_or(|policy| limits(policy).is_empty());
         let takes_above = match from_above {
@@ -276,5 +278,8 @@ fn peer(
 }
 
 fn broken(service: &Service) -> AskedService {
-    AskedService::Broken(format!("certificates to ask {} with cannot be used", service.host))
+    AskedService::Broken(format!(
+        "certificates to ask {} with cannot be used",
+        service.host
+    ))
 }

@@ -39,7 +39,9 @@ pub(crate) fn compile(
 ) -> Plan {
     let (daemon, unlimited_if_invalid, served) = daemon(resources, findings);
     let runtime = resources.configs.values().next();
-    let runtime = runtime.map(|config| config.runtime.clone()).unwrap_or_default();
+    let runtime = runtime
+        .map(|config| config.runtime.clone())
+        .unwrap_or_default();
     let mut entries = topology::entries(resources, &daemon, findings);
     let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
     let clients = attach::attach(&resources.clients, resources, statuses, findings);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
-use super::runtime;
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
+use super::runtime;
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};

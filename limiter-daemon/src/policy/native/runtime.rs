@@ -7,10 +7,7 @@ use crate::policy::findings::Scope;
 use crate::policy::plan::runtime;
 
 /// Checks the settings; those with errors are left out.
-pub(super) fn lower(
-    raw: BTreeMap<String, At<u64>>,
-    scope: &mut Scope<'_>,
-) -> BTreeMap<String, u8> {
+pub(super) fn lower(raw: BTreeMap<String, At<u64>>, scope: &mut Scope<'_>) -> BTreeMap<String, u8> {
     let mut settings = BTreeMap::new();
     for (name, percent) in raw {
         if let Err(problem) = runtime::check_name(&name) {

@@ -55,7 +55,10 @@ pub enum Action {
     /// The client's address.
     RemoteAddress,
     /// The network that the client's address is in, by the lengths of its prefix (0 to 32, 0 to 128).
-    MaskedRemoteAddress { v4: u8, v6: u8 },
+    MaskedRemoteAddress {
+        v4: u8,
+        v6: u8,
+    },
     RequestHeader {
         header: HeaderSource,
         key: String,
@@ -68,7 +71,10 @@ pub enum Action {
         key: String,
         skip_if_absent: bool,
     },
-    GenericKey { key: String, value: String },
+    GenericKey {
+        key: String,
+        value: String,
+    },
     /// If all of `headers` match, or (`expect: false`) not all.
     HeaderMatch {
         key: String,

@@ -28,7 +28,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if name == ENABLED || name == ENFORCING {
         return Ok(());
     }
-    let key = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+    let key = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_suffix(SUFFIX));
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
     match key {
         Some(key) if !key.is_empty() && name.len() <= MAX && key.bytes().all(plain) => Ok(()),

@@ -272,7 +272,12 @@ impl Resources {
                 network_rate_limit_policy::lower,
             ),
             Kind::HttpRateLimitPolicy => {
-                spec_into(&mut self.asks, reading, scope, http_rate_limit_policy::lower);
+                spec_into(
+                    &mut self.asks,
+                    reading,
+                    scope,
+                    http_rate_limit_policy::lower,
+                );
             }
             Kind::LimiterConfig => {
                 spec_into(&mut self.configs, reading, scope, limiter_config::lower);

@@ -185,16 +185,31 @@ pub(super) fn lower(
         return None;
     }
     let mut found: Vec<Option<Action>> = Vec::new();
-    found.extend(raw.source_cluster.map(|RawNothing {}| Some(Action::SourceCluster)));
-    found.extend(raw.destination_cluster.map(|RawNothing {}| Some(Action::DestinationCluster)));
-    found.extend(raw.remote_address.map(|RawNothing {}| Some(Action::RemoteAddress)));
+    found.extend(
+        raw.source_cluster
+            .map(|RawNothing {}| Some(Action::SourceCluster)),
+    );
+    found.extend(
+        raw.destination_cluster
+            .map(|RawNothing {}| Some(Action::DestinationCluster)),
+    );
+    found.extend(
+        raw.remote_address
+            .map(|RawNothing {}| Some(Action::RemoteAddress)),
+    );
     found.extend(raw.masked_remote_address.map(|raw| masked(&raw, scope)));
     found.extend(raw.request_headers.map(|raw| header(raw, scope)));
     found.extend(raw.query_parameters.map(|raw| parameter(raw, scope)));
     found.extend(raw.generic_key.map(|raw| generic(raw, scope)));
     found.extend(raw.header_value_match.map(|raw| header_match(raw, scope)));
-    found.extend(raw.query_parameter_value_match.map(|raw| query_match(raw, scope)));
-    found.extend(raw.remote_address_match.map(|raw| address_match(raw, scope)));
+    found.extend(
+        raw.query_parameter_value_match
+            .map(|raw| query_match(raw, scope)),
+    );
+    found.extend(
+        raw.remote_address_match
+            .map(|raw| address_match(raw, scope)),
+    );
     found.extend(raw.metadata.map(|raw| metadata(raw, scope)));
     found.extend(raw.dynamic_metadata.map(|raw| metadata(raw, scope)));
     match found.len() {
@@ -208,7 +223,11 @@ pub(super) fn lower(
             None
         }
         _ => {
-            scope.error(&mark, "an action is one thing", "make an item of the list of each");
+            scope.error(
+                &mark,
+                "an action is one thing",
+                "make an item of the list of each",
+            );
             None
         }
     }
@@ -252,7 +271,11 @@ pub(super) fn source(name: &At<String>, scope: &mut Scope<'_>) -> Option<HeaderS
         ":scheme" => HeaderSource::Scheme,
         other if other.starts_with(':') => {
             let message = format!("there is no pseudo header `{}`", name.value);
-            scope.error(&name.mark, message, suggest::remedy(other, PSEUDO, "there are"));
+            scope.error(
+                &name.mark,
+                message,
+                suggest::remedy(other, PSEUDO, "there are"),
+            );
             return None;
         }
         "host" => HeaderSource::Authority,
@@ -330,7 +353,11 @@ fn range(raw: &RawRange, scope: &mut Scope<'_>) -> Option<IpNet> {
     let text = &raw.address_prefix;
     let Ok(address) = text.parse::<IpAddr>() else {
         let message = format!("`{}` is not an address", text.value);
-        scope.error(&text.mark, message, "write one, as `192.0.2.0`, and `prefixLen` beside it");
+        scope.error(
+            &text.mark,
+            message,
+            "write one, as `192.0.2.0`, and `prefixLen` beside it",
+        );
         return None;
     };
     let most = if address.is_ipv4() { 32 } else { 128 };
@@ -339,10 +366,7 @@ fn range(raw: &RawRange, scope: &mut Scope<'_>) -> Option<IpNet> {
     IpNet::new(address, length).ok().map(|net| net.trunc())
 }
 
-fn metadata(
-    At { value: raw, mark }: At<RawMetadata>,
-    scope: &mut Scope<'_>,
-) -> Option<Action> {
+fn metadata(At { value: raw, mark }: At<RawMetadata>, scope: &mut Scope<'_>) -> Option<Action> {
     let key = key(raw.descriptor_key, scope)?;
     match raw.default_value.filter(|default| !default.is_empty()) {
         Some(default) => Some(Action::GenericKey {
@@ -378,7 +402,10 @@ fn value(value: At<String>, scope: &mut Scope<'_>) -> Option<String> {
     if is_filled_in(&value) {
         scope.error(
             &value.mark,
-            format!("`{}` would have to be filled in, which is not supported", value.value),
+            format!(
+                "`{}` would have to be filled in, which is not supported",
+                value.value
+            ),
             "take `requestHeaders` or `queryParameters` for what requests say",
         );
         return None;
@@ -391,7 +418,9 @@ pub(super) fn is_filled_in(text: &str) -> bool {
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         rest = &rest[at + 1..];
-        let name = rest.bytes().take_while(|byte| byte.is_ascii_uppercase() || *byte == b'_');
+        let name = rest
+            .bytes()
+            .take_while(|byte| byte.is_ascii_uppercase() || *byte == b'_');
         let length = name.count();
         if length > 0 && rest[length..].starts_with(['(', '%', ':']) {
             return true;
@@ -407,7 +436,11 @@ fn filled(text: At<String>, what: &str, scope: &mut Scope<'_>) -> Option<String>
         None
     };
     match text.len() {
-        0 => wrong(&text.mark, format!("{what} is not empty"), "write one".to_owned()),
+        0 => wrong(
+            &text.mark,
+            format!("{what} is not empty"),
+            "write one".to_owned(),
+        ),
         1..=MAX => Some(text.value),
         length => wrong(
             &text.mark,

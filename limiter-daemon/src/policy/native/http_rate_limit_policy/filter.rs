@@ -13,7 +13,9 @@ use super::service::{self, RawService, Service};
 use crate::policy::decode::{At, Code, Ignored};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::route_match::header_name;
-use crate::policy::plan::{AddHow, AddedHeader, AskFilter, AskedService, DescriptorRule, RequestType};
+use crate::policy::plan::{
+    AddHow, AddedHeader, AskFilter, AskedService, DescriptorRule, RequestType,
+};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
@@ -39,7 +41,10 @@ pub(super) struct RawFilter {
     rate_limited_status: Option<At<Code>>,
     #[serde(alias = "rate_limited_as_resource_exhausted")]
     rate_limited_as_resource_exhausted: Option<bool>,
-    #[serde(alias = "enable_x_ratelimit_headers", alias = "enableXRateLimitHeaders")]
+    #[serde(
+        alias = "enable_x_ratelimit_headers",
+        alias = "enableXRateLimitHeaders"
+    )]
     enable_x_ratelimit_headers: Option<RawHeadersVersion>,
     #[serde(alias = "disable_x_envoy_ratelimited_header")]
     disable_x_envoy_ratelimited_header: Option<bool>,
@@ -161,7 +166,11 @@ pub(super) fn lower(
     let domain = match raw.domain {
         Some(at) => domain(at, scope),
         None => {
-            scope.error(&mark, "the field `domain` is missing", "name the domain to ask about");
+            scope.error(
+                &mark,
+                "the field `domain` is missing",
+                "name the domain to ask about",
+            );
             None
         }
     };
@@ -169,9 +178,15 @@ pub(super) fn lower(
         Some(raw) => Some(service::lower(raw, &meta.name.namespace, scope)?),
         None => None,
     };
-    let stage = raw.stage.map_or(Some(0), |at| rate_limit::stage(&at, scope));
-    let limited = raw.rate_limited_status.map_or(Some(429), |at| status(&at, scope));
-    let error = raw.status_on_error.map_or(Some(500), |at| status(&at, scope));
+    let stage = raw
+        .stage
+        .map_or(Some(0), |at| rate_limit::stage(&at, scope));
+    let limited = raw
+        .rate_limited_status
+        .map_or(Some(429), |at| status(&at, scope));
+    let error = raw
+        .status_on_error
+        .map_or(Some(500), |at| status(&at, scope));
     let timeout = raw.timeout.map_or(Some(TIMEOUT), |at| timeout(&at, scope));
     let deny = raw.failure_mode_deny.unwrap_or_default();
     let plan = AskFilter {
@@ -227,7 +242,8 @@ fn first_api(raw: RawFilter, mark: &Mark, scope: &mut Scope<'_>) -> Option<RawFi
         );
         return None;
     }
-    let (Some(RawName::RateLimit), Some(config)) = (raw.name.as_ref().map(|at| at.value), raw.config)
+    let (Some(RawName::RateLimit), Some(config)) =
+        (raw.name.as_ref().map(|at| at.value), raw.config)
     else {
         scope.error(
             mark,
@@ -303,12 +319,13 @@ fn stat_prefix(prefix: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
     Some(prefix.value.clone())
 }
 
-fn added(
-    list: At<Vec<At<RawAddedHeader>>>,
-    scope: &mut Scope<'_>,
-) -> Option<Vec<AddedHeader>> {
+fn added(list: At<Vec<At<RawAddedHeader>>>, scope: &mut Scope<'_>) -> Option<Vec<AddedHeader>> {
     scope.at_most(&list.mark, list.len(), MAX_HEADERS);
-    let lowered: Vec<_> = list.value.into_iter().map(|raw| one_added(raw.value, scope)).collect();
+    let lowered: Vec<_> = list
+        .value
+        .into_iter()
+        .map(|raw| one_added(raw.value, scope))
+        .collect();
     lowered.into_iter().collect()
 }
 
@@ -318,7 +335,10 @@ fn one_added(raw: RawAddedHeader, scope: &mut Scope<'_>) -> Option<AddedHeader> 
     if is_filled_in(&value) {
         scope.error(
             &value.mark,
-            format!("`{}` would have to be filled in, which is not supported", value.value),
+            format!(
+                "`{}` would have to be filled in, which is not supported",
+                value.value
+            ),
             "write a fixed value",
         );
         return None;

@@ -85,7 +85,11 @@ pub(super) fn headers(
     scope: &mut Scope<'_>,
 ) -> Option<Vec<HeaderMatcher>> {
     check_length(&list.mark, list.len(), scope)?;
-    let lowered: Vec<_> = list.value.into_iter().map(|raw| header(raw, scope)).collect();
+    let lowered: Vec<_> = list
+        .value
+        .into_iter()
+        .map(|raw| header(raw, scope))
+        .collect();
     lowered.into_iter().collect()
 }
 
@@ -95,13 +99,21 @@ pub(super) fn parameters(
     scope: &mut Scope<'_>,
 ) -> Option<Vec<ParameterMatcher>> {
     check_length(&list.mark, list.len(), scope)?;
-    let lowered: Vec<_> = list.value.into_iter().map(|raw| parameter(raw, scope)).collect();
+    let lowered: Vec<_> = list
+        .value
+        .into_iter()
+        .map(|raw| parameter(raw, scope))
+        .collect();
     lowered.into_iter().collect()
 }
 
 fn check_length(mark: &Mark, length: usize, scope: &mut Scope<'_>) -> Option<()> {
     if length == 0 {
-        scope.error(mark, "there is nothing to match", "give it at least one matcher");
+        scope.error(
+            mark,
+            "there is nothing to match",
+            "give it at least one matcher",
+        );
         return None;
     }
     scope.at_most(mark, length, MAX);
@@ -120,14 +132,35 @@ fn header(
             ignore_case: false,
         }))
     };
-    tests.extend(raw.exact_match.map(|text| plain(TextPattern::Exact(text.value))));
-    tests.extend(raw.prefix_match.map(|text| plain(TextPattern::Prefix(text.value))));
-    tests.extend(raw.suffix_match.map(|text| plain(TextPattern::Suffix(text.value))));
-    tests.extend(raw.contains_match.map(|text| plain(TextPattern::Contains(text.value))));
-    tests.extend(raw.safe_regex_match.map(|raw| plain(TextPattern::Regex(regex(&raw, scope)?))));
-    tests.extend(raw.string_match.map(|raw| text(raw, scope).map(HeaderTest::Text)));
+    tests.extend(
+        raw.exact_match
+            .map(|text| plain(TextPattern::Exact(text.value))),
+    );
+    tests.extend(
+        raw.prefix_match
+            .map(|text| plain(TextPattern::Prefix(text.value))),
+    );
+    tests.extend(
+        raw.suffix_match
+            .map(|text| plain(TextPattern::Suffix(text.value))),
+    );
+    tests.extend(
+        raw.contains_match
+            .map(|text| plain(TextPattern::Contains(text.value))),
+    );
+    tests.extend(
+        raw.safe_regex_match
+            .map(|raw| plain(TextPattern::Regex(regex(&raw, scope)?))),
+    );
+    tests.extend(
+        raw.string_match
+            .map(|raw| text(raw, scope).map(HeaderTest::Text)),
+    );
     tests.extend(raw.range_match.map(|raw| range(&raw, scope)));
-    tests.extend(raw.present_match.map(|present| Some(HeaderTest::Present(present))));
+    tests.extend(
+        raw.present_match
+            .map(|present| Some(HeaderTest::Present(present))),
+    );
     if tests.len() > 1 {
         two_tests(&mark, scope);
         return None;
@@ -182,9 +215,18 @@ fn text(At { value: raw, mark }: At<RawText>, scope: &mut Scope<'_>) -> Option<T
     };
     let mut patterns: Vec<Option<TextPattern>> = Vec::new();
     patterns.extend(raw.exact.map(|text| Some(TextPattern::Exact(cased(text)))));
-    patterns.extend(raw.prefix.map(|text| Some(TextPattern::Prefix(cased(text)))));
-    patterns.extend(raw.suffix.map(|text| Some(TextPattern::Suffix(cased(text)))));
-    patterns.extend(raw.contains.map(|text| Some(TextPattern::Contains(cased(text)))));
+    patterns.extend(
+        raw.prefix
+            .map(|text| Some(TextPattern::Prefix(cased(text)))),
+    );
+    patterns.extend(
+        raw.suffix
+            .map(|text| Some(TextPattern::Suffix(cased(text)))),
+    );
+    patterns.extend(
+        raw.contains
+            .map(|text| Some(TextPattern::Contains(cased(text)))),
+    );
     if let Some(raw) = raw.safe_regex {
         if ignore_case {
             scope.error(

@@ -83,7 +83,10 @@ pub(crate) fn lower(
     meta: Meta,
     scope: &mut Scope<'_>,
 ) -> AskPolicy {
-    let At { value: mut raw, mark } = raw;
+    let At {
+        value: mut raw,
+        mark,
+    } = raw;
     let mut deprecated = Vec::new();
     let targets = targets::lower(
         RawTargets {
@@ -97,7 +100,11 @@ pub(crate) fn lower(
         &mut deprecated,
         scope,
     );
-    if raw.filters.is_none() && raw.rate_limits.is_none() && raw.vh_rate_limits.is_none() && raw.domain.is_none() {
+    if raw.filters.is_none()
+        && raw.rate_limits.is_none()
+        && raw.vh_rate_limits.is_none()
+        && raw.domain.is_none()
+    {
         scope.warning(
             &mark,
             "neither `filters` nor `rateLimits`, so the policy asks nothing",
@@ -108,8 +115,7 @@ pub(crate) fn lower(
     let filters = raw.filters.map(|list| {
         scope.at_most(&list.mark, list.len(), MAX_FILTERS);
         let filters = list.value.into_iter().enumerate();
-        let lowered =
-            filters.filter_map(|(index, raw)| filter::lower(raw, (index, &meta), scope));
+        let lowered = filters.filter_map(|(index, raw)| filter::lower(raw, (index, &meta), scope));
         lowered.collect()
     });
     AskPolicy {
@@ -131,24 +137,40 @@ pub(crate) fn lower(
 
 /// Filters are a Gateway's; what is done with those of above is a route's.
 fn check_levels(raw: &RawHttpRateLimitPolicy, targets: &Targets, scope: &mut Scope<'_>) {
-    let any = |route: bool| targets.refs.iter().find(|target| target.kind.is_route() == route);
+    let any = |route: bool| {
+        targets
+            .refs
+            .iter()
+            .find(|target| target.kind.is_route() == route)
+    };
     if let (Some(filters), Some(target)) = (&raw.filters, any(true)) {
         scope.error(
             &filters.mark,
-            format!("filters are not for the {} `{}`", target.kind.name(), target.name),
+            format!(
+                "filters are not for the {} `{}`",
+                target.kind.name(),
+                target.name
+            ),
             "put them into a policy for its Gateway, and only `rateLimits` into this one",
         );
     }
     if let Some(target) = any(false) {
         let of_routes: [(Option<&Mark>, &str); 2] = [
-            (raw.vh_rate_limits.as_ref().map(|at| &at.mark), "vhRateLimits"),
+            (
+                raw.vh_rate_limits.as_ref().map(|at| &at.mark),
+                "vhRateLimits",
+            ),
             (raw.domain.as_ref().map(|at| &at.mark), "domain"),
         ];
         for (mark, field) in of_routes {
             if let Some(mark) = mark {
                 scope.error(
                     mark,
-                    format!("`{field}` is not for the {} `{}`", target.kind.name(), target.name),
+                    format!(
+                        "`{field}` is not for the {} `{}`",
+                        target.kind.name(),
+                        target.name
+                    ),
                     "put it into a policy for a route; filters have a `domain` of their own",
                 );
             }

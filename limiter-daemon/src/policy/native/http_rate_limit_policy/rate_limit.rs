@@ -87,7 +87,10 @@ pub(super) fn lower(
     scope: &mut Scope<'_>,
 ) -> Vec<Arc<DescriptorRule>> {
     scope.at_most(&list.mark, list.len(), MAX);
-    let lowered = list.value.into_iter().filter_map(|raw| one(raw, place, scope));
+    let lowered = list
+        .value
+        .into_iter()
+        .filter_map(|raw| one(raw, place, scope));
     lowered.map(Arc::new).collect()
 }
 
@@ -115,11 +118,19 @@ fn one(
     };
     let actions = raw.actions.filter(|actions| !actions.is_empty());
     let Some(actions) = actions else {
-        scope.error(&mark, "without `actions` there is no descriptor", "give it at least one");
+        scope.error(
+            &mark,
+            "without `actions` there is no descriptor",
+            "give it at least one",
+        );
         return None;
     };
     scope.at_most(&actions.mark, actions.len(), MAX);
-    let actions: Vec<_> = actions.value.into_iter().map(|raw| action::lower(raw, scope)).collect();
+    let actions: Vec<_> = actions
+        .value
+        .into_iter()
+        .map(|raw| action::lower(raw, scope))
+        .collect();
     Some(DescriptorRule {
         stage: stage?,
         disable_key,
@@ -166,16 +177,22 @@ fn key_of_setting(key: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
     Some(key.value.clone())
 }
 
-fn limit(
-    At { value: raw, mark }: At<RawOverride>,
-    scope: &mut Scope<'_>,
-) -> Option<LimitOverride> {
+fn limit(At { value: raw, mark }: At<RawOverride>, scope: &mut Scope<'_>) -> Option<LimitOverride> {
     if let Some(metadata) = &raw.dynamic_metadata {
-        no_metadata(&metadata.mark, "a limit", "write `requestsPerUnit` and `unit`", scope);
+        no_metadata(
+            &metadata.mark,
+            "a limit",
+            "write `requestsPerUnit` and `unit`",
+            scope,
+        );
         return None;
     }
     let (Some(requests), Some(unit)) = (raw.requests_per_unit, raw.unit) else {
-        scope.error(&mark, "a limit has a number and a unit", "write `requestsPerUnit` and `unit`");
+        scope.error(
+            &mark,
+            "a limit has a number and a unit",
+            "write `requestsPerUnit` and `unit`",
+        );
         return None;
     };
     Some(LimitOverride {

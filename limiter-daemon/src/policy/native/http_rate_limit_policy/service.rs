@@ -52,7 +52,9 @@ pub(super) fn lower(raw: RawService, namespace: &str, scope: &mut Scope<'_>) -> 
     Some(Service {
         host: host?,
         tls: raw.tls.map(|tls| Tls {
-            certificate: tls.certificate_ref.map(|one| one.lower("Secret", namespace)),
+            certificate: tls
+                .certificate_ref
+                .map(|one| one.lower("Secret", namespace)),
             authorities: tls.ca_certificate_refs.map_or_else(Vec::new, |list| {
                 let refs = list.value.into_iter();
                 refs.map(|one| one.lower("Secret", namespace)).collect()
@@ -65,11 +67,17 @@ pub(super) fn lower(raw: RawService, namespace: &str, scope: &mut Scope<'_>) -> 
 fn host(text: &str) -> Option<StoreHost> {
     let (host, port) = text.rsplit_once(':')?;
     let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
-    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
         Some(inner) => inner.parse::<Ipv6Addr>().ok()?.to_string(),
         None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            Some(host).filter(|host| !host.is_empty() && host.bytes().all(plain))?.to_owned()
+            let plain =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            Some(host)
+                .filter(|host| !host.is_empty() && host.bytes().all(plain))?
+                .to_owned()
         }
     };
     Some(StoreHost { host, port })
