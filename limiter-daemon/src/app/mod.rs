@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod asked;
 mod backends;
 mod handover;
 mod kernel;
@@ -43,6 +44,7 @@ use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
 use kernel::{describe, lock, sample};
@@ -256,7 +258,10 @@ impl Daemon {
             reload::warn_of_global_limits(&plan);
             service::warn_of_domains(&plan);
         }
-        let state = Arc::new(state);
+        let (domains, asked) = (Arc::default(), Arc::default());
+        let services = Asked::new(Arc::clone(&domains), Arc::clone(&asked));
+        let state = Arc::new(state.with_services(Arc::new(services)));
+        state.runtime().follow(&plan.runtime);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
@@ -267,8 +272,9 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
+        let told = (&state, domains);
         let service =
-            RateLimitService::start(&plan, &config, &mut sockets, worker_count, &state, clock)
+            RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
@@ -284,6 +290,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            asked,
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),

@@ -14,6 +14,8 @@
 //! `INVALID_ARGUMENT` for what is no question.
 
 mod body;
+mod client;
+mod clients;
 mod counters;
 mod http;
 mod http2;
@@ -21,9 +23,12 @@ mod json;
 pub mod proto;
 mod reflect;
 mod service;
+mod translate;
 mod unary;
 mod worker;
 
+pub use client::{Client, PeerError};
+pub use clients::Clients;
 pub use counters::{Counters, TIMES};
 pub use service::{Answer, Answering, Clock, Service};
 pub use worker::{Server, StartError};
