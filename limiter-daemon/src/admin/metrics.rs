@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::config::Loads;
+use super::held::{self, Holdings};
 use super::limits;
 use super::service;
 use super::status::Status;
@@ -52,6 +53,8 @@ pub struct Sources {
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Watched>,
+    /// What this node has of it.
+    pub held: Option<Holdings>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -91,6 +94,9 @@ impl Collector for Sources {
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
+        }
+        if let Some(held) = &self.held {
+            held::encode(held, page)?;
         }
         self.log(page)?;
         self.kernel(page)

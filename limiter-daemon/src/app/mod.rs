@@ -3,6 +3,7 @@
 
 mod backends;
 mod handover;
+mod held;
 mod kernel;
 mod notify;
 mod privileges;
@@ -42,6 +43,7 @@ use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
+use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
@@ -119,6 +121,8 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    /// `None`: each node counts for itself.
+    held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -196,7 +200,10 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Ok(()) => daemon.look_after_backends(),
                 Err(error) => break Ended::Failed(error),
             },
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => {
+                daemon.look_after_kernel();
+                daemon.look_after_leases();
+            }
         }
     };
     daemon.stop(ended, &mut signals).await
@@ -244,9 +251,10 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let mut state = State::new(config.max_buckets);
-        let mut shared_store = None;
-        if let Some((ledger, store)) = store(&config)? {
+        let (mut shared_store, mut held) = (None, None);
+        if let Some((ledger, before, store)) = store(&config)? {
             shared_store = Some((ledger, Arc::clone(store.without())));
+            held = Some(before);
             state = state.with_store(Arc::new(store));
         } else {
             reload::warn_of_global_limits(&plan);
@@ -279,6 +287,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            held: held.as_ref().map(Held::watched),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -359,6 +368,7 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            held,
             tasks,
         })
     }
@@ -453,15 +463,16 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
 /// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Arc<RedisLedger>, SharedStore)>> {
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Arc<RedisLedger>, Held, SharedStore)>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
     let ledger = Arc::new(RedisLedger::new(settings)?);
     let shared = Arc::<RedisLedger>::clone(&ledger);
+    let (held, shared) = Held::before(shared, Arc::clone(&ledger), settings.over_limit_memory);
     let store = SharedStore::new(shared, &settings.prefix, settings.on_failure);
     tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some((ledger, store)))
+    Ok(Some((ledger, held, store)))
 }
 
 /// Starts the access log, if there is to be one.

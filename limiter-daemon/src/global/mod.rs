@@ -26,6 +26,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::engine::store::breaker::Condition;
@@ -53,6 +54,8 @@ struct Inner {
     adjust: Script,
     guard: Guard,
     connector: connect::Connector,
+    /// Changes that are under way.
+    changing: watch::Sender<usize>,
 }
 
 /// Whose clock limits go by.
@@ -99,8 +102,16 @@ impl RedisLedger {
                 adjust: Script::adjust(),
                 guard: Guard::new(config.address.to_string()),
                 connector,
+                changing: watch::Sender::new(0),
             }),
         })
+    }
+
+    /// Waits until no change is under way any more, for as long as one may take at most.
+    pub async fn settled(&self) {
+        let mut changing = self.inner.changing.subscribe();
+        // The sender is here, so there is an end to hear of.
+        let _told = changing.wait_for(|under_way| *under_way == 0).await;
     }
 
     /// What has been counted of it.
@@ -155,8 +166,10 @@ impl Ledger for RedisLedger {
         };
         let arguments = script::adjust(&changes, inner.time, now);
         let inner = Arc::clone(inner);
+        let changing = Changing::begin(&inner);
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
+            let _until_then = changing;
             match timeout(ADJUST, link.run(&inner.adjust, &arguments)).await {
                 Ok(Ok(_done)) => attempt.succeed(),
                 Ok(Err(error)) => {
@@ -174,6 +187,22 @@ impl Ledger for RedisLedger {
 
     fn join(&self) {
         link::here(&self.inner);
+    }
+}
+
+/// A change that is under way, until it is dropped: with its runtime at the latest.
+struct Changing(Arc<Inner>);
+
+impl Changing {
+    fn begin(inner: &Arc<Inner>) -> Self {
+        inner.changing.send_modify(|under_way| *under_way += 1);
+        Self(Arc::clone(inner))
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.changing.send_modify(|under_way| *under_way -= 1);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod failover;
 mod fleet;
+mod leases;
 mod model;
 mod outages;
 mod settling;

@@ -31,7 +31,7 @@ pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
-    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
+    Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
     RefundOn, ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
