@@ -27,6 +27,7 @@
 //! **Rarely asked keys take nothing in advance**: a node holds at most as many tokens as were asked of
 //! it, by other requests, in the last one or two spans of `max_age` ([`table`]).
 
+mod counts;
 pub mod table;
 
 use std::sync::Arc;
@@ -178,7 +179,7 @@ impl Pending {
                     self.table.put_back(&item, &drawn);
                     reading = reading.without(&item.meter, item.tokens);
                 } else {
-                    self.table.counts().decided();
+                    self.table.counts().decided.add(1);
                 }
                 Said {
                     mark: drawn.mark,

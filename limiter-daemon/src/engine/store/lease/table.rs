@@ -14,9 +14,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::counts::Counts;
 use crate::engine::meter::{Meter, Reading, worth};
 use crate::engine::store::ledger::{Change, ChangeKind, Conforms, Item, Lease, Said};
 use crate::engine::store::told::{Told, window_end};
@@ -102,16 +102,6 @@ pub struct Drawn {
     pub mark: u64,
 }
 
-/// What has come of leases.
-#[derive(Debug, Default)]
-pub struct Counts {
-    decisions: AtomicU64,
-    prefetched: AtomicU64,
-    returned: AtomicU64,
-    lost: AtomicU64,
-    untracked: AtomicU64,
-}
-
 impl Default for Table {
     fn default() -> Self {
         let shard = || {
@@ -161,7 +151,7 @@ impl Table {
         }
         let Some(entry) = self.entry(&mut shard, item, lease, now.mono) else {
             drop(shard);
-            add(&self.counts.untracked, 1);
+            self.counts.untracked.add(1);
             return Take::Ask { again: 0 };
         };
         entry.demand.add(item.tokens, lease.max_age, now.mono);
@@ -230,12 +220,13 @@ impl Table {
         let Some(entry) = shard.entries.get_mut(&change.key) else {
             return false;
         };
-        let fits = entry.held().saturating_add(change.tokens) <= entry.lease.size;
-        if entry.meter != change.meter || !fits {
+        if entry.meter != change.meter {
             return false;
         }
-        let of = |parcel: &&mut Parcel| parcel.first == mark && parcel.until > mono;
+        let fits = entry.held().saturating_add(change.tokens) <= entry.lease.size;
+        let of = |parcel: &&mut Parcel| parcel.first == mark && parcel.until > mono && fits;
         let Some(parcel) = entry.parcels.iter_mut().find(of) else {
+            entry.gave_back(change.tokens, mark);
             return false;
         };
         parcel.tokens += change.tokens;
@@ -261,7 +252,7 @@ impl Table {
             asked: asked.mono,
         };
         let tokens = said.granted.saturating_mul(item.tokens);
-        add(&self.counts.prefetched, tokens);
+        self.counts.prefetched.add(tokens);
         let mut shard = self.shard(&item.key);
         let Some(entry) = shard
             .entries
@@ -297,7 +288,7 @@ impl Table {
     /// Gives tokens back for which there is no place.
     fn spill(&self, item: &Item, tokens: u64, mark: u64) {
         if tokens > 0 {
-            add(&self.counts.returned, tokens);
+            self.counts.returned.add(tokens);
             self.owe(Change {
                 key: item.key.clone(),
                 meter: item.meter,
@@ -343,27 +334,23 @@ impl Table {
 
     /// Ends what of one key is over at `mono`.
     fn give_back(&self, key: &str, entry: &mut Entry, mono: u64) {
-        let meter = entry.meter;
-        entry.parcels.retain(|parcel| {
-            if parcel.until > mono {
-                return true;
-            }
-            if parcel.tokens == 0 {
-                return false;
-            }
+        while let Some(over) = entry.parcels.iter().position(|one| one.until <= mono) {
+            let Some(parcel) = entry.parcels.remove(over).filter(|one| one.tokens > 0) else {
+                continue;
+            };
             if parcel.perishes && mono < u64::MAX {
-                add(&self.counts.lost, parcel.tokens);
-                return false;
+                self.counts.lost.add(parcel.tokens);
+                continue;
             }
-            add(&self.counts.returned, parcel.tokens);
+            self.counts.returned.add(parcel.tokens);
+            entry.gave_back(parcel.tokens, parcel.last);
             self.owe(Change {
                 key: key.to_owned(),
-                meter,
+                meter: entry.meter,
                 tokens: parcel.tokens,
                 kind: ChangeKind::GiveBack { mark: parcel.last },
             });
-            false
-        });
+        }
     }
 }
 
@@ -400,6 +387,21 @@ impl Entry {
             now: told.now(mono),
             mark,
         })
+    }
+
+    /// Tokens go back to the store: it will say that it has them.
+    fn gave_back(&mut self, tokens: u64, mark: u64) {
+        let Some(told) = &mut self.told else {
+            return;
+        };
+        let counted = match told.reading {
+            Reading::Counts { end, .. } => end == mark,
+            Reading::Tat(_) => true,
+            Reading::Unknown => false,
+        };
+        if counted {
+            told.reading = told.reading.without(&self.meter, tokens);
+        }
     }
 
     /// Keeps tokens that were granted, beside `spilt` ones that are not; until when.
@@ -450,39 +452,6 @@ impl Demand {
     fn of_others(&self, tokens: u64) -> u64 {
         self.before.max(self.now.saturating_sub(tokens))
     }
-}
-
-impl Counts {
-    pub(super) fn decided(&self) {
-        add(&self.decisions, 1);
-    }
-
-    /// Limits that were decided by a lease in hand.
-    #[must_use]
-    pub fn decisions(&self) -> u64 {
-        self.decisions.load(Ordering::Relaxed)
-    }
-
-    /// Questions about limits with a lease for whose key there was no room.
-    #[must_use]
-    pub fn untracked(&self) -> u64 {
-        self.untracked.load(Ordering::Relaxed)
-    }
-
-    /// Tokens: taken in advance, given back unused, and lost with the window that they were of.
-    #[must_use]
-    pub fn tokens(&self) -> [(&'static str, u64); 3] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("prefetched", read(&self.prefetched)),
-            ("returned", read(&self.returned)),
-            ("lost", read(&self.lost)),
-        ]
-    }
-}
-
-fn add(counter: &AtomicU64, tokens: u64) {
-    counter.fetch_add(tokens, Ordering::Relaxed);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
