@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::asks;
 use super::config::Loads;
 use super::held::{self, Holdings};
 use super::limits;
@@ -55,6 +56,8 @@ pub struct Sources {
     pub store: Option<Watched>,
     /// What this node has of it.
     pub held: Option<Holdings>,
+    /// Rate limit services elsewhere that filters ask.
+    pub asked: Arc<rls::Clients>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -92,6 +95,7 @@ impl Collector for Sources {
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
+        asks::encode(&self.state, &self.asked, page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
         }
@@ -416,6 +420,23 @@ impl Page<'_, '_> {
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
         self.values(MetricType::Gauge, (name, help), rows)
+    }
+
+    /// `buckets`: upper ends, and how many are in each.
+    pub(super) fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: &L,
+        sum: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_family(labels)?
+            .encode_histogram::<L>(sum, count, buckets, None)
     }
 
     fn values<L: EncodeLabelSet>(

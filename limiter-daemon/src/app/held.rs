@@ -15,15 +15,15 @@ pub(super) struct Held {
     leases: Arc<Leases>,
     /// `None`: nothing is remembered.
     memory: Option<Arc<Memory>>,
-    redis: Arc<RedisLedger>,
+    stores: Vec<Arc<RedisLedger>>,
 }
 
 impl Held {
-    /// Puts both before `ledger`, whose changes `redis` makes; at most `keys` over their limit are
+    /// Puts both before `ledger`, which counts in `stores`; at most `keys` over their limit are
     /// remembered.
     pub(super) fn before(
         ledger: Arc<dyn Ledger>,
-        redis: Arc<RedisLedger>,
+        stores: &[(&str, Arc<RedisLedger>)],
         keys: usize,
     ) -> (Self, Arc<dyn Ledger>) {
         let (memory, ledger) = if keys > 0 {
@@ -38,7 +38,7 @@ impl Held {
         let held = Self {
             leases,
             memory,
-            redis,
+            stores: stores.iter().map(|(_, store)| Arc::clone(store)).collect(),
         };
         (held, first)
     }
@@ -53,7 +53,9 @@ impl Held {
     /// Gives all leases back, and waits until the store has them, for as long as a change may take.
     pub(super) async fn end(&self, now: Now) {
         self.leases.end(now);
-        self.redis.settled().await;
+        for store in &self.stores {
+            store.settled().await;
+        }
     }
 }
 

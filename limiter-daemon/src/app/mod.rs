@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod asked;
 mod backends;
 mod handover;
 mod held;
@@ -28,9 +29,12 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
+use crate::engine::domain::DomainStore;
 use crate::engine::state::State;
 use crate::engine::store::SharedStore;
-use crate::global::RedisLedger;
+use crate::engine::store::ledger::Ledger;
+use crate::engine::store::parts::{Parts, Place};
+use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -40,7 +44,8 @@ use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
-use crate::policy::plan::{DaemonConfig, Plan};
+use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
 use held::Held;
@@ -219,7 +224,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -252,14 +256,20 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let (mut shared_store, mut held) = (None, None);
-        if let Some((ledger, before, store)) = store(&config)? {
-            shared_store = Some((ledger, Arc::clone(store.without())));
+        if let Some((ledgers, before, store, domains)) = store(&config)? {
+            shared_store = Some((ledgers, Arc::clone(store.without())));
             held = Some(before);
-            state = state.with_store(Arc::new(store));
+            state = state
+                .with_store(Arc::new(store))
+                .with_domain_store(Arc::new(domains));
         } else {
             reload::warn_of_global_limits(&plan);
+            service::warn_of_domains(&plan);
         }
-        let state = Arc::new(state);
+        let (domains, asked) = (Arc::default(), Arc::default());
+        let services = Asked::new(Arc::clone(&domains), Arc::clone(&asked));
+        let state = Arc::new(state.with_services(Arc::new(services)));
+        state.runtime().follow(&plan.runtime);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
@@ -270,8 +280,9 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
+        let told = (&state, domains);
         let service =
-            RateLimitService::start(&plan, &config, &mut sockets, worker_count, &state, clock)
+            RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
@@ -288,6 +299,7 @@ impl Daemon {
             service: Arc::clone(service.counters()),
             store: shared_store,
             held: held.as_ref().map(Held::watched),
+            asked,
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -463,17 +475,45 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
 /// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Arc<RedisLedger>, Held, SharedStore)>> {
+fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
-    let ledger = Arc::new(RedisLedger::new(settings)?);
-    let shared = Arc::<RedisLedger>::clone(&ledger);
-    let (held, shared) = Held::before(shared, Arc::clone(&ledger), settings.over_limit_memory);
-    let store = SharedStore::new(shared, &settings.prefix, settings.on_failure);
-    tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some((ledger, held, store)))
+    let mut ledgers = Vec::new();
+    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
+        let ledger = Arc::new(RedisLedger::new(settings)?);
+        ledgers.push((name, Arc::clone(&ledger)));
+        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
+        Ok(Place {
+            slots: matches!(settings.address, StoreAddress::Cluster(_)),
+            ledger,
+        })
+    };
+    let main = place("main", settings)?;
+    let per_second = config.per_second_store.as_ref();
+    let per_second = per_second
+        .map(|settings| place("per_second", settings))
+        .transpose()?;
+    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
+        Arc::new(Parts::new(main, per_second))
+    } else {
+        main.ledger
+    };
+    let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
+    let store = SharedStore::new(before, &settings.prefix, settings.on_failure);
+    let windows = Arc::new(Windows::new(ledger, settings.budget));
+    let domains = DomainStore::new(windows, &settings.prefix);
+    Ok(Some((ledgers, held, store, domains)))
 }
+
+/// What counts in a store, for limits on requests and for those of the rate limit service; stores by
+/// their names in metrics.
+type Stores = (
+    Vec<(&'static str, Arc<RedisLedger>)>,
+    Held,
+    SharedStore,
+    DomainStore,
+);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

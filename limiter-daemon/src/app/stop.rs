@@ -68,6 +68,7 @@ impl Daemon {
         let rls_shared = self
             .config
             .rls
+            .as_ref()
             .is_some_and(|rls| shared.contains(&rls.listen));
         let cut_service = Notify::new();
         let serviced = self

@@ -8,7 +8,9 @@ mod key;
 pub mod lease;
 pub mod ledger;
 pub mod over_limit;
+pub mod parts;
 mod shared;
+pub mod slot;
 mod told;
 
 use std::fmt::Debug;
@@ -21,6 +23,7 @@ use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::Account;
 use super::time::Now;
+pub(in crate::engine) use key::hex_of;
 pub use shared::{SharedStore, Without};
 
 /// Counts global limits.

@@ -1,5 +1,7 @@
 //! The question and the answer as JSON, in the names of the messages (protobuf's JSON form).
 
+use prost_types::Struct;
+use prost_types::value::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -148,18 +150,29 @@ pub(super) fn response(response: &RateLimitResponse) -> Value {
         answer["responseHeadersToAdd"] = headers.collect();
     }
     if let Some(metadata) = &response.dynamic_metadata {
-        use prost_types::value::Kind;
-        let fields = metadata.fields.iter().map(|(name, value)| {
-            let value = match &value.kind {
-                Some(Kind::StringValue(text)) => json!(text),
-                Some(Kind::NumberValue(number)) => json!(number),
-                _ => Value::Null,
-            };
-            (name.clone(), value)
-        });
-        answer["dynamicMetadata"] = Value::Object(fields.collect());
+        answer["dynamicMetadata"] = structure(metadata);
     }
     answer
+}
+
+fn structure(metadata: &Struct) -> Value {
+    let fields = metadata.fields.iter();
+    let fields = fields.map(|(name, value)| (name.clone(), plain(value.kind.as_ref())));
+    Value::Object(fields.collect())
+}
+
+fn plain(kind: Option<&Kind>) -> Value {
+    match kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => json!(value),
+        Some(Kind::StringValue(text)) => json!(text),
+        Some(Kind::NumberValue(number)) => json!(number),
+        Some(Kind::StructValue(metadata)) => structure(metadata),
+        Some(Kind::ListValue(list)) => {
+            let values = list.values.iter();
+            values.map(|value| plain(value.kind.as_ref())).collect()
+        }
+    }
 }
 
 fn code(code: i32) -> &'static str {

@@ -1,11 +1,12 @@
 //! From a question to its answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prost_types::value::Kind;
-use prost_types::{Duration, Struct, Value};
+use prost_types::{Duration, ListValue, Struct, Value};
 use rustls::ServerConfig;
 use smallvec::SmallVec;
 use tonic::Status as Failure;
@@ -15,9 +16,11 @@ use super::proto::{
     Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
     RateLimitResponse, Unit,
 };
-use crate::engine::domain::{Asked, Decision, Domains, Hits, NoDomain, Override, Status};
+use crate::engine::domain::{
+    Asked, Decided, Decision, DomainStore, Domains, Hits, NoDomain, Outcome, Override, Status,
+};
 use crate::engine::time::Now;
-use crate::policy::plan::TimeUnit;
+use crate::policy::plan::{Metadata, MetadataValue, RlsHeaders, TimeUnit};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,8 +37,39 @@ pub struct Service {
     pub counters: Arc<Counters>,
     /// `None`: no TLS is spoken.
     pub tls: Arc<ArcSwapOption<ServerConfig>>,
-    /// `RateLimit-*` are among the headers that Envoy is told to add.
-    pub response_headers: bool,
+    /// Headers that Envoy is told to add.
+    pub response_headers: Option<Arc<RlsHeaders>>,
+    /// What counts, if it is not this node's memory: every thread joins it.
+    pub store: Option<Arc<DomainStore>>,
+}
+
+/// When a question is answered.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
+pub enum Answering {
+    Ready(Answer),
+    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Answering {
+    /// The answer, whenever it comes.
+    pub async fn answer(self) -> Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Pending(answer) => answer.await,
+        }
+    }
+}
+
+/// What a question is answered with.
+pub type Answer = Result<RateLimitResponse, Failure>;
+
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answering").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Service {
@@ -45,20 +79,61 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Decides.
-    ///
-    /// # Errors
-    /// What is no question; and `UNAVAILABLE` where the domain's files were never valid.
-    pub fn answer(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+    /// Decides. Errors: what is no question; and `UNAVAILABLE` where the domain's files were never
+    /// valid, or the store that counts does not answer.
+    pub fn answer(&self, request: &RateLimitRequest) -> Answering {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.decide(request);
+        let began = (self.clock)();
+        let decided = match self.decide(request, began) {
+            Err(failure) => Err(failure),
+            Ok(Asking::Nothing(descriptors)) => Ok(nothing_is_limited(descriptors)),
+            Ok(Asking::Decision(Decision::Ready(decided))) => {
+                self.compose(&request.domain, decided)
+            }
+            Ok(Asking::Decision(Decision::Pending(decided))) => {
+                let (this, domain) = (self.clone(), request.domain.clone());
+                return Answering::Pending(Box::pin(async move {
+                    let answer = this.compose(&domain, decided.await);
+                    this.told(began, answer)
+                }));
+            }
+        };
+        Answering::Ready(self.told(began, decided))
+    }
+
+    /// Counts an answer.
+    fn told(&self, began: Now, answer: Answer) -> Answer {
         if answer.is_err() {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         }
+        let now = (self.clock)();
+        self.counters.took(now.mono.saturating_sub(began.mono));
         answer
     }
 
-    fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+    fn compose(&self, domain: &str, decided: Decided) -> Answer {
+        let outcome = decided.map_err(|undecided| {
+            let counters = &self.counters;
+            counters.store_errors.fetch_add(1, Ordering::Relaxed);
+            Failure::unavailable(undecided.to_string())
+        })?;
+        if outcome.shadowed {
+            let counters = &self.counters;
+            counters.shadowed.fetch_add(1, Ordering::Relaxed);
+        }
+        let names = self.response_headers.as_deref();
+        Ok(RateLimitResponse {
+            overall_code: code(outcome.over_limit),
+            statuses: outcome.statuses.iter().map(status).collect(),
+            response_headers_to_add: names
+                .map(|names| headers(names, &outcome))
+                .unwrap_or_default(),
+            dynamic_metadata: dynamic_metadata(domain, &outcome),
+            ..RateLimitResponse::default()
+        })
+    }
+
+    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Asking, Failure> {
         if request.domain.is_empty() {
             return Err(Failure::invalid_argument("the request names no domain"));
         }
@@ -81,22 +156,18 @@ impl Service {
                 self.counters
                     .domain_not_found
                     .fetch_add(1, Ordering::Relaxed);
-                return Ok(nothing_is_limited(asked.len()));
+                return Ok(Asking::Nothing(asked.len()));
             }
         };
-        let decision = domain.decide(&asked, (self.clock)());
-        Ok(RateLimitResponse {
-            overall_code: code(decision.over_limit),
-            statuses: decision.statuses.iter().map(status).collect(),
-            response_headers_to_add: if self.response_headers {
-                headers(&decision)
-            } else {
-                Vec::new()
-            },
-            dynamic_metadata: who_decided(&request.domain, &decision),
-            ..RateLimitResponse::default()
-        })
+        Ok(Asking::Decision(domain.decide(&asked, now)))
     }
+}
+
+/// What a question comes to.
+enum Asking {
+    /// So many descriptors of a domain that nobody has.
+    Nothing(usize),
+    Decision(Decision),
 }
 
 fn pairs(descriptor: &RateLimitDescriptor) -> Pairs<'_> {
@@ -181,7 +252,7 @@ fn nothing_is_limited(descriptors: usize) -> RateLimitResponse {
     }
 }
 
-fn status(status: &Status<'_>) -> DescriptorStatus {
+fn status(status: &Status) -> DescriptorStatus {
     let name = status.limited.as_ref().and_then(|limited| limited.name());
     DescriptorStatus {
         code: code(status.over_limit),
@@ -201,7 +272,7 @@ fn status(status: &Status<'_>) -> DescriptorStatus {
 
 /// `RateLimit-*` of draft-polli-ratelimit-headers-03: of the status that decided, with the quotas of
 /// all.
-fn headers(decision: &Decision<'_>) -> Vec<HeaderValue> {
+fn headers(names: &RlsHeaders, decision: &Outcome) -> Vec<HeaderValue> {
     let Some(status) = decision.decisive.map(|index| &decision.statuses[index]) else {
         return Vec::new();
     };
@@ -218,28 +289,73 @@ fn headers(decision: &Decision<'_>) -> Vec<HeaderValue> {
         value,
     };
     vec![
-        header("RateLimit-Limit", limits),
-        header("RateLimit-Remaining", status.remaining.to_string()),
-        header("RateLimit-Reset", status.reset.div_ceil(SECOND).to_string()),
+        header(&names.limit, limits),
+        header(&names.remaining, status.remaining.to_string()),
+        header(&names.reset, status.reset.div_ceil(SECOND).to_string()),
     ]
 }
 
-/// Of a denied request, which descriptor and which rule it was, and after how long it would conform.
-fn who_decided(domain: &str, decision: &Decision<'_>) -> Option<Struct> {
-    let index = decision.decisive.filter(|_| decision.over_limit)?;
-    let status = decision.statuses.get(index)?;
-    let text = |text: &str| Kind::StringValue(text.to_owned());
-    let rule = status.limited.as_ref().map_or("", |limited| limited.rule());
-    // Exact in a double for 285,000 years.
-    let number = |number: u64| Kind::NumberValue(number as f64);
-    let fields = [
-        ("domain", text(domain)),
-        ("rule", text(rule)),
-        ("descriptor", number(index as u64)),
-        ("retry_after_ms", number(status.reset.div_ceil(1_000_000))),
-    ];
-    let fields = fields.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
-    Some(Struct {
-        fields: fields.into(),
-    })
+/// Of a denied request, which descriptor and which rule it was, and after how long it would conform;
+/// and what the files say of limits that descriptors conform to.
+fn dynamic_metadata(domain: &str, outcome: &Outcome) -> Option<Struct> {
+    let mut fields = Struct::default();
+    if let Some(index) = outcome.decisive.filter(|_| outcome.over_limit) {
+        let status = &outcome.statuses[index];
+        let text = |text: &str| Kind::StringValue(text.to_owned());
+        let rule = status.limited.as_ref().map_or("", |limited| limited.rule());
+        // Exact in a double for 285,000 years.
+        let number = |number: u64| Kind::NumberValue(number as f64);
+        let told = [
+            ("domain", text(domain)),
+            ("rule", text(rule)),
+            ("descriptor", number(index as u64)),
+            ("retry_after_ms", number(status.reset.div_ceil(1_000_000))),
+        ];
+        let told = told.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
+        fields.fields.extend(told);
+    }
+    let mut metadata = Struct::default();
+    let conform = outcome.statuses.iter().filter(|status| !status.over_limit);
+    for limited in conform.filter_map(|status| status.limited.as_ref()) {
+        if let Some(more) = limited.metadata() {
+            merge(&mut metadata, more);
+        }
+    }
+    if !metadata.fields.is_empty() {
+        let kind = Some(Kind::StructValue(metadata));
+        fields.fields.insert("metadata".to_owned(), Value { kind });
+    }
+    (!fields.fields.is_empty()).then_some(fields)
+}
+
+/// Adds what is not there yet; maps that both have are put together.
+fn merge(metadata: &mut Struct, more: &Metadata) {
+    for (name, value) in more {
+        let there = metadata.fields.get_mut(name);
+        match (there.and_then(|there| there.kind.as_mut()), value) {
+            (None, value) => drop(metadata.fields.insert(name.clone(), proto_value(value))),
+            (Some(Kind::StructValue(there)), MetadataValue::Map(more)) => merge(there, more),
+            (Some(_), _) => {}
+        }
+    }
+}
+
+fn proto_value(value: &MetadataValue) -> Value {
+    let kind = match value {
+        MetadataValue::Null => Kind::NullValue(0),
+        MetadataValue::Bool(value) => Kind::BoolValue(*value),
+        MetadataValue::Number(value) => Kind::NumberValue(*value),
+        MetadataValue::Text(value) => Kind::StringValue(value.clone()),
+        MetadataValue::List(list) => Kind::ListValue(ListValue {
+            values: list.iter().map(proto_value).collect(),
+        }),
+        MetadataValue::Map(map) => {
+            let fields = map.iter();
+            let fields = fields.map(|(name, value)| (name.clone(), proto_value(value)));
+            Kind::StructValue(Struct {
+                fields: fields.collect(),
+            })
+        }
+    };
+    Value { kind: Some(kind) }
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use http::{HeaderMap, HeaderValue, Method};
+use limiter_daemon::engine::meter::{Meter, Reading, Snapshot, Verdict};
 use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::state::State;
 use limiter_daemon::engine::store::SharedStore;
 use limiter_daemon::engine::store::lease::Leases;
-use limiter_daemon::engine::store::ledger::Ledger;
+use limiter_daemon::engine::store::ledger::{Conforms, Form, Item, Ledger, Question, Role};
 use limiter_daemon::engine::store::over_limit::OverLimit;
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::global::{RedisLedger, Time};
-use limiter_daemon::policy::plan::{Algorithm, Lease, OnStoreFailure};
+use limiter_daemon::policy::plan::{Algorithm, Lease, OnStoreFailure, StoreAddress};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tests::daemon::eventually;
@@ -26,10 +27,7 @@ use crate::support::{Node, PATIENT};
 
 /// Rules that may have a lease, and others; some of windows only.
 fn specs() -> impl Strategy<Value = Vec<Spec>> {
-    let windows = prop_oneof![
-        Just(Algorithm::FixedWindow),
-        Just(Algorithm::SlidingWindow)
-    ];
+    let windows = prop_oneof![Just(Algorithm::FixedWindow), Just(Algorithm::SlidingWindow)];
     let lease = (1u64..7, prop_oneof![Just(10u64), Just(2_000), Just(60_000)]);
     let one = (spec(), windows, prop::option::weighted(0.8, lease));
     (prop::collection::vec(one, 1..4), any::<bool>()).prop_map(|(all, only_windows)| {
@@ -39,7 +37,8 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
                 kind => kind,
             };
             let bucket = matches!(kind, Kind::Counted(Algorithm::TokenBucket));
-            let can = matches!(kind, Kind::Counted(_)) && spec.cost > 0 && spec.cost <= spec.capacity;
+            let can =
+                matches!(kind, Kind::Counted(_)) && spec.cost > 0 && spec.cost <= spec.capacity;
             let lease = lease.filter(|_| can).map(|(size, millis)| Lease {
                 size: size.clamp(spec.cost, spec.capacity),
                 max_age: Duration::from_millis(millis),
@@ -67,7 +66,10 @@ async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Re
     let bucket = |spec: &Spec| matches!(spec.kind, Kind::Counted(Algorithm::TokenBucket));
     let keeps = !specs.iter().any(bucket);
     let node = |name: &str, remembers: bool| -> Result<_> {
-        let config = config(redis, format!("{prefix}{name}:"));
+        let config = config(
+            &StoreAddress::Unix(redis.socket()),
+            format!("{prefix}{name}:"),
+        );
         let redis = Arc::new(RedisLedger::by(&config, Time::Told)?);
         let mut ledger: Arc<dyn Ledger> = Arc::<RedisLedger>::clone(&redis);
         if remembers {
@@ -77,12 +79,12 @@ async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Re
         let ledger = Arc::<Leases>::clone(&leases);
         let store = SharedStore::new(ledger, &config.prefix, OnStoreFailure::Deny);
         let state = State::new(1024).with_store(Arc::new(store));
-        let limits = limits(specs, &state);
+        let limits = limits(specs, false, &state);
         Ok((redis, leases, state, limits))
     };
     let nodes = [node("plain", false)?, node("remembers", true)?];
     let here = State::new(1024);
-    let by_memory = limits(specs, &here);
+    let by_memory = limits(specs, false, &here);
     let mut now = BEGIN;
     let mut under_way = Vec::new();
     for (number, step) in steps.iter().enumerate() {
@@ -149,7 +151,11 @@ fn leases_decide_as_memory_does() -> Result<()> {
     let (number, by_lease) = (std::cell::Cell::new(0u32), std::cell::Cell::new(0u64));
     let frequent = prop::bool::weighted(0.7);
     let steps = (step(), frequent).prop_map(|(step, frequent)| Step {
-        later: if frequent { step.later / 100 } else { step.later },
+        later: if frequent {
+            step.later / 100
+        } else {
+            step.later
+        },
         ..step
     });
     let strategy = (specs(), prop::collection::vec(steps, 1..50));
@@ -165,6 +171,129 @@ fn leases_decide_as_memory_does() -> Result<()> {
     result.map_err(|error| anyhow::anyhow!("{error}"))?;
     ensure!(by_lease.get() > 0, "no lease was used");
     Ok(())
+}
+
+/// A bucket that is asked about, and how many times more its tokens are to be taken.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
+    later: u64,
+    tokens: u64,
+    again: u64,
+}
+
+/// Asks once; what is said must be what taking one by one comes to.
+async fn grant(
+    ledger: &RedisLedger,
+    key: &str,
+    meter: &Meter,
+    (now, before): (u64, Reading),
+    grant: Grant,
+) -> Result<Reading> {
+    let at = Now {
+        mono: now,
+        unix: now,
+    };
+    let item = Item {
+        key: key.to_owned(),
+        meter: *meter,
+        tokens: grant.tokens,
+        role: Role::Enforced,
+        form: Form::Own,
+        lease: None,
+        again: grant.again,
+    };
+    let snapshot = Snapshot::new(meter, before);
+    let mut times = 0;
+    let mut mark = None;
+    while times <= grant.again {
+        match meter.take(&snapshot, grant.tokens, at) {
+            Verdict::Admit { mark: first } => mark = mark.or(Some(first)),
+            Verdict::Deny { .. } => break,
+        }
+        times += 1;
+    }
+    let question = Question {
+        denials: 0,
+        items: std::iter::once(item.clone()).collect(),
+    };
+    let asking = ledger.ask(question, at).context("it is asked")?;
+    let reply = asking
+        .await
+        .map_err(|_unanswered| anyhow::anyhow!("no answer"))?;
+    let said = reply.said[0];
+    let admitted = u64::from(said.conforms == Conforms::Yes);
+    ensure!(admitted + said.granted == times, "{said:?}, not {times}");
+    ensure!(
+        mark.is_none_or(|mark| mark == said.mark),
+        "{said:?}, not {mark:?}"
+    );
+    let wanted = meter.standing(&snapshot, at);
+    let standing = meter.standing(&Snapshot::new(meter, said.reading), at);
+    ensure!(standing == wanted, "{standing:?} is not {wanted:?}");
+    Ok(said.reading)
+}
+
+#[test]
+fn the_store_grants_what_is_there() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let config = config(&StoreAddress::Unix(redis.socket()), String::new());
+    let ledger = runtime.block_on(async { RedisLedger::by(&config, Time::Told) })?;
+    let mut runner = TestRunner::new(Config {
+        cases: 96,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let number = std::cell::Cell::new(0u32);
+    let algorithm = prop_oneof![
+        Just(Algorithm::TokenBucket),
+        Just(Algorithm::FixedWindow),
+        Just(Algorithm::SlidingWindow),
+    ];
+    // From a few a year to 10^9 a second, whose tokens are worth fractions of a nanosecond.
+    let capacity = prop_oneof![1u64..50, 1_000u64..100_000, 1_000_000u64..1_000_000_000];
+    let seconds = prop_oneof![Just(1u64), Just(60), Just(31_536_000)];
+    let grants = (0u64..40_000_000, 1u64..100, 0u64..200);
+    let grants = grants.prop_map(|(later, tokens, again)| Grant {
+        later,
+        tokens,
+        again,
+    });
+    let strategy = (
+        algorithm,
+        capacity,
+        seconds,
+        1u64..200,
+        prop::collection::vec(grants, 1..12),
+    );
+    let result = runner.run(
+        &strategy,
+        |(algorithm, capacity, seconds, share, grants)| {
+            number.set(number.get() + 1);
+            let limit = limiter_common::Limit::new(capacity, capacity, seconds * 1_000_000_000)
+                .map_err(|error| TestCaseError::fail(format!("{error:?}")))?;
+            let meter = Meter::new(limit, algorithm, seconds, false);
+            let asked = async {
+                let (mut now, mut reading) = (BEGIN, Reading::Unknown);
+                for one in &grants {
+                    now += one.later * 1_000;
+                    // So many that some grants meet the limit.
+                    let tokens = (one.tokens * capacity / 100 / share).max(1);
+                    let one = Grant { tokens, ..*one };
+                    let key = number.get().to_string();
+                    reading = grant(&ledger, &key, &meter, (now, reading), one).await?;
+                }
+                anyhow::Ok(())
+            };
+            runtime
+                .block_on(asked)
+                .map_err(|error| TestCaseError::fail(format!("{error:#}")))
+        },
+    );
+    result.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// How often the server ran a script.
@@ -209,13 +338,16 @@ fn ten_thousand_decisions_cost_a_hundred_round_trips() -> Result<()> {
                 max_age: Duration::from_secs(60),
             }),
         };
-        let config = config(&redis, format!("{algorithm:?}:"));
+        let config = config(
+            &StoreAddress::Unix(redis.socket()),
+            format!("{algorithm:?}:"),
+        );
         let admitted = runtime.block_on(async {
             let ledger = Arc::new(RedisLedger::by(&config, Time::Told)?);
             let leases = Arc::new(Leases::new(ledger));
             let store = SharedStore::new(leases, &config.prefix, OnStoreFailure::Deny);
             let state = State::new(64).with_store(Arc::new(store));
-            let limits = limits(&[spec], &state);
+            let limits = limits(&[spec], false, &state);
             let headers = HeaderMap::new();
             let request = RequestView {
                 method: &Method::GET,
@@ -383,5 +515,35 @@ fn what_is_over_its_limit_is_not_asked_about() -> Result<()> {
     assert_eq!(answer.status, 429);
     assert_eq!(answer.headers["x-ratelimit-remaining"], "0");
     assert!(answer.headers.contains_key("retry-after"));
+    Ok(())
+}
+
+#[test]
+fn nothing_is_remembered_where_that_is_off() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let policies = limited_host(
+        "ten",
+        "global: {rules: [{limit: {requests: 10, unit: Year}}]}",
+    );
+    let store = format!(
+        "\
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {{name: limiterd}}
+spec:
+  rateLimit:
+    backend: {{type: Redis, redis: {{url: \"{}\"}}}}
+    timeout: 20s
+    overLimitMemory: 0
+",
+        redis.url()
+    );
+    let node = Node::with(&store, &policies)?;
+    for _ in 0..3 {
+        node.burst("ten", 20)?;
+    }
+    assert_eq!(node.asked("ok")?, 60.0);
+    assert_eq!(node.remembered()?, 0.0);
     Ok(())
 }

@@ -151,7 +151,11 @@ impl State {
             said.push(Said::new(conforms, reading).granted(item, granted));
         }
         let now = self.clock();
-        Reply { now, said }
+        Reply {
+            now,
+            said,
+            clocks: Few::new(),
+        }
     }
 
     fn change(&mut self, change: &Change) {
@@ -160,6 +164,7 @@ impl State {
             meter,
             tokens,
             kind,
+            ..
         } = change;
         let ChangeKind::GiveBack { mark } = *kind else {
             self.charge(key, meter, *tokens);
@@ -170,7 +175,10 @@ impl State {
                 let owed = mark.saturating_sub(self.now);
                 Reading::Tat(tat.saturating_sub(worth(limit, *tokens).min(owed)))
             }
-            (Meter::Fixed(window) | Meter::Sliding(window), Reading::Counts { end, count, last }) => {
+            (
+                Meter::Fixed(window) | Meter::Sliding(window),
+                Reading::Counts { end, count, last },
+            ) => {
                 let of = |end: u64| if mark == end { *tokens } else { 0 };
                 Reading::Counts {
                     end,

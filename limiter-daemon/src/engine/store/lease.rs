@@ -32,10 +32,13 @@ pub mod table;
 
 use std::sync::Arc;
 
-use super::ledger::{Asking, Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said};
-use super::told::{moved, not_asked};
+use super::ledger::{
+    Asking, Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said,
+};
+use super::told::not_asked;
 use crate::engine::charge::Few;
 use crate::engine::time::Now;
+pub use counts::Counts;
 use table::{Drawn, Table, Take};
 
 /// A ledger of which this node holds leases.
@@ -161,43 +164,52 @@ impl Pending {
     /// What all items come to; `None`: nothing had to be asked.
     fn finish(mut self, reply: Option<Reply>) -> Reply {
         let parts = std::mem::take(&mut self.parts);
-        let here = parts.iter().find_map(|part| match part {
-            Part::Here(_, drawn) => Some(drawn.now),
-            Part::Leased(_) | Part::Other(_) => None,
-        });
-        let (now, asked) = match reply {
-            Some(reply) => (reply.now, reply.said),
-            None => (here.unwrap_or(self.now), Few::new()),
-        };
+        let asked: Few<(Said, Now)> = reply
+            .iter()
+            .flat_map(|reply| {
+                let said = reply.said.iter().enumerate();
+                said.map(|(index, said)| (*said, reply.now_of(index)))
+            })
+            .collect();
         let denied = denies(&parts, &asked);
         let mut asked = asked.into_iter();
-        let mut next = || asked.next().unwrap_or_else(not_asked);
-        let said = parts.into_iter().map(|part| match part {
-            Part::Here(item, drawn) => {
-                let mut reading = drawn.reading;
-                if denied {
-                    self.table.put_back(&item, &drawn);
-                    reading = reading.without(&item.meter, item.tokens);
-                } else {
-                    self.table.counts().decided.add(1);
+        let mut next = || asked.next().unwrap_or_else(|| (not_asked(), self.now));
+        let (said, clocks): (Few<Said>, Few<Now>) = parts
+            .into_iter()
+            .map(|part| match part {
+                Part::Here(item, drawn) => (self.here(&item, &drawn, denied), drawn.now),
+                Part::Leased(item) => {
+                    let (said, there) = next();
+                    (self.table.told(&item, said, there, self.now), there)
                 }
-                Said {
-                    mark: drawn.mark,
-                    ..Said::new(Conforms::Yes, moved(reading, drawn.now, now))
-                }
-            }
-            Part::Leased(item) => self.table.told(&item, next(), now, self.now),
-            Part::Other(_) => next(),
-        });
+                Part::Other(_) => next(),
+            })
+            .unzip();
         Reply {
-            now,
-            said: said.collect(),
+            now: clocks.first().copied().unwrap_or(self.now),
+            said,
+            clocks,
+        }
+    }
+
+    /// What is said of an item whose tokens were in hand.
+    fn here(&self, item: &Item, drawn: &Drawn, denied: bool) -> Said {
+        let mut reading = drawn.reading;
+        if denied {
+            self.table.put_back(item, drawn);
+            reading = reading.without(&item.meter, item.tokens);
+        } else {
+            self.table.counts().decided.add(1);
+        }
+        Said {
+            mark: drawn.mark,
+            ..Said::new(Conforms::Yes, reading)
         }
     }
 }
 
 /// Whether one that is enforced was asked and does not conform.
-fn denies(parts: &[Part], asked: &[Said]) -> bool {
+fn denies(parts: &[Part], asked: &[(Said, Now)]) -> bool {
     let roles = parts.iter().filter_map(|part| match part {
         Part::Here(..) => None,
         Part::Leased(item) => Some(item.role),
@@ -205,7 +217,7 @@ fn denies(parts: &[Part], asked: &[Said]) -> bool {
     });
     roles
         .zip(asked)
-        .any(|(role, said)| role == Role::Enforced && said.conforms == Conforms::No)
+        .any(|(role, (said, _))| role == Role::Enforced && said.conforms == Conforms::No)
 }
 
 impl Drop for Pending {

@@ -13,7 +13,8 @@ const SECOND: u64 = 1_000_000_000;
 /// Counts in a place that nodes share.
 pub trait Ledger: Debug + Send + Sync {
     /// Takes what every enforced item wants, if all have it, and then asks those that are not
-    /// enforced. `None`: it is known that it would not answer.
+    /// enforced. `None`: it is known that it would not answer. Nothing is asked before the answer is
+    /// waited for.
     fn ask(&self, question: Question, now: Now) -> Option<Asking>;
 
     /// Changes buckets. Does not wait: what cannot be done at once is done later, or lost.
@@ -51,6 +52,7 @@ pub struct Item {
     /// Of an enforced item that admits, with all others: how many times more the same tokens are taken,
     /// as often as they are there.
     pub again: u64,
+    pub form: Form,
 }
 
 /// How many tokens of a bucket a node may hold beyond what it uses at once, and for how long.
@@ -62,6 +64,17 @@ pub struct Lease {
     pub max_age: u64,
 }
 
+/// What lies under a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The state of the meter, as limiterd writes it.
+    #[default]
+    Own,
+    /// The count of one fixed window, as `INCRBY` makes it. The second at which the window begins
+    /// (since 1970) is the end of the key; `None`: it is still to be added to it.
+    Plain { begins: Option<u64> },
+}
+
 /// What depends on an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -71,6 +84,11 @@ pub enum Role {
     Shadow,
     /// As one in shadow mode, and also where only the limit that it is a candidate of denies.
     Candidate,
+    /// Denies the request if all of this role do; charged as one that is enforced, unless it is over.
+    Quota,
+    /// Gives its tokens back before anything is asked, whatever becomes of the request; as
+    /// [`Meter::refund`] does.
+    Refund,
 }
 
 /// What became of all items, in their order.
@@ -79,6 +97,16 @@ pub struct Reply {
     /// By the clock that was gone by; `mono` and `unix` are the same.
     pub now: Now,
     pub said: Few<Said>,
+    /// Of each item, where not all were counted by one clock; empty: `now` is that of all.
+    pub clocks: Few<Now>,
+}
+
+impl Reply {
+    /// The time that this item was counted at, by its own clock.
+    #[must_use]
+    pub fn now_of(&self, item: usize) -> Now {
+        self.clocks.get(item).copied().unwrap_or(self.now)
+    }
 }
 
 /// What is said of one item.
@@ -99,6 +127,9 @@ pub enum Conforms {
     No,
     Yes,
     NotAsked,
+    /// The key is of another window than the one that it is by the reply's clock; nothing was asked
+    /// or charged of the whole question.
+    OtherWindow,
 }
 
 /// There is no answer.
@@ -114,6 +145,7 @@ pub struct Change {
     pub key: String,
     pub meter: Meter,
     pub tokens: u64,
+    pub form: Form,
     pub kind: ChangeKind,
 }
 

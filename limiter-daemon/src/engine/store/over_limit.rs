@@ -22,8 +22,10 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::ledger::{Asking, Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said};
-use super::told::{Told, moved, not_asked};
+use super::ledger::{
+    Asking, Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said,
+};
+use super::told::{Told, not_asked};
 use crate::engine::charge::Few;
 use crate::engine::meter::{Meter, Snapshot, Verdict};
 use crate::engine::time::Now;
@@ -124,13 +126,13 @@ impl Ledger for OverLimit {
         let memory = Arc::clone(&self.memory);
         Some(Box::pin(async move {
             let reply = asking.await?;
-            for (asked, said) in asked.into_iter().zip(&reply.said) {
+            for (index, (asked, said)) in asked.into_iter().zip(&reply.said).enumerate() {
                 if let Some((key, meter, tokens)) = asked
                     && said.conforms == Conforms::No
                 {
                     let told = Told {
                         reading: said.reading,
-                        there: reply.now.unix,
+                        there: reply.now_of(index).unix,
                         asked: now.mono,
                     };
                     memory.remember(key, meter, tokens, told);
@@ -172,16 +174,17 @@ impl Memory {
             .collect();
         let there = known.iter().flatten().next()?.now(now.mono);
         add(&self.counts.answered);
-        let said = known.into_iter().map(|told| match told {
-            Some(told) => {
-                let reading = moved(told.reading, told.now(now.mono), there);
-                Said::new(Conforms::No, reading)
-            }
+        let said = known.iter().map(|told| match told {
+            Some(told) => Said::new(Conforms::No, told.reading),
             None => not_asked(),
         });
+        let clocks = known
+            .iter()
+            .map(|told| told.map_or(there, |told| told.now(now.mono)));
         Some(Reply {
             now: there,
             said: said.collect(),
+            clocks: clocks.collect(),
         })
     }
 

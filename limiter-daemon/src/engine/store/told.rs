@@ -34,17 +34,6 @@ impl Told {
     }
 }
 
-/// A reading by a clock that shows `from`, for one that shows `to`. Windows are where they are.
-pub(super) const fn moved(reading: Reading, from: Now, to: Now) -> Reading {
-    match reading {
-        Reading::Tat(tat) => {
-            let ahead = tat.saturating_sub(from.mono);
-            Reading::Tat(to.mono.saturating_add(ahead))
-        }
-        other => other,
-    }
-}
-
 /// What is said of an item that nobody asked about.
 pub(super) const fn not_asked() -> Said {
     Said::new(Conforms::NotAsked, Reading::Unknown)

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::counts::Counts;
 use crate::engine::meter::{Meter, Reading, worth};
-use crate::engine::store::ledger::{Change, ChangeKind, Conforms, Item, Lease, Said};
+use crate::engine::store::ledger::{Change, ChangeKind, Conforms, Form, Item, Lease, Said};
 use crate::engine::store::told::{Told, window_end};
 use crate::engine::time::Now;
 
@@ -203,6 +203,7 @@ impl Table {
             key: item.key.clone(),
             meter: item.meter,
             tokens: item.tokens,
+            form: item.form,
             kind: ChangeKind::GiveBack { mark: drawn.mark },
         };
         if !self.restored(&change, drawn.mark, 0) {
@@ -280,7 +281,7 @@ impl Table {
         self.spill(item, tokens - kept, told.last());
         let reading = match said.conforms {
             Conforms::Yes => said.reading.without(&item.meter, held),
-            Conforms::No | Conforms::NotAsked => said.reading,
+            Conforms::No | Conforms::NotAsked | Conforms::OtherWindow => said.reading,
         };
         Said { reading, ..said }
     }
@@ -293,6 +294,7 @@ impl Table {
                 key: item.key.clone(),
                 meter: item.meter,
                 tokens,
+                form: item.form,
                 kind: ChangeKind::GiveBack { mark },
             });
         }
@@ -348,6 +350,7 @@ impl Table {
                 key: key.to_owned(),
                 meter: entry.meter,
                 tokens: parcel.tokens,
+                form: Form::Own,
                 kind: ChangeKind::GiveBack { mark: parcel.last },
             });
         }

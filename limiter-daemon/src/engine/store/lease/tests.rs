@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::meter::{Meter, Reading};
 use crate::engine::store::fake::{Fake, poll};
-use crate::engine::store::ledger::{Lease, Unanswered};
+use crate::engine::store::ledger::{Form, Lease, Unanswered};
 use crate::policy::plan::Algorithm;
 
 const MILLI: u64 = 1_000_000;
@@ -28,6 +28,7 @@ fn item(meter: Meter, tokens: u64, lease: Option<Lease>) -> Item {
         role: Role::Enforced,
         lease,
         again: 0,
+        form: Form::Own,
     }
 }
 
@@ -207,6 +208,7 @@ fn a_refund_comes_back_to_the_lease_while_it_lasts() {
             key: KEY.to_owned(),
             meter,
             tokens: 1,
+            form: Form::Own,
             kind: ChangeKind::GiveBack { mark },
         }]
     };
@@ -389,7 +391,11 @@ impl Run<'_> {
                 let used = count * tokens;
                 let late = capacity + (time + lease.max_age) / limit.interval;
                 let held = capacity + time / limit.interval + nodes_hold;
-                let most = if tight { late.min(held) } else { held + nodes_hold };
+                let most = if tight {
+                    late.min(held)
+                } else {
+                    held + nodes_hold
+                };
                 prop_assert!(used <= most, "{used} in {time}, not {most} ({tight})");
             }
         }
@@ -433,6 +439,7 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
                     key: KEY.to_owned(),
                     meter: run.meter,
                     tokens: case.tokens,
+                    form: Form::Own,
                     kind: ChangeKind::GiveBack { mark },
                 };
                 let clock = run.clock(node);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::meter::Reading;
 use crate::engine::store::fake::{Fake, poll};
+use crate::engine::store::ledger::Form;
 use crate::policy::plan::Algorithm;
 
 const SECOND: u64 = 1_000_000_000;
@@ -24,6 +25,7 @@ fn item(key: &str, meter: Meter, tokens: u64) -> Item {
         role: Role::Enforced,
         lease: None,
         again: 0,
+        form: Form::Own,
     }
 }
 
@@ -67,8 +69,8 @@ fn what_is_denied_is_not_asked_again_for_a_second() {
     let later = BEGIN + 900_000_000;
     let reply = ask(&ledger, &one, later);
     assert!(denied(&reply));
-    assert_eq!(reply.now, clock(later));
-    assert_eq!(reply.said[0].wait(&one[0], reply.now), 2_100_000_000);
+    assert_eq!(reply.now_of(0), clock(later));
+    assert_eq!(reply.said[0].wait(&one[0], reply.now_of(0)), 2_100_000_000);
     assert_eq!(asked(&fake), 2);
     // Once a second it is asked nevertheless, and as soon as it would be admitted.
     let later = BEGIN + LONGEST;
@@ -127,6 +129,7 @@ fn a_refund_makes_it_forget() {
         key: "a".to_owned(),
         meter,
         tokens: 1,
+        form: Form::Own,
         kind: ChangeKind::GiveBack { mark },
     };
     ledger.change(vec![change], clock(BEGIN));
@@ -177,7 +180,9 @@ fn keys_have_a_bound() {
     let [_, (_, again), ..] = ledger.memory().counts();
     assert!(again > remembered);
     let shards = ledger.memory().shards.iter();
-    let held: usize = shards.map(|shard| shard.read().unwrap().entries.len()).sum();
+    let held: usize = shards
+        .map(|shard| shard.read().unwrap().entries.len())
+        .sum();
     assert!(held <= 64);
 }
 
@@ -242,6 +247,7 @@ proptest! {
                     key: item.key.clone(),
                     meter: item.meter,
                     tokens: item.tokens,
+                    form: Form::Own,
                     kind: ChangeKind::GiveBack { mark: said.mark },
                 });
                 passed.push(back.collect());
