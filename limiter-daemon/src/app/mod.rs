@@ -4,6 +4,7 @@
 mod asked;
 mod backends;
 mod handover;
+mod held;
 mod kernel;
 mod notify;
 mod privileges;
@@ -47,6 +48,7 @@ use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
 use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
+use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
@@ -124,6 +126,8 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    /// `None`: each node counts for itself.
+    held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -201,7 +205,10 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Ok(()) => daemon.look_after_backends(),
                 Err(error) => break Ended::Failed(error),
             },
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => {
+                daemon.look_after_kernel();
+                daemon.look_after_leases();
+            }
         }
     };
     daemon.stop(ended, &mut signals).await
@@ -248,9 +255,10 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let mut state = State::new(config.max_buckets);
-        let mut shared_store = None;
-        if let Some((ledgers, store, domains)) = store(&config)? {
+        let (mut shared_store, mut held) = (None, None);
+        if let Some((ledgers, before, store, domains)) = store(&config)? {
             shared_store = Some((ledgers, Arc::clone(store.without())));
+            held = Some(before);
             state = state
                 .with_store(Arc::new(store))
                 .with_domain_store(Arc::new(domains));
@@ -290,6 +298,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            held: held.as_ref().map(Held::watched),
             asked,
             clock,
             kernel: kernel.clone(),
@@ -371,6 +380,7 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            held,
             tasks,
         })
     }
@@ -489,16 +499,18 @@ fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     } else {
         main.ledger
     };
-    let store = SharedStore::new(Arc::clone(&ledger), &settings.prefix, settings.on_failure);
+    let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
+    let store = SharedStore::new(before, &settings.prefix, settings.on_failure);
     let windows = Arc::new(Windows::new(ledger, settings.budget));
     let domains = DomainStore::new(windows, &settings.prefix);
-    Ok(Some((ledgers, store, domains)))
+    Ok(Some((ledgers, held, store, domains)))
 }
 
 /// What counts in a store, for limits on requests and for those of the rate limit service; stores by
 /// their names in metrics.
 type Stores = (
     Vec<(&'static str, Arc<RedisLedger>)>,
+    Held,
     SharedStore,
     DomainStore,
 );
