@@ -262,21 +262,23 @@ fn judge(
     Ok(conclude(met, &standings, denied, shadow, now))
 }
 
-/// How long an item has to wait whose key earlier items of the question have as well: they were taken
-/// before it was found to be over, and then given back. `None`: there are none.
+/// How long an item has to wait that would conform by itself: earlier items of the question have its
+/// key as well, and were taken before it was found to be over, and then given back. `None`: it would
+/// not conform by itself.
 fn wait_after(index: usize, items: &[Item], reply: &Reply) -> Option<u64> {
     let (item, now) = (&items[index], reply.now);
     let snapshot = Snapshot::new(&item.meter, reply.said.get(index)?.reading);
-    let mut any = false;
+    if matches!(item.meter.peek(&snapshot, item.tokens, now), Verdict::Deny { .. }) {
+        return None;
+    }
     for (other, said) in items[..index].iter().zip(&reply.said) {
         let takes = matches!(other.role, Role::Enforced | Role::Quota);
         if takes && other.key == item.key && said.conforms == Conforms::Yes {
-            any = true;
             other.meter.charge(&snapshot, other.tokens, now);
         }
     }
     match item.meter.peek(&snapshot, item.tokens, now) {
-        Verdict::Deny { wait } if any => Some(wait),
-        _ => None,
+        Verdict::Deny { wait } => Some(wait),
+        Verdict::Admit { .. } => None,
     }
 }
