@@ -3,6 +3,7 @@
 
 mod ask;
 pub mod config;
+mod domain;
 mod explain;
 mod findings;
 pub mod l4;
@@ -20,6 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -33,6 +35,7 @@ use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
 pub use config::{Loads, Trigger};
+pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use l4::L4;
 pub use metrics::Metrics;
@@ -40,6 +43,7 @@ pub use status::Status;
 
 use socket::{Listener, Stream};
 
+use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
 
@@ -57,6 +61,8 @@ pub struct Admin {
     pub status: Arc<Status>,
     pub loads: Arc<Loads>,
     pub state: Arc<State>,
+    /// In force.
+    pub domains: Arc<ArcSwap<Domains>>,
     pub clock: Clock,
     pub metrics: Metrics,
     /// `None`: no interface is configured.
@@ -132,6 +138,12 @@ impl Admin {
                 .await
                 .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
         }
+        if request.uri().path() == "/explain/domain" {
+            return self
+                .explain_domain(request)
+                .await
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
@@ -185,6 +197,27 @@ impl Admin {
             .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));
         let explained = explained.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
         let document = serde_json::to_string_pretty(&explained)
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        Ok(json(document))
+    }
+
+    /// What becomes of descriptors, by the domains in force and their counts.
+    async fn explain_domain(&self, request: Request<Incoming>) -> l4::Answer {
+        if request.method() != Method::POST {
+            let why = "POST descriptors as JSON: {\"domain\": \"d\", \"descriptors\": [\"k=v\"]}";
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
+        }
+        let question: DomainQuestion = l4::body(request, MAX_QUESTION).await?;
+        let domains = self.domains.load_full();
+        let said = question.ask(&domains, true, self.clock.both()).await;
+        let said = said.map_err(|error| {
+            let status = match error {
+                DomainQuestionError::Undecided(_) => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, error.to_string())
+        })?;
+        let document = serde_json::to_string_pretty(&said)
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok(json(document))
     }

@@ -85,7 +85,9 @@ pub(super) fn encode(
         page.counters(
             "limiterd_rls_store_failure_decisions",
             "Descriptors that were decided without the store, by what held instead.",
-            store.without().map(|(mode, count)| ([("mode", mode)], count)),
+            store
+                .without()
+                .map(|(mode, count)| ([("mode", mode)], count)),
         )?;
     }
     page.counter(

@@ -27,8 +27,8 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
-use crate::engine::state::State;
 use crate::engine::domain::DomainStore;
+use crate::engine::state::State;
 use crate::engine::store::SharedStore;
 use crate::engine::store::ledger::Ledger;
 use crate::global::{RedisLedger, Windows};
@@ -304,6 +304,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            domains: Arc::clone(service.domains()),
             clock,
             metrics: Metrics::new(sources),
             l4,

@@ -65,6 +65,10 @@ impl RateLimitService {
         Ok(started)
     }
 
+    pub(super) const fn domains(&self) -> &Arc<ArcSwap<Domains>> {
+        &self.domains
+    }
+
     pub(super) const fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }

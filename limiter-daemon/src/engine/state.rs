@@ -317,7 +317,12 @@ impl State {
     #[must_use]
     pub fn service_limits(&self) -> Vec<Arc<LimitStats>> {
         let mut all = self.limits.living();
-        let mut detailed: Vec<_> = self.detailed.living().iter().flat_map(|one| one.all()).collect();
+        let mut detailed: Vec<_> = self
+            .detailed
+            .living()
+            .iter()
+            .flat_map(|one| one.all())
+            .collect();
         detailed.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
         all.extend(detailed);
         all

@@ -211,10 +211,7 @@ mod tests {
         *server.unix.lock().unwrap() = 1_050 * SECOND;
         assert!(ask(&windows, 450).is_ok());
         let keys = server.keys.lock().unwrap().clone();
-        assert_eq!(
-            keys,
-            ["d_k_v_360", "d_k_v_960", "d_k_v_960", "d_k_v_1020"]
-        );
+        assert_eq!(keys, ["d_k_v_360", "d_k_v_960", "d_k_v_960", "d_k_v_1020"]);
     }
 
     #[test]

@@ -88,11 +88,9 @@ impl Service {
         let began = (self.clock)();
         let decided = match self.decide(request, began) {
             Err(failure) => Err(failure),
-            Ok(Asking::Nothing(descriptors)) => Ok(nothing_is_limited(descriptors)),
-            Ok(Asking::Decision(Decision::Ready(decided))) => {
-                self.compose(&request.domain, decided)
-            }
-            Ok(Asking::Decision(Decision::Pending(decided))) => {
+            Ok(None) => Ok(nothing_is_limited(request.descriptors.len())),
+            Ok(Some(Decision::Ready(decided))) => self.compose(&request.domain, decided),
+            Ok(Some(Decision::Pending(decided))) => {
                 let (this, domain) = (self.clone(), request.domain.clone());
                 return Answering::Pending(Box::pin(async move {
                     let answer = this.compose(&domain, decided.await);
@@ -135,7 +133,8 @@ impl Service {
         })
     }
 
-    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Asking, Failure> {
+    /// `None`: nobody has the domain.
+    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Option<Decision>, Failure> {
         if request.domain.is_empty() {
             return Err(Failure::invalid_argument("the request names no domain"));
         }
@@ -158,18 +157,11 @@ impl Service {
                 self.counters
                     .domain_not_found
                     .fetch_add(1, Ordering::Relaxed);
-                return Ok(Asking::Nothing(asked.len()));
+                return Ok(None);
             }
         };
-        Ok(Asking::Decision(domain.decide(&asked, now)))
+        Ok(Some(domain.decide(&asked, now)))
     }
-}
-
-/// What a question comes to.
-enum Asking {
-    /// So many descriptors of a domain that nobody has.
-    Nothing(usize),
-    Decision(Decision),
 }
 
 fn pairs(descriptor: &RateLimitDescriptor) -> Pairs<'_> {

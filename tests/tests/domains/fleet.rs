@@ -105,7 +105,10 @@ fn without_the_store_each_domain_is_as_it_says() -> Result<()> {
         found.pop().context("no answer")
     };
     for domain in ["shop", "local", "open", "shut"] {
-        assert_eq!(told(&ask(domain)??), (false, vec![(false, 2), (false, u32::MAX)]));
+        assert_eq!(
+            told(&ask(domain)??),
+            (false, vec![(false, 2), (false, u32::MAX)])
+        );
     }
     redis.kill()?;
     let refused = ask("shop")?.unwrap_err();

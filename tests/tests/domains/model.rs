@@ -246,9 +246,7 @@ impl Model {
             });
         }
         let like = |pattern: &str| match pattern.split_once('*') {
-            Some((before, after)) => {
-                ask.value.starts_with(before) && ask.value.ends_with(after)
-            }
+            Some((before, after)) => ask.value.starts_with(before) && ask.value.ends_with(after),
             None => false,
         };
         let find = |fits: &dyn Fn(&str) -> bool| {
@@ -341,7 +339,9 @@ impl Model {
 
 fn counted(state: &State) -> Vec<String> {
     let limits = state.service_limits();
-    let counts = limits.iter().map(|one| format!("{:?} {:?}", one.path, one.counts()));
+    let counts = limits
+        .iter()
+        .map(|one| format!("{:?} {:?}", one.path, one.counts()));
     counts.collect()
 }
 

@@ -287,9 +287,12 @@ fn told(answer: &RateLimitResponse) -> String {
 }
 
 fn run(way: &str, rls: &str, redis: Option<&Redis>) -> Result<()> {
-    let domains = EXAMPLES
-        .iter()
-        .map(|example| format!("domain: {}\ndescriptors:{}", example.domain, example.descriptors));
+    let domains = EXAMPLES.iter().map(|example| {
+        format!(
+            "domain: {}\ndescriptors:{}",
+            example.domain, example.descriptors
+        )
+    });
     let domains: Vec<_> = domains.collect();
     let server = Server::start(rls, redis, &domains.join("---\n"))?;
     for example in EXAMPLES {

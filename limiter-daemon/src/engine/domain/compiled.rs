@@ -136,6 +136,11 @@ impl Domain {
         })
     }
 
+    /// How each entry is matched, in words.
+    pub(super) fn trace(&self, entries: &[(&str, &str)]) -> Vec<String> {
+        self.tree.trace(entries)
+    }
+
     /// Tokens of a limit of so many beyond which hits are near it.
     pub(super) fn near(&self, limit: u64) -> u64 {
         limit.saturating_mul(self.near) / 1_000_000
@@ -161,12 +166,9 @@ impl Limit {
         let rule = format!("{}.{}", domain.name, labels.join("."));
         let meter = match limit.amount {
             Amount::Unlimited | Amount::Nothing(_) => None,
-            Amount::PerUnit { unit, limit, .. } => Some(Meter::new(
-                limit,
-                domain.algorithm,
-                unit.seconds(),
-                false,
-            )),
+            Amount::PerUnit { unit, limit, .. } => {
+                Some(Meter::new(limit, domain.algorithm, unit.seconds(), false))
+            }
         };
         let shares = path.iter().map(|one| match &one.value {
             EntryValue::Is(_) => Share::One,

@@ -195,7 +195,10 @@ impl Detailed {
 
 impl Drop for Detailed {
     fn drop(&mut self) {
-        let all = self.by_path.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let all = self
+            .by_path
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         self.bound.left.fetch_add(all.len(), Ordering::Relaxed);
     }
 }

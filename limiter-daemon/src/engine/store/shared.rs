@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::{Names, Values};
-use super::ledger::{Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said};
+use super::ledger::{
+    Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said,
+};
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
 use crate::engine::meter::{Meter, NEVER, Snapshot, Standing};

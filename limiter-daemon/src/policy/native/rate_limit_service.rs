@@ -176,7 +176,10 @@ pub(super) fn lower(
     }
     let prefix = raw.key_prefix.as_ref();
     let prefix = prefix.map_or_else(String::new, |prefix| prefix.value.clone());
-    let mut reference = raw.keys.as_ref().is_some_and(|keys| keys.value == Keys::Reference);
+    let mut reference = raw
+        .keys
+        .as_ref()
+        .is_some_and(|keys| keys.value == Keys::Reference);
     count(
         &mut all,
         raw.algorithm,

@@ -131,9 +131,7 @@ fn one(raw: RawDescriptor, mark: &Mark, depth: usize, scope: &mut Scope<'_>) -> 
             .descriptors
             .as_ref()
             .is_none_or(|below| below.is_empty());
-    let limit = raw
-        .rate_limit
-        .and_then(|raw| limit(raw, marked, scope));
+    let limit = raw.rate_limit.and_then(|raw| limit(raw, marked, scope));
     let descriptors = match raw.descriptors {
         Some(below) if depth == MAX_DEPTH && !below.is_empty() => {
             let remedy = format!("at most {MAX_DEPTH} levels are allowed");
