@@ -378,11 +378,10 @@ async fn case(
         now += later * 1_000;
         let asks: Vec<Ask> = asks
             .iter()
-            .cloned()
             // There, what a request brings along has the count of the file's limit.
             .map(|ask| Ask {
                 limit: ask.limit.filter(|_| !way.reference),
-                ..ask
+                ..ask.clone()
             })
             .collect();
         let memory = decide(by_memory, &asks, now).await?;
