@@ -32,7 +32,7 @@ pub(super) fn encode((store, without): &Watched, page: &mut Page<'_, '_>) -> fmt
     )?;
     page.gauge(
         "limiterd_store_connections",
-        "Connections to the store that are up; one for each worker.",
+        "Connections to the store that are up; one for each worker and each thread of the rate limit service.",
         counts.connections(),
     )?;
     page.gauge(

@@ -16,11 +16,12 @@
 mod counters;
 mod http;
 mod json;
+mod metadata;
 pub mod proto;
 mod reflect;
 mod service;
 mod worker;
 
 pub use counters::{Counters, TIMES};
-pub use service::{Answer, Answering, Clock, Service};
+pub use service::{Answer, Answering, Clock, Service, Telling};
 pub use worker::{Server, StartError};

@@ -1,8 +1,10 @@
 //! What files and settings say besides limits: metadata, statistics of values, modes of the whole
 //! service, names of headers; and what is told of a domain.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result};
-use limiter_daemon::rls::proto::{Code, RateLimitResponse};
+use limiter_daemon::rls::proto::{Code, RateLimitOverride, RateLimitResponse, Unit};
 use prost_types::value::Kind;
 use tests::daemon::{ADMIN, limiterd};
 use tests::metrics::Page;
@@ -41,28 +43,29 @@ descriptors:
     descriptors: [{ key: user }]
 ";
 
-fn metadata(answer: &RateLimitResponse) -> Option<String> {
-    fn text(kind: Option<&Kind>) -> String {
-        match kind {
-            Some(Kind::StringValue(text)) => text.clone(),
-            Some(Kind::NumberValue(number)) => number.to_string(),
-            Some(Kind::BoolValue(value)) => value.to_string(),
-            Some(Kind::ListValue(list)) => {
-                let values = list.values.iter().map(|value| text(value.kind.as_ref()));
-                format!("[{}]", values.collect::<Vec<_>>().join(" "))
-            }
-            Some(Kind::StructValue(fields)) => {
-                let mut fields: Vec<_> = fields
-                    .fields
-                    .iter()
-                    .map(|(name, value)| format!("{name}={}", text(value.kind.as_ref())))
-                    .collect();
-                fields.sort();
-                format!("({})", fields.join(" "))
-            }
-            Some(Kind::NullValue(_)) | None => "null".to_owned(),
+/// A value, as text.
+fn text(kind: Option<&Kind>) -> String {
+    match kind {
+        Some(Kind::StringValue(text)) => text.clone(),
+        Some(Kind::NumberValue(number)) => number.to_string(),
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        Some(Kind::ListValue(list)) => {
+            let values = list.values.iter().map(|value| text(value.kind.as_ref()));
+            format!("[{}]", values.collect::<Vec<_>>().join(" "))
         }
+        Some(Kind::StructValue(fields)) => {
+            let fields = fields.fields.iter();
+            let mut fields: Vec<_> = fields
+                .map(|(name, value)| format!("{name}={}", text(value.kind.as_ref())))
+                .collect();
+            fields.sort();
+            format!("({})", fields.join(" "))
+        }
+        Some(Kind::NullValue(_)) | None => "null".to_owned(),
     }
+}
+
+fn metadata(answer: &RateLimitResponse) -> Option<String> {
     let metadata = answer.dynamic_metadata.as_ref()?.fields.get("metadata")?;
     Some(text(metadata.kind.as_ref()))
 }
@@ -86,6 +89,40 @@ fn what_files_say_of_limits_that_a_request_conforms_to_is_told() -> Result<()> {
     let rule = Kind::StringValue("shop.plan_gold".to_owned());
     assert_eq!(told["rule"].kind, Some(rule));
     assert!(found[2].dynamic_metadata.is_none());
+    Ok(())
+}
+
+#[test]
+fn questions_are_repeated_and_requests_get_headers_where_it_is_set() -> Result<()> {
+    let rls = "echoRequest: true, requestHeaders: true, requestHeaderNames: { limit: X-Limit }";
+    let server = Server::start(rls, None, LIMITS)?;
+    let mut asked = question("shop", &["user=a", "team=x,user=a"]);
+    asked.hits_addend = 2;
+    asked.descriptors[0].hits_addend = Some(3);
+    asked.descriptors[1].limit = Some(RateLimitOverride {
+        requests_per_unit: 5,
+        unit: Unit::Year.into(),
+    });
+    let found = server.answers(vec![asked])?;
+    let fields = found[0].dynamic_metadata.clone().context("nothing told")?;
+    let fields = fields.fields.into_iter();
+    let fields: BTreeMap<_, _> = fields
+        .map(|(name, value)| (name, text(value.kind.as_ref())))
+        .collect();
+    assert_eq!(fields["domain"], "shop");
+    assert_eq!(fields["hitsAddend"], "2");
+    let descriptors = "[(entries=[user=a] hitsAddend=3) \
+                       (entries=[team=x user=a] limit=requests_per_unit:5 unit:YEAR)]";
+    assert_eq!(fields["descriptors"], descriptors);
+    let headers = found[0].request_headers_to_add.iter();
+    let headers: Vec<_> = headers
+        .map(|header| (header.key.as_str(), header.value.as_str()))
+        .collect();
+    assert_eq!(
+        headers[..2],
+        [("X-Limit", "5"), ("RateLimit-Remaining", "3")]
+    );
+    assert!(found[0].response_headers_to_add.is_empty());
     Ok(())
 }
 
