@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::asks;
 use super::config::Loads;
 use super::limits;
 use super::service;
@@ -52,6 +53,8 @@ pub struct Sources {
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Watched>,
+    /// Rate limit services elsewhere that filters ask.
+    pub asked: Arc<rls::Clients>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -89,6 +92,7 @@ impl Collector for Sources {
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
+        asks::encode(&self.state, &self.asked, page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
         }

@@ -2,6 +2,7 @@
 //! does not silence it.
 
 mod ask;
+mod asks;
 pub mod config;
 mod domain;
 mod explain;
@@ -10,6 +11,7 @@ pub mod l4;
 mod limits;
 pub mod metrics;
 mod plan;
+mod runtime;
 mod service;
 pub mod socket;
 pub mod status;
@@ -144,6 +146,15 @@ impl Admin {
                 .await
                 .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
         }
+        if request.uri().path() == "/runtime_modify" {
+            if request.method() != Method::POST {
+                return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned());
+            }
+            return match runtime::modify(self.state.runtime(), request.uri().query()) {
+                Ok(()) => text(StatusCode::OK, "OK\n".to_owned()),
+                Err((status, why)) => text(status, format!("{why}\n")),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
@@ -171,13 +182,18 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/runtime" => match runtime::json(self.state.runtime()) {
+                Ok(document) => json(document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             "/status" => match self.loads.statuses() {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, POST /explain or /l4/...\n"
+                "try /live, /ready, /metrics, /config, /status, /runtime, POST /runtime_modify, \
+                 POST /explain or /l4/...\n"
                     .to_owned(),
             ),
         }

@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod asked;
 mod backends;
 mod handover;
 mod kernel;
@@ -31,6 +32,7 @@ use crate::engine::domain::DomainStore;
 use crate::engine::state::State;
 use crate::engine::store::SharedStore;
 use crate::engine::store::ledger::Ledger;
+use crate::engine::store::parts::{Parts, Place};
 use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
@@ -41,7 +43,8 @@ use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
-use crate::policy::plan::{DaemonConfig, Plan};
+use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
 use kernel::{describe, lock, sample};
@@ -246,8 +249,8 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let mut shared_store = None;
-        if let Some((ledger, store, domains)) = store(&config)? {
-            shared_store = Some((ledger, Arc::clone(store.without())));
+        if let Some((ledgers, store, domains)) = store(&config)? {
+            shared_store = Some((ledgers, Arc::clone(store.without())));
             state = state
                 .with_store(Arc::new(store))
                 .with_domain_store(Arc::new(domains));
@@ -255,7 +258,10 @@ impl Daemon {
             reload::warn_of_global_limits(&plan);
             service::warn_of_domains(&plan);
         }
-        let state = Arc::new(state);
+        let (domains, asked) = (Arc::default(), Arc::default());
+        let services = Asked::new(Arc::clone(&domains), Arc::clone(&asked));
+        let state = Arc::new(state.with_services(Arc::new(services)));
+        state.runtime().follow(&plan.runtime);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
@@ -266,8 +272,9 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
+        let told = (&state, domains);
         let service =
-            RateLimitService::start(&plan, &config, &mut sockets, worker_count, &state, clock)
+            RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
@@ -283,6 +290,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            asked,
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -462,17 +470,39 @@ fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     let Some(settings) = &config.store else {
         return Ok(None);
     };
-    let ledger = Arc::new(RedisLedger::new(settings)?);
-    let shared: Arc<dyn Ledger> = Arc::<RedisLedger>::clone(&ledger);
-    let store = SharedStore::new(Arc::clone(&shared), &settings.prefix, settings.on_failure);
-    let windows = Arc::new(Windows::new(shared, settings.budget));
+    let mut ledgers = Vec::new();
+    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
+        let ledger = Arc::new(RedisLedger::new(settings)?);
+        ledgers.push((name, Arc::clone(&ledger)));
+        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
+        Ok(Place {
+            slots: matches!(settings.address, StoreAddress::Cluster(_)),
+            ledger,
+        })
+    };
+    let main = place("main", settings)?;
+    let per_second = config.per_second_store.as_ref();
+    let per_second = per_second
+        .map(|settings| place("per_second", settings))
+        .transpose()?;
+    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
+        Arc::new(Parts::new(main, per_second))
+    } else {
+        main.ledger
+    };
+    let store = SharedStore::new(Arc::clone(&ledger), &settings.prefix, settings.on_failure);
+    let windows = Arc::new(Windows::new(ledger, settings.budget));
     let domains = DomainStore::new(windows, &settings.prefix);
-    tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some((ledger, store, domains)))
+    Ok(Some((ledgers, store, domains)))
 }
 
-/// What counts in a store, for limits on requests and for those of the rate limit service.
-type Stores = (Arc<RedisLedger>, SharedStore, DomainStore);
+/// What counts in a store, for limits on requests and for those of the rate limit service; stores by
+/// their names in metrics.
+type Stores = (
+    Vec<(&'static str, Arc<RedisLedger>)>,
+    SharedStore,
+    DomainStore,
+);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

@@ -26,18 +26,19 @@ pub(super) struct RateLimitService {
 }
 
 impl RateLimitService {
-    /// Binds the address, if there is one, and serves on `threads` threads.
+    /// Puts the domains in force, which limiterd may ask itself about. Binds the address, if there is
+    /// one, and serves on `threads` threads.
     pub(super) async fn start(
         plan: &Plan,
         config: &DaemonConfig,
         sockets: &mut Sockets,
         threads: usize,
-        state: &Arc<State>,
+        (state, domains): (&Arc<State>, Arc<ArcSwap<Domains>>),
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let domains = Domains::compile(&plan.domains, state);
+        domains.store(Arc::new(Domains::compile(&plan.domains, state)));
         let mut started = Self {
-            domains: Arc::new(ArcSwap::from_pointee(domains)),
+            domains,
             counters: Arc::default(),
             tls: Arc::default(),
             server: None,

@@ -149,6 +149,9 @@ pub fn write(said: &Explanation, paint: Paint, out: &mut impl Write) -> io::Resu
             write_rule(rule, paint, out)?;
         }
     }
+    for asks in &said.asks {
+        writeln!(out, "asks      {asks}")?;
+    }
     for filter in &said.filters {
         writeln!(out, "filter    {filter}")?;
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::condition::Matcher;
 use super::meter::{Meter, Standing};
 use super::request::RequestView;
+use super::spread::Spread;
 use super::state::{Account, Place, Reach, Scope, ScopeName, State};
 use super::time::Now;
 use crate::policy::plan::{
@@ -21,6 +22,8 @@ pub struct Rule {
     pub scope: Arc<Scope>,
     conditions: Vec<Matcher>,
     distinct: bool,
+    /// Which of the values that its bucket is for say where in a cluster it lies.
+    pub spread: Spread,
     pub measure: Measure,
     /// Seconds of the limit's unit, or of its window; 0: unknown.
     pub window: u64,
@@ -101,6 +104,7 @@ impl Rule {
             },
             conditions: rule.conditions.iter().map(Matcher::compile).collect(),
             distinct,
+            spread: Spread::default(),
             measure,
             window,
             shadow: rule.shadow,
@@ -190,6 +194,14 @@ impl Rule {
     pub fn feed(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
         for condition in &self.conditions {
             condition.feed(request, hasher);
+        }
+    }
+
+    /// Writes the values that say where in a cluster the bucket lies, the same on every node and for all
+    /// rules with the same ones.
+    pub fn feed_spread(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        for index in self.spread.conditions() {
+            self.conditions[*index].feed_value(request, hasher);
         }
     }
 

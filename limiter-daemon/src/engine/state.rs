@@ -4,10 +4,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
 use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats};
 use super::meter::{Meter, Words};
 use super::named::Named;
+use super::runtime::Runtime;
 use super::store::{MemoryStore, Store};
 use super::time::Now;
 use super::upstream::Registry;
@@ -30,6 +32,8 @@ pub struct State {
     upstreams: Registry,
     store: Arc<dyn Store>,
     domain_store: Option<Arc<DomainStore>>,
+    services: Arc<dyn Services>,
+    runtime: Runtime,
 }
 
 /// Whose counting a limit goes by.
@@ -184,6 +188,8 @@ impl State {
             upstreams: Registry::default(),
             store: Arc::new(MemoryStore),
             domain_store: None,
+            services: Arc::new(Nobody),
+            runtime: Runtime::default(),
         }
     }
 
@@ -207,6 +213,24 @@ impl State {
     #[must_use]
     pub const fn domain_store(&self) -> Option<&Arc<DomainStore>> {
         self.domain_store.as_ref()
+    }
+
+    /// The same, with `services` to ask about requests.
+    #[must_use]
+    pub fn with_services(self, services: Arc<dyn Services>) -> Self {
+        Self { services, ..self }
+    }
+
+    /// Whom filters ask about requests.
+    #[must_use]
+    pub fn services(&self) -> &dyn Services {
+        &*self.services
+    }
+
+    /// Settings that may be changed while running.
+    #[must_use]
+    pub const fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     /// What counts global limits.

@@ -4,7 +4,9 @@ pub mod breaker;
 pub mod fallback;
 mod key;
 pub mod ledger;
+pub mod parts;
 mod shared;
+pub mod slot;
 
 use std::fmt::Debug;
 use std::pin::Pin;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
 use crate::engine::store::breaker::{Breaker, Condition, Permit, Settings};
 use crate::engine::time::Now;
 
@@ -29,6 +28,7 @@ pub struct Counts {
     disconnected: AtomicU64,
     error: AtomicU64,
     not_asked: AtomicU64,
+    redirected: AtomicU64,
     lost_adjustments: AtomicU64,
     connections: AtomicI64,
 }
@@ -59,6 +59,22 @@ impl Counts {
         u64::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
+    /// Answers of a cluster's servers that a key is elsewhere.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        self.redirected.load(Ordering::Relaxed)
+    }
+
+    /// The time was over before there was anybody to ask again.
+    pub(super) fn late(&self) {
+        add(&self.timeout);
+    }
+
+    /// There is nobody to ask.
+    pub(super) fn nobody(&self) {
+        add(&self.not_asked);
+    }
+
     pub(super) fn lost_adjustment(&self) {
         add(&self.lost_adjustments);
     }
@@ -68,7 +84,7 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The breaker of a store, shared by all threads.
+/// The breaker of a server, shared by all threads.
 #[derive(Debug)]
 pub(super) struct Guard {
     address: String,
@@ -77,22 +93,19 @@ pub(super) struct Guard {
     well: AtomicBool,
     /// How often it has opened.
     openings: AtomicU64,
-    counts: Counts,
+    /// Of the store that it is one of.
+    counts: Arc<Counts>,
 }
 
 impl Guard {
-    pub(super) fn new(address: String) -> Self {
+    pub(super) fn new(address: String, counts: Arc<Counts>) -> Self {
         Self {
             address,
             breaker: Mutex::new(Breaker::new(Settings::default())),
             well: AtomicBool::new(true),
             openings: AtomicU64::new(0),
-            counts: Counts::default(),
+            counts,
         }
-    }
-
-    pub(super) const fn counts(&self) -> &Counts {
-        &self.counts
     }
 
     pub(super) fn condition(&self) -> Condition {
@@ -132,6 +145,10 @@ impl Guard {
         result
     }
 
+    pub(super) fn lost_adjustment(&self) {
+        self.counts.lost_adjustment();
+    }
+
     pub(super) fn connected(&self, more: i64) {
         self.counts.connections.fetch_add(more, Ordering::Relaxed);
     }
@@ -148,7 +165,7 @@ impl Guard {
 /// Leave to ask once; told what came of it, or that nobody waits any more.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    inner: Arc<Inner>,
+    guard: Arc<Guard>,
     /// `None`: it was told.
     permit: Option<Permit>,
     began: Now,
@@ -158,8 +175,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// `None`: the store is not to be asked at `now`.
-    pub(super) fn begin(inner: &Arc<Inner>, now: Now) -> Option<Self> {
-        let guard = &inner.guard;
+    pub(super) fn begin(guard: &Arc<Guard>, now: Now) -> Option<Self> {
         let permit = if guard.well.load(Ordering::Acquire) {
             Some(Permit::well(guard.openings.load(Ordering::Relaxed)))
         } else {
@@ -170,7 +186,7 @@ impl Attempt {
             return None;
         }
         Some(Self {
-            inner: Arc::clone(inner),
+            guard: Arc::clone(guard),
             permit,
             began: now,
             since: Instant::now(),
@@ -181,18 +197,30 @@ impl Attempt {
         self.permit.is_some_and(|permit| permit.probe)
     }
 
-    pub(super) fn succeed(mut self) {
-        let guard = &self.inner.guard;
-        add(&guard.counts.ok);
+    pub(super) fn succeed(self) {
+        add(&self.guard.counts.ok);
+        self.known();
+    }
+
+    /// It is well, and sends who asks elsewhere; what time that was.
+    pub(super) fn redirected(self) -> Now {
+        add(&self.guard.counts.redirected);
+        self.known()
+    }
+
+    /// What was wanted is known; what time that was.
+    pub(super) fn known(mut self) -> Now {
+        let guard = &self.guard;
         if let Some(permit) = self.permit.take()
             && !guard.well.load(Ordering::Relaxed)
         {
             guard.change(|breaker| breaker.succeeded(permit));
         }
+        self.now()
     }
 
     pub(super) fn fail(mut self, failure: Failure) {
-        let guard = &self.inner.guard;
+        let guard = &self.guard;
         add(match failure {
             Failure::Timeout => &guard.counts.timeout,
             Failure::Disconnected => &guard.counts.disconnected,
@@ -217,7 +245,7 @@ impl Attempt {
 impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take().filter(|permit| permit.probe) {
-            self.inner.guard.change(|breaker| breaker.abandoned(permit));
+            self.guard.change(|breaker| breaker.abandoned(permit));
         }
     }
 }

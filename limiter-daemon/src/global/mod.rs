@@ -14,7 +14,10 @@
 //! without the store (`engine::store::fallback`), and what the server charged for it stays charged. So a slow
 //! store makes limits stricter, never looser. After some failures in a row nobody waits at all
 //! (`engine::store::breaker`).
+//!
+//! A cluster is several such servers, and a map of what each of them counts (`cluster`).
 
+mod cluster;
 mod connect;
 mod guard;
 mod link;
@@ -32,7 +35,8 @@ use tokio::time::timeout;
 use crate::engine::store::breaker::Condition;
 use crate::engine::store::ledger::{Asking, Change, Item, Ledger, Question, Reply, Unanswered};
 use crate::engine::time::Now;
-use crate::policy::plan::StoreConfig;
+use crate::policy::plan::{StoreAddress, StoreConfig, StoreHost};
+use cluster::Cluster;
 use guard::{Attempt, Guard};
 pub use guard::{Counts, Failure};
 use script::Script;
@@ -44,16 +48,26 @@ const ADJUST: Duration = Duration::from_secs(1);
 /// Counts in a Redis or Valkey.
 #[derive(Debug)]
 pub struct RedisLedger {
-    inner: Arc<Inner>,
+    servers: Servers,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
+enum Servers {
+    One(Arc<Inner>),
+    Cluster(Arc<Cluster>),
+}
+
+/// A server.
+#[derive(Debug)]
 struct Inner {
+    /// `None`: it is found otherwise.
+    host: Option<StoreHost>,
     budget: Duration,
     time: Time,
     charge: Script,
     adjust: Script,
-    guard: Guard,
+    guard: Arc<Guard>,
     connector: connect::Connector,
 }
 
@@ -89,48 +103,88 @@ impl RedisLedger {
     /// # Errors
     /// As [`RedisLedger::new`].
     pub fn by(config: &StoreConfig, time: Time) -> Result<Self, StoreError> {
-        let connector = connect::Connector::new(config).map_err(|cause| StoreError {
-            address: config.address.to_string(),
-            cause,
-        })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                budget: config.budget,
-                time,
-                charge: Script::charge(),
-                adjust: Script::adjust(),
-                guard: Guard::new(config.address.to_string()),
-                connector,
-            }),
-        })
+        let counts = Arc::<Counts>::default();
+        let shared = Arc::clone(&counts);
+        let servers = match &config.address {
+            StoreAddress::Cluster(hosts) => {
+                Servers::Cluster(Cluster::new(config, hosts, time, shared)?)
+            }
+            _ => Servers::One(Arc::new(Inner::new(config, time, shared)?)),
+        };
+        Ok(Self { servers, counts })
     }
 
     /// What has been counted of it.
     #[must_use]
     pub fn counts(&self) -> &Counts {
-        self.inner.guard.counts()
+        &self.counts
     }
 
-    /// Whether it is asked.
+    /// Whether it is asked; of a cluster, whether the worst of its servers is.
     #[must_use]
     pub fn condition(&self) -> Condition {
-        self.inner.guard.condition()
+        match &self.servers {
+            Servers::One(inner) => inner.guard.condition(),
+            Servers::Cluster(cluster) => cluster.condition(),
+        }
     }
 }
 
 impl Ledger for RedisLedger {
     fn ask(&self, question: Question, now: Now) -> Option<Asking> {
-        let inner = &self.inner;
-        let attempt = Attempt::begin(inner, now)?;
-        let Some(link) = link::here(inner) else {
+        match &self.servers {
+            Servers::One(inner) => inner.ask(question, now),
+            Servers::Cluster(cluster) => cluster.ask(question, now),
+        }
+    }
+
+    fn change(&self, changes: Vec<Change>, now: Now) {
+        match &self.servers {
+            Servers::One(inner) => inner.change(&changes, now),
+            Servers::Cluster(cluster) => cluster.change(&changes, now),
+        }
+    }
+
+    fn join(&self) {
+        match &self.servers {
+            Servers::One(inner) => drop(link::here(inner)),
+            Servers::Cluster(cluster) => cluster.join(),
+        }
+    }
+}
+
+impl Inner {
+    fn new(config: &StoreConfig, time: Time, counts: Arc<Counts>) -> Result<Self, StoreError> {
+        let connector = connect::Connector::new(config).map_err(|cause| StoreError {
+            address: config.address.to_string(),
+            cause,
+        })?;
+        let host = match &config.address {
+            StoreAddress::Tcp(host) => Some(host.clone()),
+            _ => None,
+        };
+        Ok(Self {
+            host,
+            budget: config.budget,
+            time,
+            charge: Script::charge(),
+            adjust: Script::adjust(),
+            guard: Arc::new(Guard::new(config.address.to_string(), counts)),
+            connector,
+        })
+    }
+
+    fn ask(self: &Arc<Self>, question: Question, now: Now) -> Option<Asking> {
+        let attempt = Attempt::begin(&self.guard, now)?;
+        let Some(link) = link::here(self) else {
             attempt.fail(Failure::Disconnected);
             return None;
         };
-        let arguments = script::charge(&question, inner.time, now);
-        let inner = Arc::clone(inner);
+        let arguments = script::charge(&question, self.time, now);
+        let inner = Arc::clone(self);
         Some(Box::pin(async move {
-            let answer = timeout(inner.budget, link.run(&inner.charge, &arguments)).await;
-            match read(answer, &question.items) {
+            let run = link.run(&inner.charge, &arguments, false);
+            match read(timeout(inner.budget, run).await, &question.items) {
                 Ok(reply) => {
                     attempt.succeed();
                     Ok(reply)
@@ -145,37 +199,32 @@ impl Ledger for RedisLedger {
         }))
     }
 
-    fn change(&self, changes: Vec<Change>, now: Now) {
-        let inner = &self.inner;
+    fn change(self: &Arc<Self>, changes: &[Change], now: Now) {
         let (Some(attempt), Some(link), Ok(runtime)) = (
-            Attempt::begin(inner, now),
-            link::here(inner),
+            Attempt::begin(&self.guard, now),
+            link::here(self),
             Handle::try_current(),
         ) else {
-            inner.guard.counts().lost_adjustment();
+            self.guard.lost_adjustment();
             return;
         };
-        let arguments = script::adjust(&changes, inner.time, now);
-        let inner = Arc::clone(inner);
+        let arguments = script::adjust(changes, self.time, now);
+        let inner = Arc::clone(self);
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
-            match timeout(ADJUST, link.run(&inner.adjust, &arguments)).await {
+            match timeout(ADJUST, link.run(&inner.adjust, &arguments, false)).await {
                 Ok(Ok(_done)) => attempt.succeed(),
                 Ok(Err(error)) => {
                     attempt.fail(error.into());
-                    inner.guard.counts().lost_adjustment();
+                    inner.guard.lost_adjustment();
                 }
                 Err(_late) => {
                     link.failed(attempt.is_probe());
                     attempt.fail(Failure::Timeout);
-                    inner.guard.counts().lost_adjustment();
+                    inner.guard.lost_adjustment();
                 }
             }
         });
-    }
-
-    fn join(&self) {
-        link::here(&self.inner);
     }
 }
 
@@ -195,18 +244,33 @@ async fn run(
     connection: &mut MultiplexedConnection,
     script: &Script,
     arguments: &script::Arguments,
+    asking: bool,
 ) -> Result<Value, RedisError> {
-    let answer = connection
-        .send_packed_command(&script.by_digest(arguments))
-        .await;
-    match flat(answer) {
-        Err(error) if script::is_unknown(&error) => flat(
-            connection
-                .send_packed_command(&script.whole(arguments))
-                .await,
-        ),
+    let answer = send(connection, script.by_digest(arguments), asking).await;
+    match answer {
+        Err(error) if script::is_unknown(&error) => {
+            send(connection, script.whole(arguments), asking).await
+        }
         answer => answer,
     }
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    command: Cmd,
+    asking: bool,
+) -> Result<Value, RedisError> {
+    if !asking {
+        return flat(connection.send_packed_command(&command).await);
+    }
+    // It holds for the one command after it.
+    let mut both = redis::pipe();
+    both.cmd("ASKING").add_command(command);
+    let mut answers = connection.send_packed_commands(&both, 0, 2).await?;
+    flat(answers.pop().ok_or_else(|| {
+        let nothing = (redis::ErrorKind::UnexpectedReturnType, "no answer");
+        RedisError::from(nothing)
+    }))
 }
 
 /// An error of the server is an error.

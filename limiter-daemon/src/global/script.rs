@@ -133,13 +133,18 @@ pub(super) fn charge(question: &Question, time: Time, now: Now) -> Arguments {
         } else {
             charge_numbers(&item.meter, item.tokens)
         };
-        if let Form::Plain { begins } = item.form {
-            numbers.0 = 'p';
-            numbers.1[5] = begins.unwrap_or_default();
-        }
+        as_written(item.form, &mut numbers);
         arguments.push(&item.key, role, numbers);
     }
     arguments
+}
+
+/// What is under a key may be a plain count of one window.
+fn as_written(form: Form, (kind, numbers): &mut (char, [u64; 7])) {
+    if let Form::Plain { begins } = form {
+        *kind = 'p';
+        numbers[5] = begins.unwrap_or_default();
+    }
 }
 
 const fn split(nanoseconds: u64) -> [u64; 2] {
@@ -219,6 +224,7 @@ pub(super) fn reply(items: &[Item], answer: &Value) -> Option<Reply> {
         said: said
             .map(|(item, numbers)| said_of(item, numbers, now))
             .collect::<Option<_>>()?,
+        clocks: Few::new(),
     })
 }
 
@@ -265,7 +271,7 @@ pub(super) fn adjust(changes: &[Change], time: Time, now: Now) -> Arguments {
             ChangeKind::Charge => ('c', 0),
         };
         let tokens = change.tokens;
-        let numbers = match &change.meter {
+        let mut numbers = match &change.meter {
             Meter::Bucket { limit, deepest } => {
                 let [worth_s, worth_n] = split(meter::worth(limit, tokens));
                 let [mark_s, mark_n] = split(mark);
@@ -275,6 +281,7 @@ pub(super) fn adjust(changes: &[Change], time: Time, now: Now) -> Arguments {
             Meter::Fixed(window) => ('f', window_numbers(window, false, tokens, mark / SECOND)),
             Meter::Sliding(window) => ('s', window_numbers(window, true, tokens, mark / SECOND)),
         };
+        as_written(change.form, &mut numbers);
         arguments.push(&change.key, what, numbers);
     }
     arguments

@@ -49,7 +49,7 @@ impl Ledger for Windows {
         let by_server = now
             .unix
             .saturating_add_signed(self.ahead.load(Ordering::Relaxed));
-        let first = self.ledger.ask(named(&question, by_server), now)?;
+        let first = self.ledger.ask(named(&question, |_| by_server), now)?;
         let (ledger, budget) = (Arc::clone(&self.ledger), self.budget);
         let ahead = Arc::clone(&self.ahead);
         Some(Box::pin(async move {
@@ -60,7 +60,7 @@ impl Ledger for Windows {
                 return Ok(reply);
             }
             let now = later(now, began);
-            let question = named(&question, reply.now.unix);
+            let question = named(&question, |item| reply.now_of(item).unix);
             let left = budget.saturating_sub(began.elapsed());
             let Some(second) = ledger.ask(question, now) else {
                 return Err(Unanswered { now });
@@ -98,13 +98,13 @@ fn is_other(reply: &Reply) -> bool {
     said.any(|one| one.conforms == Conforms::OtherWindow)
 }
 
-/// The question with the keys of the windows at `unix`.
-fn named(question: &Question, unix: u64) -> Question {
+/// The question with the keys of the windows at these times, one for each item.
+fn named(question: &Question, unix: impl Fn(usize) -> u64) -> Question {
     let mut question = question.clone();
-    for item in &mut question.items {
+    for (index, item) in question.items.iter_mut().enumerate() {
         if let Form::Plain { begins: None } = item.form {
             let length = item.meter.window().max(1);
-            let begins = unix / SECOND / length * length;
+            let begins = unix(index) / SECOND / length * length;
             item.key.push_str(&begins.to_string());
             item.form = Form::Plain {
                 begins: Some(begins),
@@ -164,7 +164,13 @@ mod tests {
                 mono: now,
                 unix: now,
             };
-            Some(Box::pin(async move { Ok(Reply { now, said }) }))
+            Some(Box::pin(async move {
+                Ok(Reply {
+                    now,
+                    said,
+                    clocks: Few::new(),
+                })
+            }))
         }
 
         fn change(&self, _changes: Vec<Change>, _now: Now) {}

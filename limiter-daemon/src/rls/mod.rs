@@ -13,15 +13,23 @@
 //! `UNAVAILABLE` for a domain whose files were never valid and for a store that does not answer,
 //! `INVALID_ARGUMENT` for what is no question.
 
+mod body;
+mod client;
+mod clients;
 mod counters;
 mod http;
+mod http2;
 mod json;
 mod metadata;
 pub mod proto;
 mod reflect;
 mod service;
+mod translate;
+mod unary;
 mod worker;
 
+pub use client::{Client, PeerError};
+pub use clients::Clients;
 pub use counters::{Counters, TIMES};
 pub use service::{Answer, Answering, Clock, Service, Telling};
 pub use worker::{Server, StartError};

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prost_types::{Duration, Struct};
@@ -55,29 +54,28 @@ pub struct Telling {
     pub echo: bool,
 }
 
-/// An answer on its way.
+/// When a question is answered.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
 pub enum Answering {
-    /// It is there; `None`: it was taken.
-    Ready(Option<Answer>),
+    Ready(Answer),
     Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Answering {
+    /// The answer, whenever it comes.
+    pub async fn answer(self) -> Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Pending(answer) => answer.await,
+        }
+    }
 }
 
 /// What a question is answered with.
 pub type Answer = Result<RateLimitResponse, Failure>;
-
-impl Future for Answering {
-    type Output = Answer;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
-        match self.get_mut() {
-            Self::Ready(answer) => match answer.take() {
-                Some(answer) => Poll::Ready(answer),
-                None => Poll::Pending,
-            },
-            Self::Pending(answer) => answer.as_mut().poll(context),
-        }
-    }
-}
 
 impl std::fmt::Debug for Answering {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -112,7 +110,7 @@ impl Service {
                 }));
             }
         };
-        Answering::Ready(Some(self.told(began, decided)))
+        Answering::Ready(self.told(began, decided))
     }
 
     /// Counts an answer.

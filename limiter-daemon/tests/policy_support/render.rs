@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Amount, Backend, BackendSettings, ClientSettings, Condition, Descriptor, DomainKeys, Endpoint,
-    Filters, HeaderChanges, Hostname, LimitRule, Listener, OnDomainFailure, PathMatch, Plan,
-    PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic, ValueMatch,
+    Amount, Asking, Backend, BackendSettings, ClientSettings, Condition, Descriptor, DomainKeys,
+    Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener, OnDomainFailure, PathMatch,
+    Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -50,6 +50,9 @@ fn conditions(label: &str, all: &[status::Condition], out: &mut String) {
 }
 
 pub(crate) fn plan(plan: &Plan, out: &mut String) {
+    for (name, percent) in &plan.runtime {
+        writeln!(out, "runtime {name} {percent}").unwrap();
+    }
     for backend in &plan.backends {
         self::backend(backend, out);
     }
@@ -298,6 +301,39 @@ fn rule(rule: &RouteRule, plan: &Plan, out: &mut String) {
     }
     for limits in &rule.limits.global {
         policy_limits("global", limits, out);
+    }
+    for asking in rule.asks.iter() {
+        asks(asking, out);
+    }
+}
+
+fn asks(asking: &Asking, out: &mut String) {
+    let Asking {
+        filter,
+        domain,
+        source,
+        descriptors,
+    } = asking;
+    writeln!(
+        out,
+        "      asks {} for {domain} as {source}: {filter:?}",
+        filter.service
+    )
+    .unwrap();
+    for rule in descriptors {
+        writeln!(out, "        {:?}", rule.actions).unwrap();
+        let rest = [
+            (rule.stage != 0).then(|| format!("stage {}", rule.stage)),
+            (!rule.disable_key.is_empty()).then(|| format!("key {}", rule.disable_key)),
+            rule.limit.map(|limit| format!("{limit:?}")),
+            rule.hits.map(|hits| format!("{hits:?}")),
+            rule.at_the_end.then(|| "at the end".to_owned()),
+            rule.headers.map(|headers| format!("headers {headers}")),
+        ];
+        let rest: Vec<String> = rest.into_iter().flatten().collect();
+        if !rest.is_empty() {
+            writeln!(out, "          {}", rest.join(", ")).unwrap();
+        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Random rules and requests, through memory and through a real Redis, against one plain model.
+//! Random rules and requests, through memory and through a real Redis, or a Cluster whose servers have
+//! a part of them each, against one plain model.
 //!
 //! The time is told, in steps of microseconds; so nothing sleeps, and all three see the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,16 +17,19 @@ use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::settle::{Ending, Failure};
 use limiter_daemon::engine::state::State;
 use limiter_daemon::engine::store::SharedStore;
+use limiter_daemon::engine::store::ledger::{Asking, Change, Ledger, Question};
+use limiter_daemon::engine::store::parts::{Parts, Place};
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{
     Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
-    RefundOn, ResponseCost, StoreAddress, StoreConfig, ValueTest,
+    RefundOn, ResponseCost, StoreAddress, StoreConfig, StoreHost, ValueTest,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tests::netns::Netns;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 
 const SECOND: u64 = 1_000_000_000;
 const USER: HeaderName = HeaderName::from_static("x-user");
@@ -172,19 +177,26 @@ impl Spec {
     }
 }
 
-fn limits(specs: &[Spec], state: &State) -> Limits {
-    let rules = specs
+/// The rules, of one policy or of one each.
+fn limits(specs: &[Spec], split: bool, state: &State) -> Limits {
+    let mut rules = specs
         .iter()
         .enumerate()
         .map(|(index, spec)| spec.rule(index));
-    let global = PolicyLimits {
-        policy: "d/p".to_owned(),
-        rules: rules.collect(),
+    let policy = |name: String, rules: Vec<LimitRule>| PolicyLimits {
+        policy: name,
+        rules,
         default: None,
+    };
+    let global = if split {
+        let one = |(index, rule)| policy(format!("d/p{index}"), vec![rule]);
+        rules.enumerate().map(one).collect()
+    } else {
+        vec![policy("d/p".to_owned(), rules.by_ref().collect())]
     };
     let limits = RateLimits {
         local: Vec::new(),
-        global: vec![global],
+        global,
     };
     Limits::compile(&limits, "d/r", state).expect("there are limits")
 }
@@ -432,14 +444,33 @@ async fn answered(store: &RedisLedger, questions: u64) {
     }
 }
 
+/// Counts what a Redis is asked.
+#[derive(Clone, Debug)]
+struct Counting {
+    ledger: Arc<RedisLedger>,
+    questions: Arc<AtomicU64>,
+}
+
+impl Ledger for Counting {
+    fn ask(&self, question: Question, now: Now) -> Option<Asking> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.ledger.ask(question, now)
+    }
+
+    fn change(&self, changes: Vec<Change>, now: Now) {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.ledger.change(changes, now);
+    }
+}
+
 async fn case(
-    redis: &Redis,
+    address: &StoreAddress,
     prefix: String,
     (specs, modelled): (&[Spec], bool),
     steps: &[Step],
 ) -> Result<()> {
     let config = StoreConfig {
-        address: StoreAddress::Unix(redis.socket()),
+        address: address.clone(),
         user: None,
         password: None,
         database: 0,
@@ -449,11 +480,26 @@ async fn case(
         on_failure: OnStoreFailure::Deny,
     };
     let store = Arc::new(RedisLedger::by(&config, Time::Told)?);
-    let ledger = Arc::<RedisLedger>::clone(&store);
+    let split = matches!(address, StoreAddress::Cluster(_));
+    let counting = Counting {
+        ledger: Arc::clone(&store),
+        questions: Arc::default(),
+    };
+    let asked = Arc::clone(&counting.questions);
+    let ledger: Arc<dyn Ledger> = if split {
+        let place = Place {
+            ledger: Arc::new(counting),
+            slots: true,
+        };
+        Arc::new(Parts::new(place, None))
+    } else {
+        Arc::new(counting)
+    };
     let shared = SharedStore::new(ledger, &config.prefix, config.on_failure);
     let shared = State::new(1024).with_store(Arc::new(shared));
     let here = State::new(1024);
-    let (by_store, by_memory) = (limits(specs, &shared), limits(specs, &here));
+    let by_store = limits(specs, split, &shared);
+    let by_memory = limits(specs, split, &here);
     let mut model = Model::default();
     let (mut now, mut questions) = (BEGIN, 0);
     let mut under_way = Vec::new();
@@ -480,6 +526,8 @@ async fn case(
             said(&redis),
             said(&memory)
         );
+        // What parts give back is there before the next request.
+        answered(&store, asked.load(Ordering::Relaxed)).await;
         let passes = memory.denied.is_none();
         let mut taken = Taken::new();
         if modelled {
@@ -512,9 +560,9 @@ async fn case(
             if one.passes {
                 model.end(specs, &one.taken, one.end, now);
             }
-            answered(&store, questions).await;
+            answered(&store, asked.load(Ordering::Relaxed)).await;
             anyhow::ensure!(
-                store.counts().asked()[0].1 == questions,
+                split || store.counts().asked()[0].1 == questions,
                 "{:?}, not {questions}",
                 store.counts()
             );
@@ -524,15 +572,18 @@ async fn case(
     Ok(())
 }
 
-/// Runs random cases through memory and Redis, and the model if it is for them.
-fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
-    let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+/// Runs random cases through memory and a Redis, and the model if it is for them.
+fn compare(
+    address: &StoreAddress,
+    cases: u32,
+    specs: impl Strategy<Value = Spec>,
+    modelled: bool,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut runner = TestRunner::new(Config {
-        cases: 96,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
@@ -545,10 +596,17 @@ fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
         number.set(number.get() + 1);
         let prefix = format!("m{}:", number.get());
         runtime
-            .block_on(case(&redis, prefix, (&specs, modelled), &steps))
+            .block_on(case(address, prefix, (&specs, modelled), &steps))
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
-    result.map_err(|error| anyhow::anyhow!("{error}"))?;
+    result.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The same, with a Redis for it.
+fn compare_with_one(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    compare(&StoreAddress::Unix(redis.socket()), 96, specs, modelled)?;
     let keys: usize = redis
         .ask(&["DBSIZE"])?
         .parse()
@@ -559,10 +617,37 @@ fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
 
 #[test]
 fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
-    compare(spec(), true)
+    compare_with_one(spec(), true)
 }
 
 #[test]
 fn redis_decides_as_memory_does_on_large_numbers() -> Result<()> {
-    compare(large(), false)
+    compare_with_one(large(), false)
+}
+
+#[test]
+fn a_cluster_decides_as_the_model_does() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let hosts: Vec<StoreHost> = cluster
+        .url()
+        .split(',')
+        .filter_map(|place| {
+            let (host, port) = place.split_once(':')?;
+            Some(StoreHost {
+                host: host.to_owned(),
+                port: port.parse().ok()?,
+            })
+        })
+        .collect();
+    let address = StoreAddress::Cluster(hosts);
+    cluster
+        .netns
+        .enter(|| compare(&address, 48, spec(), true))?;
+    let servers: std::collections::BTreeSet<usize> = cluster
+        .keys()?
+        .into_iter()
+        .map(|(server, _)| server)
+        .collect();
+    anyhow::ensure!(servers.len() == 3, "{servers:?}");
+    Ok(())
 }

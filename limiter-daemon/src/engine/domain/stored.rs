@@ -275,7 +275,8 @@ fn judge(
     for met in met.iter_mut().flatten() {
         met.over = met.never().filter(|_| !met.limited.shadow());
     }
-    for ((origin, item), said) in origins.iter().zip(items).zip(&reply.said) {
+    for (index, ((origin, item), said)) in origins.iter().zip(items).zip(&reply.said).enumerate() {
+        let now = reply.now_of(index);
         if let Some(met) = met[*origin].as_mut() {
             let snapshot = Snapshot::new(&item.meter, said.reading);
             standings[*origin] = Some(item.meter.standing(&snapshot, now));
@@ -302,7 +303,7 @@ fn judge(
 /// key as well, and were taken before it was found to be over, and then given back. `None`: it would
 /// not conform by itself.
 fn wait_after(index: usize, items: &[Item], reply: &Reply) -> Option<u64> {
-    let (item, now) = (&items[index], reply.now);
+    let (item, now) = (&items[index], reply.now_of(index));
     let snapshot = Snapshot::new(&item.meter, reply.said.get(index)?.reading);
     if matches!(
         item.meter.peek(&snapshot, item.tokens, now),

@@ -1,18 +1,25 @@
 //! What the store calls a bucket.
 //!
-//! `<prefix>{<policy>}<rule>@<route>+<candidate>#<algorithm>:<values>`. The policy is the hash tag:
-//! in a cluster all rules of one are in one slot, so that a script sees them together. The values
-//! that a bucket is for are hashed (SHA-256, 128 bits of it): keys have one length, and no address,
-//! token or name of a user lies in a store that others read.
+//! `<prefix>{<policy>:<shared values>}<rule>@<route>+<candidate>#<algorithm>:<values>`. What is in
+//! braces is the hash tag: in a cluster it decides where a key lies, and a script sees keys of one
+//! place together. All rules of a policy that a request may meet have one tag. It has the values that
+//! all of them go by ([`crate::engine::spread`]): so the users of a busy policy are spread over all
+//! nodes. Where they have none in common, the policy alone is the tag.
+//!
+//! Values are hashed (SHA-256, 128 bits of it): keys have a bounded length, and no address, token or
+//! name of a user lies in a store that others read.
 
 use std::fmt::Write as _;
 use std::hash::Hasher;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
 use crate::engine::meter::Meter;
 use crate::engine::request::RequestView;
 use crate::engine::rule::Rule;
+use crate::engine::spread::Pins;
 use crate::engine::state::ScopeName;
 
 /// Bytes of a digest that are used.
@@ -24,15 +31,48 @@ pub(super) struct Names {
     prefix: String,
 }
 
-/// The digest of the values that a request's buckets are for, in hexadecimal; empty for rules with
-/// one bucket.
-pub(super) struct Values(String);
+/// The digests of the values that a request's buckets are for, in hexadecimal.
+pub(super) struct Values {
+    /// Of those that are in the tag, after a colon; empty: none are.
+    tag: Rc<str>,
+    /// Of all; empty for rules with one bucket, and where the tag has them all.
+    all: String,
+}
+
+/// The tag of the rule before: most have the same.
+#[derive(Default)]
+pub(super) struct Tags(Option<(Arc<Pins>, Rc<str>)>);
 
 impl Values {
-    pub(super) fn of(rule: &Rule, request: &RequestView<'_>) -> Self {
-        let distinct = rule.is_distinct();
-        let digest = distinct.then(|| hex_of(|mut digest| rule.feed(request, &mut digest)));
-        Self(digest.unwrap_or_default())
+    pub(super) fn of(rule: &Rule, request: &RequestView<'_>, tags: &mut Tags) -> Self {
+        let all = if rule.is_distinct() && !rule.spread.whole() {
+            hex_of(|mut digest| rule.feed(request, &mut digest))
+        } else {
+            String::new()
+        };
+        Self {
+            tag: tags.of(rule, request),
+            all,
+        }
+    }
+}
+
+impl Tags {
+    fn of(&mut self, rule: &Rule, request: &RequestView<'_>) -> Rc<str> {
+        let pins = rule.spread.pins();
+        if let Some((same, tag)) = &self.0
+            && Arc::ptr_eq(same, pins)
+        {
+            return Rc::clone(tag);
+        }
+        let tag = if pins.is_empty() {
+            Rc::from("")
+        } else {
+            let values = hex_of(|mut digest| rule.feed_spread(request, &mut digest));
+            Rc::from(format!(":{values}"))
+        };
+        self.0 = Some((Arc::clone(pins), Rc::clone(&tag)));
+        tag
     }
 }
 
@@ -58,8 +98,8 @@ impl Names {
             ..
         } = scope;
         let kind = meter.kind();
-        let values = &values.0;
-        format!("{prefix}{{{policy}}}{rule}@{route}+{candidate}#{kind}:{values}")
+        let Values { tag, all } = values;
+        format!("{prefix}{{{policy}{tag}}}{rule}@{route}+{candidate}#{kind}:{all}")
     }
 }
 
@@ -67,7 +107,7 @@ impl Names {
 pub(in crate::engine) fn hex_of(feed: impl FnOnce(&mut dyn Hasher)) -> String {
     let mut digest = Digest(Context::new(&SHA256));
     feed(&mut digest);
-    let mut text = String::new();
+    let mut text = String::with_capacity(2 * USED);
     for byte in digest.0.finish().as_ref().iter().take(USED) {
         // Writing to a String does not fail.
         let _infallible = write!(text, "{byte:02x}");

@@ -13,7 +13,8 @@ const SECOND: u64 = 1_000_000_000;
 /// Counts in a place that nodes share.
 pub trait Ledger: Debug + Send + Sync {
     /// Takes what every enforced item wants, if all have it, and then asks those that are not
-    /// enforced. `None`: it is known that it would not answer.
+    /// enforced. `None`: it is known that it would not answer. Nothing is asked before the answer is
+    /// waited for.
     fn ask(&self, question: Question, now: Now) -> Option<Asking>;
 
     /// Changes buckets. Does not wait: what cannot be done at once is done later, or lost.
@@ -81,6 +82,16 @@ pub struct Reply {
     /// By the clock that was gone by; `mono` and `unix` are the same.
     pub now: Now,
     pub said: Few<Said>,
+    /// Of each item, where not all were counted by one clock; empty: `now` is that of all.
+    pub clocks: Few<Now>,
+}
+
+impl Reply {
+    /// The time that this item was counted at, by its own clock.
+    #[must_use]
+    pub fn now_of(&self, item: usize) -> Now {
+        self.clocks.get(item).copied().unwrap_or(self.now)
+    }
 }
 
 /// What is said of one item.
@@ -115,6 +126,7 @@ pub struct Change {
     pub key: String,
     pub meter: Meter,
     pub tokens: u64,
+    pub form: Form,
     pub kind: ChangeKind,
 }
 

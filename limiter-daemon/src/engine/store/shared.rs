@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::key::{Names, Values};
+use super::key::{Names, Tags, Values};
 use super::ledger::{
     Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said,
 };
@@ -110,6 +110,7 @@ impl Store for SharedStore {
                 key: tally.name.clone(),
                 meter: *meter_of(rule, tally.candidate)?,
                 tokens,
+                form: Form::Own,
                 kind,
             })
         };
@@ -156,6 +157,7 @@ fn question(
     names: &Names,
 ) -> (Few<Origin>, Question) {
     let mut origins = Few::new();
+    let mut tags = Tags::default();
     let mut question = Question {
         denials: draws.iter().filter(|draw| blocks(draw.rule)).count(),
         items: Few::new(),
@@ -164,7 +166,7 @@ fn question(
         let Measure::Metered(meter) = &rule.measure else {
             continue;
         };
-        let values = Values::of(rule, request);
+        let values = Values::of(rule, request, &mut tags);
         let mut add = |scope, meter: &Meter, candidate: Option<u8>, role| {
             origins.push(Origin { draw, candidate });
             question.items.push(Item {
@@ -220,8 +222,10 @@ fn judge(
             },
         });
     };
-    let now = reply.map_or_else(Now::default, |reply| reply.now);
-    let said = reply.map_or(&[][..], |reply| &reply.said);
+    let said = reply.into_iter().flat_map(|reply| {
+        let said = reply.said.iter().enumerate();
+        said.map(|(index, said)| (said, reply.now_of(index)))
+    });
     let mut told = origins.iter().zip(items).zip(said).peekable();
     for (by, (draw, drawn)) in draws.iter().zip(&mut drawn).enumerate() {
         let rule = &draw.rule;
@@ -231,7 +235,7 @@ fn judge(
                 deny(by, NEVER);
             }
         }
-        while let Some(((origin, item), said)) = told.next_if(|((of, _), _)| of.draw == by) {
+        while let Some(((origin, item), (said, now))) = told.next_if(|((of, _), _)| of.draw == by) {
             if let Some(wait) = tell(rule, origin.candidate, item, said, drawn, now) {
                 deny(by, wait);
             }

@@ -1,6 +1,6 @@
 //! Domains of the rate limit service: what the files of each say, put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::policy::findings::Findings;
@@ -18,10 +18,10 @@ use crate::policy::status::{Condition, Statuses};
 use super::{certificates, in_force};
 use crate::policy::suggest;
 
-/// All domains, by name.
+/// All domains, by name. Of those in `asked` limits are asked for by limiterd itself.
 pub(super) fn compile(
     resources: &Resources,
-    settings: &DomainSettings,
+    (settings, asked): (&DomainSettings, &BTreeSet<&str>),
     daemon: &DaemonConfig,
     statuses: &mut Statuses,
     findings: &mut Findings,
@@ -58,7 +58,10 @@ pub(super) fn compile(
             .of(Kind::Domain.name(), &name.namespace, &name.name)
             .add(condition);
     }
-    if let Some((_, first)) = domains.values().next().filter(|_| daemon.rls.is_none()) {
+    let mut unasked = domains
+        .values()
+        .filter(|(domain, _)| daemon.rls.is_none() && !asked.contains(domain.name.as_str()));
+    if let Some((_, first)) = unasked.next() {
         findings.at(&first.origin).warning(
             &first.mark,
             "nobody can ask for the limits of this domain",

@@ -8,7 +8,7 @@ use super::anything::ANYTHING;
 use super::at::{AT, IGNORED, UNHEEDED, UNSUPPORTED};
 use super::decoder::Decoder;
 use super::fault::{Cause, Fault};
-use super::scalar::NUMBER_OR_TEXT;
+use super::scalar::{CODE, NUMBER_OR_TEXT};
 use crate::policy::suggest;
 use crate::policy::yaml::Value;
 
@@ -94,6 +94,8 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
     ) -> Result<V::Value, Fault> {
         match (name, &self.node.value) {
             (NUMBER_OR_TEXT, _) => {}
+            (CODE, Value::Map(_)) => return visitor.visit_newtype_struct(self),
+            (CODE, _) => return self.deserialize_u16(visitor),
             (ANYTHING, Value::Null) => return visitor.visit_unit(),
             (ANYTHING, Value::Bool(value)) => return visitor.visit_bool(*value),
             (ANYTHING, Value::Int(_) | Value::Float(_)) => return self.deserialize_f64(visitor),

@@ -38,6 +38,8 @@ pub struct DaemonConfig {
     pub rls: Option<RlsConfig>,
     /// Counts global limits for all nodes; `None`: each node counts for itself.
     pub store: Option<StoreConfig>,
+    /// Counts those that are forgotten within a second, in place of `store`; never without that.
+    pub per_second_store: Option<StoreConfig>,
     /// A store is named, and what it refers to cannot be used: nothing starts with that.
     pub store_unusable: bool,
 }
@@ -60,6 +62,7 @@ impl Default for DaemonConfig {
             access_log: None,
             rls: None,
             store: None,
+            per_second_store: None,
             store_unusable: false,
         }
     }

@@ -4,6 +4,8 @@
 //! (`namespace/name`) are kept where state must survive a reload: buckets, counters and kernel
 //! policies are found again by name.
 
+mod action;
+mod ask;
 mod backend;
 mod client;
 mod daemon;
@@ -13,11 +15,21 @@ mod fraction;
 mod limit;
 mod network;
 mod route;
+pub mod runtime;
 mod store;
 mod tls;
 mod traffic;
 mod upstream;
 
+use std::collections::BTreeMap;
+
+pub use action::{
+    Action, DescriptorRule, HeaderMatcher, HeaderSource, HeaderTest, HitsAddend, LimitOverride,
+    ParameterMatcher, ParameterTest, TextPattern, TextTest,
+};
+pub use ask::{
+    AddHow, AddedHeader, AskFilter, AskedService, Asking, RequestType, RlsPeer, RlsPeerTls,
+};
 pub use backend::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
 pub use client::{
     ClientAddress, ClientSettings, ClientTimeouts, ConnectionLimits, Http1Settings, Http2Settings,
@@ -42,7 +54,7 @@ pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
-pub use store::{Password, StoreAddress, StoreConfig, StoreHost, StoreTls};
+pub use store::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreHost, StoreTls};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,
@@ -67,4 +79,6 @@ pub struct Plan {
     /// What the rate limit service answers by, in the order of their names.
     pub domains: Vec<Domain>,
     pub rls_tls: RlsTls,
+    /// Percentages by the names of settings that may be changed while running.
+    pub runtime: BTreeMap<String, u8>,
 }
