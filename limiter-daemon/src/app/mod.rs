@@ -321,6 +321,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            domains: Arc::clone(service.domains()),
             clock,
             metrics: Metrics::new(sources),
             l4,
