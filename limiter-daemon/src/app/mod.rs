@@ -10,6 +10,7 @@ mod reload;
 mod service;
 mod sockets;
 mod stop;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -28,9 +29,6 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
-use crate::engine::store::SharedStore;
-use crate::engine::store::parts::{Parts, Place};
-use crate::global::RedisLedger;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -40,7 +38,7 @@ use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
-use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use crate::policy::plan::{DaemonConfig, Plan};
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
 use kernel::{describe, lock, sample};
@@ -246,7 +244,7 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let mut shared_store = None;
-        if let Some((ledgers, store)) = store(&config)? {
+        if let Some((ledgers, store)) = store::store(&config)? {
             shared_store = Some((ledgers, Arc::clone(store.without())));
             state = state.with_store(Arc::new(store));
         } else {
@@ -451,39 +449,6 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
     }
     Ok(taking)
 }
-
-/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
-/// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<(Vec<Ledger>, SharedStore)>> {
-    let Some(settings) = &config.store else {
-        return Ok(None);
-    };
-    let mut ledgers = Vec::new();
-    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
-        let ledger = Arc::new(RedisLedger::new(settings)?);
-        ledgers.push((name, Arc::clone(&ledger)));
-        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
-        Ok(Place {
-            slots: matches!(settings.address, StoreAddress::Cluster(_)),
-            ledger,
-        })
-    };
-    let main = place("main", settings)?;
-    let per_second = config.per_second_store.as_ref();
-    let per_second = per_second
-        .map(|settings| place("per_second", settings))
-        .transpose()?;
-    let ledger = if main.slots || per_second.is_some() {
-        Arc::new(Parts::new(main, per_second))
-    } else {
-        main.ledger
-    };
-    let store = SharedStore::new(ledger, &settings.prefix, settings.on_failure);
-    Ok(Some((ledgers, store)))
-}
-
-/// A store by its name in metrics.
-type Ledger = (&'static str, Arc<RedisLedger>);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

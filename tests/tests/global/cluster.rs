@@ -261,6 +261,41 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_cluster_that_stands_still_at_the_start() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    for server in &cluster.servers {
+        server.freeze()?;
+    }
+    let policies = [
+        limited_host("hundred", HUNDRED),
+        limited_host("plain", PLAIN),
+    ]
+    .concat();
+    let nodes = nodes(&cluster, "timeout: 50ms", &policies, 1)?;
+    // This node counts.
+    assert_eq!(bursts(&nodes, "hundred", 120)?, [100, 20]);
+    assert_eq!(nodes[0].unanswered()?, 120.0);
+    let process = &nodes[0].scene.daemon.process;
+    eventually("all servers to have been asked in vain", || {
+        Ok(process
+            .output()
+            .contains("says where keys are")
+            .then_some(()))
+    })?;
+    for server in &cluster.servers {
+        server.thaw()?;
+    }
+    recovered(&nodes[0], "plain")?;
+    let output = nodes[0].scene.daemon.process.output();
+    assert!(output.contains("cluster are is known"), "{output}");
+    // A server that loses its scripts gets them again.
+    for server in &cluster.servers {
+        server.ask(&["SCRIPT", "FLUSH"])?;
+    }
+    recovered(&nodes[0], "plain")
+}
+
 /// What the documentation says that the user needs.
 #[test]
 fn a_cluster_behind_tls_and_a_user() -> Result<()> {
