@@ -10,7 +10,6 @@ use super::request::RequestView;
 use super::spread::Spread;
 use super::state::{Account, Place, Reach, Scope, ScopeName, State};
 use super::store::ledger::Lease;
-use super::store::ledger::Lease;
 use super::time::Now;
 use crate::policy::plan::{
     Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RefundOn, ResponseCost,
