@@ -1,3 +1,5 @@
+//! Tables of actions, requests and the descriptors that they come to.
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::bytes::Regex;
 
