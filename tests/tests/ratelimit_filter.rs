@@ -222,13 +222,13 @@ spec: {{ admin: {{ address: '127.0.0.1:9902' }}, rls: {{ listen: '{SERVICE}', {r
 /// Until the filter of `scene` gets answers, or none.
 fn until(scene: &Scene, answered: bool) -> Result<()> {
     eventually("the service to come or go", || {
-        let [ok, error, ..] = scene.counted()?;
+        let before = scene.counted()?;
         scene.ask("/", &[("x-user", "probe")], 1)?;
-        let [ok_now, error_now, over, _] = scene.counted()?;
+        let now = scene.counted()?;
         let found = if answered {
-            ok_now + over > ok
+            now[0] + now[2] > before[0] + before[2]
         } else {
-            error_now > error
+            now[1] > before[1]
         };
         Ok(found.then_some(()))
     })
