@@ -380,7 +380,7 @@ fn questions_are_those_of_envoys_filter() -> Result<()> {
   - actions:
     - request_headers: {header_name: ':path', descriptor_key: PATH}
     - remote_address: {}
-    limit: {requests_per_unit: 7, unit: HOUR}
+    limit: {rate_limit: {requests_per_unit: 7, unit: HOUR}}
     hits_addend: {number: 3}
   - {actions: [{request_headers: {header_name: x-none, descriptor_key: none}}]}
   - {actions: [{query_parameters: {query_parameter_name: q, descriptor_key: q}}], hits_addend: {number: 0, is_negative_hits: true}}
