@@ -15,7 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::blocks::Blocking;
 use super::config::Loads;
+use super::fleet;
 use super::limits;
 use super::service;
 use super::status::Status;
@@ -53,6 +55,8 @@ pub struct Sources {
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Arc<RedisStore>>,
+    /// `None`: there is neither a kernel half nor a store.
+    pub blocking: Option<Blocking>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -92,6 +96,9 @@ impl Collector for Sources {
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
+        }
+        if let Some(blocking) = &self.blocking {
+            fleet::encode(blocking, page)?;
         }
         self.log(page)?;
         self.kernel(page)

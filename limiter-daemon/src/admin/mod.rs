@@ -2,12 +2,15 @@
 //! does not silence it.
 
 mod ask;
+pub mod blocks;
 pub mod config;
 mod explain;
 mod findings;
+mod fleet;
 pub mod l4;
 mod limits;
 pub mod metrics;
+pub mod node;
 mod plan;
 mod service;
 pub mod socket;
@@ -32,6 +35,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
+pub use blocks::Blocking;
 pub use config::{Loads, Trigger};
 pub use findings::FindingView;
 pub use l4::L4;
@@ -41,6 +45,7 @@ pub use status::Status;
 use socket::{Listener, Stream};
 
 use crate::engine::state::State;
+use crate::global::RedisStore;
 use crate::l7::clock::Clock;
 
 /// Connections served at once; further ones wait.
@@ -61,6 +66,11 @@ pub struct Admin {
     pub metrics: Metrics,
     /// `None`: no interface is configured.
     pub l4: Option<L4>,
+    /// `None`: there is neither a kernel half nor a store.
+    pub blocking: Option<Blocking>,
+    pub store: Option<Arc<RedisStore>>,
+    /// This node's.
+    pub name: String,
 }
 
 /// Serves until `stop` says `true`; then it lets go of the socket, for which another process may be
@@ -122,7 +132,15 @@ impl Admin {
         if request.uri().path().starts_with("/l4/") {
             let none = "the kernel half is not in use: no interface is configured\n";
             return match &self.l4 {
-                Some(l4) => l4.answer(request).await,
+                Some(l4) => l4.answer(&request),
+                None => text(StatusCode::NOT_FOUND, none.to_owned()),
+            };
+        }
+        if request.uri().path() == "/blocks" {
+            let none =
+                "nothing can be blocked: no interface is configured, and no store is shared\n";
+            return match &self.blocking {
+                Some(blocking) => blocking.answer(request).await,
                 None => text(StatusCode::NOT_FOUND, none.to_owned()),
             };
         }
@@ -163,9 +181,14 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/node" => self
+                .node()
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n"))),
+            "/fleet" => self.fleet(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, POST /explain or /l4/...\n"
+                "try /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, \
+                 POST /explain or /l4/...\n"
                     .to_owned(),
             ),
         }

@@ -2,6 +2,7 @@
 //! policy and ends them.
 
 mod backends;
+mod fleet;
 mod handover;
 mod kernel;
 mod notify;
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
-use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
+use crate::admin::{self, Admin, Blocking, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
 use crate::engine::store::Store;
 use crate::global::RedisStore;
@@ -114,6 +115,7 @@ struct Daemon {
     stop_admin: tell::Sender<bool>,
     hand_over: HandOver,
     kernel: Option<Arc<Mutex<Kernel>>>,
+    blocking: Option<Blocking>,
     offenders: Arc<Mutex<Offenders>>,
     /// Samples of dropped packets are another process' to take.
     not_sampling: Arc<AtomicBool>,
@@ -270,6 +272,8 @@ impl Daemon {
         let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
 
         sockets.serve(opened, &workers).await;
+        let mut tasks = JoinSet::new();
+        let blocking = fleet::start(&config, shared_store.as_ref(), kernel.as_ref(), &mut tasks)?;
         let sources = Sources {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
@@ -278,12 +282,12 @@ impl Daemon {
             counters,
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
-            store: shared_store,
+            store: shared_store.clone(),
+            blocking: blocking.clone(),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
         };
-        let mut tasks = JoinSet::new();
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let not_sampling = Arc::new(AtomicBool::new(false));
         let l4 = kernel.as_ref().map(|kernel| L4 {
@@ -303,6 +307,9 @@ impl Daemon {
             clock,
             metrics: Metrics::new(sources),
             l4,
+            blocking: blocking.clone(),
+            store: shared_store,
+            name: fleet::name(),
         });
         let (stop_admin, stopped) = tell::channel(false);
         let listener = admin_socket.try_clone()?.listen()?;
@@ -355,6 +362,7 @@ impl Daemon {
             stop_admin,
             hand_over,
             kernel,
+            blocking,
             offenders,
             not_sampling,
             status,

@@ -23,6 +23,11 @@ impl Daemon {
         let (mut cut, mut shared) = (false, Vec::new());
         // Who comes now to take over finds nobody, and binds as soon as the addresses are free.
         self.hand_over.close();
+        let fleet = self.blocking.take().and_then(|blocking| blocking.fleet);
+        if let (Ended::Taken(_), Some(fleet)) = (&ended, &fleet) {
+            // The new process is a node of its own.
+            fleet.leave().await;
+        }
         match &ended {
             Ended::Told => {
                 self.status.draining();
@@ -87,6 +92,9 @@ impl Daemon {
                 _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
             }
         };
+        if let (Ended::Told | Ended::Failed(_), Some(fleet)) = (&ended, &fleet) {
+            fleet.leave().await;
+        }
         if let Some(log) = self.log
             && !log.finish(LOG_PATIENCE)
         {

@@ -9,6 +9,7 @@ mod cost;
 pub mod decide;
 pub mod domain;
 pub mod explain;
+pub mod fleet;
 mod index;
 pub mod meter;
 mod named;

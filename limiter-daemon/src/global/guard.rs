@@ -114,6 +114,10 @@ impl Guard {
         }
     }
 
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     pub(super) const fn counts(&self) -> &Counts {
         &self.counts
     }

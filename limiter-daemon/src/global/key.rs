@@ -49,6 +49,11 @@ impl Names {
         Self { prefix }
     }
 
+    /// What all keys begin with.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// The key of the rule's bucket, or of that of a candidate, by the name of its scope.
     pub(super) fn key(
         &self,

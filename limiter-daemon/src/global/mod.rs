@@ -16,6 +16,7 @@
 //! (`engine::store::breaker`).
 
 mod connect;
+pub mod fleet;
 mod guard;
 mod key;
 mod link;
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::engine::charge::{Draw, Few, Receipt, Verdicts};
+use crate::engine::fleet::Alive;
 use crate::engine::rule::Rule;
 use crate::engine::store::breaker::Condition;
 use crate::engine::store::{Adjustment, Answer, ChargeRequest, Store, fallback};
@@ -59,6 +61,7 @@ struct Inner {
     adjust: Script,
     guard: Guard,
     connector: connect::Connector,
+    alive: Arc<Alive>,
 }
 
 /// Whose clock limits go by.
@@ -107,6 +110,7 @@ impl RedisStore {
                 adjust: Script::adjust(),
                 guard: Guard::new(config.address.to_string()),
                 connector,
+                alive: Arc::default(),
             }),
         })
     }
@@ -115,6 +119,12 @@ impl RedisStore {
     #[must_use]
     pub fn counts(&self) -> &Counts {
         self.inner.guard.counts()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.inner.guard.address()
     }
 
     /// Whether it is asked.
@@ -213,7 +223,7 @@ impl Inner {
             let mode = fallback::mode(draw.rule.borrow(), self.on_failure);
             self.guard.counts().decided_without(mode);
         }
-        fallback::decide(draws, self.on_failure, now)
+        fallback::decide(draws, self.on_failure, self.alive.nodes(), now)
     }
 }
 

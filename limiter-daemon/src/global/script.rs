@@ -350,6 +350,7 @@ fn tell(rule: &Rule, item: &Item, said: &Said, drawn: &mut Drawn, now: Now) -> O
             account: Handle::Stored(vec![tally()]),
             mark: 0,
             tried: smallvec::SmallVec::new(),
+            nodes: 1,
         });
     }
     if !over || rule.shadow {

@@ -3,6 +3,9 @@
 //! The kernel finds the longest prefix that contains a source, whether its sentence is over or not.
 //! So that none hides a wider one that is still served, a narrower sentence is kept only while it
 //! lasts longer than every wider one around it.
+//!
+//! Who wants a sentence is known as long as it is: it lies in the two lowest bits of its end, which are
+//! a matter of nanoseconds. So it outlives the daemon, and the program need not know.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,19 +19,16 @@ use limiter_common::policy::MAX_SENTENCES;
 use super::error::L4Error;
 use super::image::prefix;
 use super::maps::{Pinned, Tables, of};
+use crate::engine::fleet::{Origin, Sentence};
 
-/// A network that is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sentence {
-    pub net: IpNet,
-    /// Its end, by [`clock::now`](super::clock::now).
-    pub until: u64,
-}
+/// Bits of an end that say whose sentence it is.
+const ORIGIN: u64 = 3;
 
 /// A network as it lies in the map: the first address, and the length of the prefix.
 type Net = ([u8; 16], u32);
 
-/// The sentences in the kernel, and a copy of them to find wider and narrower ones in.
+/// The sentences in the kernel, with their origins, and a copy of them to find wider and narrower ones
+/// in.
 #[derive(Debug, Default)]
 pub(super) struct Sentences(BTreeMap<Net, u64>);
 
@@ -45,16 +45,18 @@ impl Sentences {
         Ok(sentences)
     }
 
-    /// Blocks `net` until a moment, or for longer where it is already. One that a wider network
-    /// around it serves anyway is not noted.
+    /// Blocks a network until a moment, or for longer where it is already; it is of the given origin
+    /// from then on. One that a wider network around it serves anyway is not noted.
     pub(super) fn block(
         &mut self,
         tables: &mut Tables,
-        net: &IpNet,
-        until: u64,
+        sentence: &Sentence,
     ) -> Result<(), L4Error> {
-        let net = prefix(net);
-        if self.around(net).any(|served| served >= until) {
+        let net = prefix(&sentence.net);
+        let served = self.0.get(&net).copied();
+        let until = sentence.until.max(served.map_or(0, |word| word & !ORIGIN));
+        let word = until & !ORIGIN | code(sentence.origin);
+        if served == Some(word) || self.around(net).any(|wider| wider >= word & !ORIGIN) {
             return Ok(());
         }
         let max = MAX_SENTENCES as usize;
@@ -63,11 +65,11 @@ impl Sentences {
         }
         tables
             .sentences
-            .insert(&key(net), until, 0)
+            .insert(&key(net), word, 0)
             .map_err(of(Pinned::Sentences))?;
-        self.0.insert(net, until);
+        self.0.insert(net, word);
         self.flag(tables)?;
-        let hidden = self.within(net, |other, end| other != net && end <= until);
+        let hidden = self.within(net, |other, end| other != net && end & !ORIGIN <= until);
         for narrower in hidden {
             self.remove(tables, narrower)?;
         }
@@ -106,18 +108,20 @@ impl Sentences {
         let sentence = |(net, until): (&Net, &u64)| {
             Some(Sentence {
                 net: network(*net)?,
-                until: *until,
+                until: *until & !ORIGIN,
+                origin: origin(*until),
             })
         };
         self.0.iter().filter_map(sentence).collect()
     }
 
-    /// Ends of the sentences of `net` and of the networks that contain it.
+    /// Ends of the sentences of the networks that contain this one.
     fn around(&self, (address, length): Net) -> impl Iterator<Item = u64> {
-        (0..=length).filter_map(move |length| {
+        (0..length).filter_map(move |length| {
             let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
             let network = u128::from_be_bytes(address) & mask;
-            self.0.get(&(network.to_be_bytes(), length)).copied()
+            let word = self.0.get(&(network.to_be_bytes(), length))?;
+            Some(*word & !ORIGIN)
         })
     }
 
@@ -150,6 +154,22 @@ impl Sentences {
             tables.set_config(config)?;
         }
         Ok(())
+    }
+}
+
+const fn code(origin: Origin) -> u64 {
+    match origin {
+        Origin::Node => 0,
+        Origin::Fleet => 1,
+        Origin::Unsent => 2,
+    }
+}
+
+const fn origin(word: u64) -> Origin {
+    match word & ORIGIN {
+        1 => Origin::Fleet,
+        2 => Origin::Unsent,
+        _ => Origin::Node,
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Window {
     /// Nanoseconds.
     length: u64,
     keep: u64,
+    /// What a token counts: the nodes that the limit is divided by.
+    unit: u64,
 }
 
 /// The count of one window.
@@ -47,13 +49,48 @@ impl Window {
             capacity,
             length,
             keep,
+            unit: 1,
         }
+    }
+
+    /// The share of one of so many nodes: a token counts as one on each of them. `least` tokens fit
+    /// in any case.
+    pub(super) const fn divided(self, nodes: u64, least: u64) -> Self {
+        let fits = least.saturating_mul(nodes);
+        let capacity = if self.capacity > fits {
+            self.capacity
+        } else if fits < self.length {
+            fits
+        } else {
+            self.length
+        };
+        Self {
+            capacity,
+            unit: nodes,
+            ..self
+        }
+    }
+
+    /// What so many tokens count.
+    pub(super) const fn units(&self, tokens: u64) -> u64 {
+        tokens.saturating_mul(self.unit)
     }
 
     /// Tokens of a window.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
-        self.capacity
+        match self.capacity.checked_div(self.unit) {
+            Some(tokens) => tokens,
+            None => 0,
+        }
+    }
+
+    /// Whole tokens left when so much is counted.
+    const fn remaining(&self, used: u64) -> u64 {
+        match self.capacity.saturating_sub(used).checked_div(self.unit) {
+            Some(tokens) => tokens,
+            None => 0,
+        }
     }
 
     /// Nanoseconds.
@@ -171,7 +208,7 @@ impl Window {
     pub(super) fn standing_fixed(&self, word: u64, now: u64) -> Standing {
         let current = self.current(word, now);
         Standing {
-            remaining: self.capacity.saturating_sub(current.count),
+            remaining: self.remaining(current.count),
             reset: if current.count == 0 {
                 0
             } else {
@@ -289,7 +326,7 @@ impl Window {
             _ => left.saturating_add(self.length),
         };
         Standing {
-            remaining: self.capacity.saturating_sub(used),
+            remaining: self.remaining(used),
             reset,
         }
     }
