@@ -155,7 +155,7 @@ fn bad_sentences_are_refused_with_a_remedy() -> Result<()> {
         (&["block", "nobody", "--for", "1m"], "write an address"),
         (&["block", "10.0.0.1", "--for", "0s"], "seconds: from 1"),
         (&["block", "10.0.0.1", "--for", "soon"], "write it as 30s"),
-        (&["unblock", "10.0.0.1"], "serves no sentence"),
+        (&["unblock", "10.0.0.1"], "10.0.0.1/32 is not blocked"),
         (&["blocked", "--admin", "127.0.0.1:1"], "is it running?"),
         (
             &["l4", "explain", "10.0.0.1", "--protocol", "sctp"],

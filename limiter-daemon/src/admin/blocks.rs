@@ -139,11 +139,12 @@ impl Blocking {
             .filter(|seconds| (1..=MAX_SECONDS).contains(seconds))
             .ok_or_else(|| bad(format!("seconds: from 1 to {MAX_SECONDS}")))?;
         let cause = self.cause(reason)?;
-        let scope = scope.unwrap_or(if self.blocks.shared() {
+        let default = if self.blocks.shared() {
             Scope::Fleet
         } else {
             Scope::Node
-        });
+        };
+        let scope = scope.unwrap_or(default);
         if scope == Scope::Node && !self.enforced {
             return Err(bad(
                 "this node has no kernel half (no interface is configured): it can block for the \

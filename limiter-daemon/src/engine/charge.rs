@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::meter::{Meter, NEVER, Standing, Verdict};
+use super::buckets::Bucket;
+use super::meter::{Meter, NEVER, Standing, Verdict, Words as _};
 use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::{Account, Place};
@@ -133,6 +134,20 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
                 let meter = self.share(meter);
                 waits(meter.peek(&self.account(), rule.request_cost, now))
             }
+        }
+    }
+
+    /// Writes down here what is left by the store's count, so that this node goes on from there when
+    /// the store does not answer any more. Only where the values have a bucket of their own: what they
+    /// share with others is not to be theirs.
+    pub fn remember(&self, standing: Standing, now: Now) {
+        let Measure::Metered(meter) = &self.rule().measure else {
+            return;
+        };
+        let account = self.account();
+        let own = matches!(account.existing(0, now), Bucket::Own { .. });
+        if own || self.place == Place::Single {
+            meter.assume(&account, standing, now);
         }
     }
 

@@ -246,6 +246,40 @@ impl Meter {
         };
     }
 
+    /// Takes over that of the limit no more is left than `standing` says, which somebody else counted:
+    /// a state that says less already stays.
+    pub fn assume(&self, words: &impl Words, standing: Standing, now: Now) {
+        if standing.reset == 0 {
+            return;
+        }
+        let used = self.capacity().saturating_sub(standing.remaining);
+        let more = |word: u64, next: u64| {
+            if next > word {
+                Change::Write(next, ())
+            } else {
+                Change::Leave(())
+            }
+        };
+        // `None`: no room for it, as in `charge`.
+        let _no_room = match self {
+            Self::Bucket { deepest, .. } => {
+                let next = now.mono.saturating_add(standing.reset.min(*deepest));
+                words.word(0, now).change(now, |tat| more(tat, next))
+            }
+            Self::Fixed(window) => words.word(0, now).change(now, |word| {
+                more(word, window.assumed_fixed(word, used, now.unix))
+            }),
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                let last = window.last(words, now_in, now);
+                let word = words.word(window.index(now_in), now);
+                word.change(now, |word| {
+                    more(word, window.assumed_sliding(word, last, used, now_in))
+                })
+            }
+        };
+    }
+
     /// Gives `tokens` back that were taken with this `mark`.
     ///
     /// What time has given back already is not given back again: of a token bucket at most what is

@@ -161,6 +161,7 @@ impl Store for RedisStore {
             let answer = timeout(inner.budget, link.run(&inner.charge, &arguments)).await;
             match read(answer, &owned, &asked) {
                 Ok(verdicts) => {
+                    inner.remember(&owned, &verdicts, attempt.now());
                     attempt.succeed();
                     verdicts
                 }
@@ -214,6 +215,17 @@ impl Store for RedisStore {
 }
 
 impl Inner {
+    /// What the store counted is where this node goes on without it.
+    fn remember(&self, draws: &[Draw<Arc<Rule>>], verdicts: &Verdicts, now: Now) {
+        for (draw, drawn) in draws.iter().zip(&verdicts.drawn) {
+            if fallback::mode(&draw.rule, self.on_failure) == OnStoreFailure::Local
+                && let Some(standing) = drawn.standing
+            {
+                draw.remember(standing, now);
+            }
+        }
+    }
+
     /// Decides without the store.
     fn without<R>(&self, draws: &[Draw<R>], now: Now) -> Verdicts
     where

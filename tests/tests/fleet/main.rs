@@ -1,5 +1,6 @@
 //! Nodes that share a store: who is alive, and blocks that reach all.
 
+mod access;
 mod blocks;
 mod nodes;
 mod outages;

@@ -160,7 +160,11 @@ pub(crate) struct Bare {
 
 impl Bare {
     pub(crate) fn start(store: &str) -> Result<Self> {
-        let netns = Netns::new("bare")?;
+        Self::inside(Netns::new("bare")?, store)
+    }
+
+    /// The same in a namespace where the store may be already.
+    pub(crate) fn inside(netns: Netns, store: &str) -> Result<Self> {
         let policies = Policies::new(&[
             ("gateway.yaml", GATEWAY),
             ("store.yaml", &envoy_gateway(store, "timeout: 20ms")),
@@ -175,6 +179,11 @@ impl Bare {
 
     pub(crate) fn take(&mut self) -> Result<Daemon> {
         self.daemon.take().context("it does not run")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let daemon = self.daemon.as_ref();
+        daemon.map_or_else(String::new, |daemon| daemon.process.output())
     }
 
     /// The command of a process that takes the place of the one that runs.

@@ -162,7 +162,7 @@ impl Blocks {
         let has = |table: &Table, scope| table.entries.contains_key(&(net, scope));
         let fleet = has(table, Scope::Fleet);
         let here = has(table, Scope::Node);
-        if !(fleet && wanted(Scope::Fleet)) && !(here && wanted(Scope::Node)) {
+        if !(fleet && wanted(Scope::Fleet) || here && wanted(Scope::Node)) {
             return Err(if fleet {
                 BlockError::OfTheFleet(net)
             } else {

@@ -185,6 +185,12 @@ impl Window {
         self.word(current.end, current.count.saturating_add(tokens))
     }
 
+    /// The word where at least `used` is counted.
+    pub(super) fn assumed_fixed(&self, word: u64, used: u64, now: u64) -> u64 {
+        let current = self.current(word, now);
+        self.word(current.end, current.count.max(used))
+    }
+
     /// The word without `tokens` that were counted in the window that ends at `mark`.
     pub(super) const fn given_back(&self, word: u64, tokens: u64, mark: u64) -> u64 {
         let found = self.count(word);
@@ -310,6 +316,13 @@ impl Window {
     pub(super) fn charged_sliding(&self, word: u64, tokens: u64, at: Moment) -> u64 {
         let this = self.this(word, at);
         self.word(this.end, this.count.saturating_add(tokens))
+    }
+
+    /// The word where, with what the last window weighs, at least `used` is counted.
+    pub(super) fn assumed_sliding(&self, word: u64, last: u64, used: u64, at: Moment) -> u64 {
+        let this = self.this(word, at);
+        let used = used.saturating_sub(self.weight(last, at));
+        self.word(this.end, this.count.max(used))
     }
 
     pub(super) const fn refunded_sliding(&self, word: u64, tokens: u64, at: Moment) -> u64 {

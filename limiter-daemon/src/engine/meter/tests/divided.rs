@@ -96,6 +96,37 @@ fn tokens_and_costs_come_back_and_are_taken_by_the_same_share() {
     }
 }
 
+/// A store counts; then it is gone, and each of the nodes has its share of what is left.
+#[test]
+fn a_share_goes_on_from_what_was_counted_for_all() {
+    for algorithm in ALL {
+        let limit = meter(algorithm, 60, 60);
+        let (store, now) = (Plain::default(), at(6_030.0));
+        let words = Plain::default();
+        for used in [0, 20, 50, 60] {
+            let taken = limit.standing(&store, now).remaining - (60 - used);
+            assert!(taken == 0 || admits(&limit, &store, taken, now));
+            limit.assume(&words, limit.standing(&store, now), now);
+            assert_eq!(limit.standing(&words, now).remaining, 60 - used);
+            let share = limit.divided(2, 1).standing(&words, now).remaining;
+            assert_eq!(share, (60 - used) / 2, "{algorithm:?}");
+        }
+        // A store that has forgotten gives nothing.
+        limit.assume(&words, limit.standing(&Plain::default(), now), now);
+        let other = Plain::default();
+        assert!(admits(&limit, &other, 10, now));
+        limit.assume(&words, limit.standing(&other, now), now);
+        assert_eq!(limit.standing(&words, now).remaining, 0, "{algorithm:?}");
+        let later = match algorithm {
+            Algorithm::TokenBucket => at(6_060.0),
+            Algorithm::FixedWindow => at(6_060.0),
+            Algorithm::SlidingWindow => at(6_090.0),
+        };
+        let wanted = limit.standing(&store, later).remaining;
+        assert_eq!(limit.standing(&words, later).remaining, wanted);
+    }
+}
+
 #[test]
 fn the_slowest_limit_and_the_most_nodes_overflow_nothing() {
     let year = 366 * 86_400;
