@@ -1,11 +1,11 @@
 //! Who is alive.
 
 use anyhow::{Context as _, Result};
-use tests::daemon::{Daemon, Process};
+use tests::daemon::Daemon;
 use tests::netns::Netns;
 use tests::redis::Redis;
 
-use crate::support::{Bare, fleet, told, until_nodes};
+use crate::support::{Bare, CLIENT, Gateway, blocked, fleet, told, until_nodes};
 
 #[test]
 fn nodes_come_go_and_die() -> Result<()> {
@@ -70,13 +70,41 @@ fn a_process_that_takes_over_is_another_node_and_the_old_one_leaves() -> Result<
     };
     until_nodes(&node.netns, 1)?;
     let before = id(&node.netns)?;
-    let process = Process::spawn(&node.netns, node.successor())?;
-    let mut old = node.take()?;
-    assert!(old.process.wait()?.success());
-    node.daemon = Some(Daemon::ready(&node.netns, process)?);
+    node.replace()?;
     until_nodes(&node.netns, 1)?;
     assert_ne!(id(&node.netns)?, before);
     assert_eq!(redis.ask(&["HLEN", "limiterd:{fleet}nodes"])?, "1");
+    Ok(())
+}
+
+#[test]
+fn blocks_stay_whose_they_are_when_a_process_takes_over() -> Result<()> {
+    let redis_netns = Netns::new("redis")?;
+    let redis = Redis::start(&redis_netns)?;
+    let mut gateway = Gateway::start(&redis.url())?;
+    until_nodes(gateway.netns(), 1)?;
+    let client = format!("{CLIENT}/32");
+    told(
+        gateway.netns(),
+        &["block", CLIENT, "--for", "10m", "--reason", "why"],
+    )?;
+    told(
+        gateway.netns(),
+        &["block", "192.0.2.1", "--for", "10m", "--node"],
+    )?;
+    gateway.replace()?;
+    until_nodes(gateway.netns(), 1)?;
+    gateway.until_dropped()?;
+    let fleets = blocked(gateway.netns(), &client)?.context("it is blocked")?;
+    assert_eq!(
+        (&fleets["scope"], &fleets["why"]),
+        (&"fleet".into(), &"why".into())
+    );
+    let own = blocked(gateway.netns(), "192.0.2.1/32")?.context("it is blocked")?;
+    assert_eq!(own["scope"], "node");
+    told(gateway.netns(), &["unblock", CLIENT])?;
+    gateway.passes()?;
+    assert_eq!(redis.ask(&["HLEN", "limiterd:{fleet}blocks"])?, "0");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use tests::daemon::{Daemon, Policies, binary, eventually};
+use tests::daemon::{Daemon, Policies, Process, binary, eventually};
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, config, network};
 use tests::redis::envoy_gateway;
@@ -108,6 +108,14 @@ impl Gateway {
         self.daemon.take().context("it does not run")
     }
 
+    /// A process that takes the place of the one that runs, which ends.
+    pub(crate) fn replace(&mut self) -> Result<()> {
+        let old = self.take()?;
+        let successor = successor(&self.topology.gateway, &self.policies, old)?;
+        self.daemon = Some(successor);
+        Ok(())
+    }
+
     pub(crate) fn netns(&self) -> &Netns {
         &self.topology.gateway
     }
@@ -186,11 +194,19 @@ impl Bare {
         daemon.map_or_else(String::new, |daemon| daemon.process.output())
     }
 
-    /// The command of a process that takes the place of the one that runs.
-    pub(crate) fn successor(&self) -> Command {
-        let mut command = Command::new(binary());
-        command.args(["run", "--takeover", "--config"]);
-        command.arg(self.policies.path());
-        command
+    /// A process that takes the place of the one that runs, which ends.
+    pub(crate) fn replace(&mut self) -> Result<()> {
+        let old = self.take()?;
+        self.daemon = Some(successor(&self.netns, &self.policies, old)?);
+        Ok(())
     }
+}
+
+fn successor(netns: &Netns, policies: &Policies, mut old: Daemon) -> Result<Daemon> {
+    let mut command = Command::new(binary());
+    command.args(["run", "--takeover", "--config"]);
+    command.arg(policies.path());
+    let process = Process::spawn(netns, command)?;
+    anyhow::ensure!(old.process.wait()?.success(), "it does not hand over");
+    Daemon::ready(netns, process)
 }

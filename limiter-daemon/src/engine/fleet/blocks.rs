@@ -14,7 +14,7 @@
 //! it are put there again from this table.
 //!
 //! Instants are those of [`Now::mono`], which is the kernel's clock here, and of the server's clock,
-//! which a [`ServerClock`] relates to it. The wall clock of a node only tells people when.
+//! which a [`ServerClock`](super::ServerClock) relates to it. The wall clock of a node only tells people when.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

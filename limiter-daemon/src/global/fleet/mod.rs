@@ -164,13 +164,6 @@ impl Fleet {
         self.order(Order::Push).await
     }
 
-    /// The same, without waiting.
-    pub fn wake(&self) {
-        let (done, _nobody_waits) = oneshot::channel();
-        // A queue that is full is one that is worked off.
-        let _full = self.orders.try_send(Order::Push(done));
-    }
-
     /// Says that this node goes; the driver ends.
     pub async fn leave(&self) {
         // Who cannot be told sees that it is silent.

@@ -2,6 +2,8 @@
 -- ARGV: CIDR, milliseconds that are left, milliseconds since it was passed, by whom and why (the members
 -- of a JSON object and its end), blocks at most, events kept.
 -- Answers 'full'; or the block, and the event that told it, '' if it was told before.
+-- Milliseconds by which an end may differ and be the same.
+local SAME = 1000
 local cidr, left = ARGV[1], tonumber(ARGV[2])
 local over = now + left
 local since = now - tonumber(ARGV[3])
@@ -9,7 +11,8 @@ expire()
 local known = redis.call('ZSCORE', ends, cidr)
 if known and tonumber(known) > now then
   local value = redis.call('HGET', blocks, cidr)
-  if tonumber(known) >= over then
+  -- Nodes that tell it again after it was forgotten differ by less.
+  if tonumber(known) + SAME >= over then
     return { value, '' }
   end
   since = tonumber(string.match(value, '"since":(%d+)')) or since
