@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::kernel::lock;
 use super::{Daemon, Ended, Signals, TICK, notify};
+use crate::global::fleet::Fleet;
 use crate::policy::plan::OnExit;
 
 /// How long the writer of the access log may take for the last lines.
@@ -24,10 +25,6 @@ impl Daemon {
         // Who comes now to take over finds nobody, and binds as soon as the addresses are free.
         self.hand_over.close();
         let fleet = self.blocking.take().and_then(|blocking| blocking.fleet);
-        if let (Ended::Taken(_), Some(fleet)) = (&ended, &fleet) {
-            // The new process is a node of its own.
-            fleet.leave().await;
-        }
         match &ended {
             Ended::Told => {
                 self.status.draining();
@@ -57,7 +54,9 @@ impl Daemon {
                 self.stop_admin.send_replace(true);
                 shared = self.sockets.addresses();
                 shared.retain(|address| !taken.left_over.contains(address));
-                self.workers.share(&shared).await;
+                // The new process is a node of its own, and is counted already.
+                let left = leave(fleet.as_deref());
+                tokio::join!(self.workers.share(&shared), left);
             }
         }
         let kernel_taken = matches!(&ended, Ended::Taken(taken) if taken.kernel);
@@ -92,8 +91,8 @@ impl Daemon {
                 _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
             }
         };
-        if let (Ended::Told | Ended::Failed(_), Some(fleet)) = (&ended, &fleet) {
-            fleet.leave().await;
+        if !matches!(ended, Ended::Taken(_)) {
+            leave(fleet.as_deref()).await;
         }
         if let Some(log) = self.log
             && !log.finish(LOG_PATIENCE)
@@ -125,5 +124,12 @@ impl Daemon {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Says to the fleet that this node goes.
+async fn leave(fleet: Option<&Fleet>) {
+    if let Some(fleet) = fleet {
+        fleet.leave().await;
     }
 }

@@ -39,7 +39,7 @@ const BEAT: Duration = Duration::from_secs(2);
 const GONE: Duration = Duration::from_secs(10);
 /// For an answer.
 const ANSWER: Duration = Duration::from_secs(1);
-/// For what somebody waits for: a block on its way to the store, and leaving.
+/// For a block on its way to the store, for which somebody waits.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Orders that wait at once.
 const ORDERS: usize = 256;
@@ -161,22 +161,26 @@ impl Fleet {
         if !self.shared.view().connected {
             return Err(Away);
         }
-        self.order(Order::Push).await
+        self.order(Order::Push, PATIENCE).await
     }
 
     /// Says that this node goes; the driver ends.
     pub async fn leave(&self) {
         // Who cannot be told sees that it is silent.
-        let _away = self.order(Order::Leave).await;
+        let _away = self.order(Order::Leave, ANSWER).await;
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<()>) -> Order) -> Result<(), Away> {
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<()>) -> Order,
+        within: Duration,
+    ) -> Result<(), Away> {
         let (done, told) = oneshot::channel();
         let sent = async {
             self.orders.send(order(done)).await.ok()?;
             told.await.ok()
         };
-        timeout(PATIENCE, sent).await.ok().flatten().ok_or(Away)
+        timeout(within, sent).await.ok().flatten().ok_or(Away)
     }
 }
 
