@@ -77,7 +77,9 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
     })?;
 
     let (ok, text) = limiterd(gateway, &["unblock", "10.77.1.0/24"])?;
-    assert!(ok && text.contains("nobody is blocked"), "{text}");
+    assert!(ok && text.contains("is not blocked any more"), "{text}");
+    let (_, text) = limiterd(gateway, &["blocked"])?;
+    assert!(text.contains("nobody is blocked"), "{text}");
     assert!(connects(10_000)?);
     assert!(daemon.stop()?.success());
     Ok(())

@@ -63,7 +63,7 @@ pub struct BlockRequest {
     pub reason: Option<String>,
 }
 
-/// What came of it, and who is blocked then.
+/// What came of it: who blocks that network now.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct BlockAnswer {
     /// What is still to come, for people.
@@ -111,7 +111,7 @@ impl Blocking {
     /// Answers a request for `/blocks`.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let answer = match *request.method() {
-            Method::GET => json(&self.list()),
+            Method::GET => json(&views(self.blocks.list((self.clock)()))),
             Method::POST => self.pass(body(request, MAX_BODY).await).await,
             Method::DELETE => self.lift(body(request, MAX_BODY).await).await,
             _ => Err((
@@ -120,11 +120,6 @@ impl Blocking {
             )),
         };
         answer.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
-    }
-
-    fn list(&self) -> Vec<BlockView> {
-        let blocks = self.blocks.list((self.clock)());
-        blocks.into_iter().map(BlockView::from).collect()
     }
 
     async fn pass(&self, request: Result<BlockRequest, Refused>) -> Answer {
@@ -199,9 +194,13 @@ impl Blocking {
         }
         json(&BlockAnswer {
             note,
-            blocks: self.list(),
+            blocks: views(self.blocks.of(net, (self.clock)())),
         })
     }
+}
+
+fn views(blocks: Vec<Block>) -> Vec<BlockView> {
+    blocks.into_iter().map(BlockView::from).collect()
 }
 
 fn refused(error: BlockError) -> Refused {

@@ -55,7 +55,11 @@ pub fn blocked(admin: Admin, json: bool, out: &mut impl Write) -> anyhow::Result
     if json {
         return Ok(out.write_all(text.as_bytes())?);
     }
-    list(serde_json::from_str(&text)?, out)
+    let blocks: Vec<BlockView> = serde_json::from_str(&text)?;
+    if blocks.is_empty() {
+        writeln!(out, "nobody is blocked")?;
+    }
+    list(blocks, out)
 }
 
 fn ask(
@@ -65,7 +69,7 @@ fn ask(
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let request = serde_json::to_string(&BlockRequest {
-        cidr: args.cidr,
+        cidr: args.cidr.clone(),
         seconds,
         scope: args.node.then_some(Scope::Node),
         reason: args.reason,
@@ -75,13 +79,13 @@ fn ask(
     if let Some(note) = note {
         writeln!(out, "{note}")?;
     }
+    if blocks.is_empty() {
+        writeln!(out, "{} is not blocked any more", args.cidr)?;
+    }
     list(blocks, out)
 }
 
 fn list(blocks: Vec<BlockView>, out: &mut impl Write) -> anyhow::Result<()> {
-    if blocks.is_empty() {
-        writeln!(out, "nobody is blocked")?;
-    }
     for block in blocks {
         let left = humantime::format_duration(Duration::from_secs(block.seconds_left));
         let scope = match (block.scope, block.told) {

@@ -2,6 +2,7 @@
 
 mod access;
 mod blocks;
+mod full;
 mod nodes;
 mod outages;
 mod support;

@@ -16,6 +16,7 @@
 //! Instants are those of [`Now::mono`], which is the kernel's clock here, and of the server's clock,
 //! which a [`ServerClock`](super::ServerClock) relates to it. The wall clock of a node only tells people when.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -40,6 +41,8 @@ pub struct Blocks {
     shared: bool,
     table: Mutex<Table>,
     pub(super) counts: Counts,
+    /// What comes of blocks is counted, and not told one by one.
+    pub(super) quiet: AtomicBool,
 }
 
 impl Blocks {
@@ -72,6 +75,7 @@ impl Blocks {
             shared,
             table: Mutex::new(table),
             counts: Counts::default(),
+            quiet: AtomicBool::new(false),
         }
     }
 
@@ -198,20 +202,21 @@ impl Blocks {
     #[must_use]
     pub fn list(&self, now: Now) -> Vec<Block> {
         let table = self.table();
-        let in_force = table
-            .entries
+        let entries = table.entries.iter();
+        entries
+            .filter_map(|(key, entry)| told(key, entry, now))
+            .collect()
+    }
+
+    /// Who blocks `net`.
+    #[must_use]
+    pub fn of(&self, net: IpNet, now: Now) -> Vec<Block> {
+        let table = self.table();
+        let keys = [Scope::Node, Scope::Fleet].map(|scope| (net, scope));
+        let found = keys
             .iter()
-            .filter(|(_, entry)| entry.until > now.mono);
-        let block = |((net, scope), entry): (&Key, &Entry)| Block {
-            net: *net,
-            scope: *scope,
-            unsent: entry.origin == Origin::Unsent,
-            since: entry.since_ms,
-            until: entry.until_ms,
-            left: entry.until - now.mono,
-            cause: entry.cause.clone(),
-        };
-        in_force.map(block).collect()
+            .filter_map(|key| told(key, table.entries.get(key)?, now));
+        found.collect()
     }
 
     /// How many are blocked by this node, and by the fleet.
@@ -286,12 +291,27 @@ impl Blocks {
 
     pub(super) fn note(&self, event: Event, (net, scope): Key, cause: &Cause) {
         self.counts.add(event);
-        self.gate.note(event, net, scope, cause);
+        if !self.quiet.load(Ordering::Relaxed) {
+            self.gate.note(event, net, scope, cause);
+        }
     }
 
     pub(super) fn failed(&self, net: IpNet, error: &GateError) {
         self.note(Event::Failed, (net, Scope::Node), &Cause::told(&error.0));
     }
+}
+
+/// A block as it is told; `None`: it is over.
+fn told((net, scope): &Key, entry: &Entry, now: Now) -> Option<Block> {
+    (entry.until > now.mono).then(|| Block {
+        net: *net,
+        scope: *scope,
+        unsent: entry.origin == Origin::Unsent,
+        since: entry.since_ms,
+        until: entry.until_ms,
+        left: entry.until - now.mono,
+        cause: entry.cause.clone(),
+    })
 }
 
 #[cfg(test)]

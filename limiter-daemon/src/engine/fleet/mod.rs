@@ -5,6 +5,7 @@ mod alive;
 mod blocks;
 mod counts;
 mod entry;
+mod resync;
 mod stream;
 mod sync;
 mod table;
@@ -15,4 +16,5 @@ pub use counts::{Counts, Event};
 pub use entry::{
     Block, BlockError, Cause, Gate, GateError, Origin, Pending, Remote, Scope, Sentence,
 };
+pub use resync::Resync;
 pub use stream::{NoStreamId, ServerClock, StreamId};

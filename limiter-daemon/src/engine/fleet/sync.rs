@@ -1,7 +1,5 @@
 //! The table of blocks and the store: what is heard of it, and what it is to be told.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 
 use super::blocks::{Blocks, MILLISECOND};
@@ -27,7 +25,8 @@ impl Blocks {
         self.follow(&mut self.table(), net, remote, seen, clock, now);
     }
 
-    fn follow(
+    /// Whether that was news.
+    pub(super) fn follow(
         &self,
         table: &mut Table,
         net: IpNet,
@@ -35,15 +34,15 @@ impl Blocks {
         seen: StreamId,
         clock: &ServerClock,
         now: Now,
-    ) {
+    ) -> bool {
         let until = clock.here(remote.until);
         if until <= now.mono {
-            return;
+            return false;
         }
         // Lifted here: the store is about to be told.
         let lifted = |lift: &Lift| lift.until_ms.is_none_or(|end| end >= remote.until);
         if table.lifts.get(&net).is_some_and(lifted) {
-            return;
+            return false;
         }
         table.lifts.remove(&net);
         let key = (net, Scope::Fleet);
@@ -55,11 +54,11 @@ impl Blocks {
             && *longer > until.saturating_add(SAME)
         {
             // It lasts longer here, which the store is about to be told.
-            return;
+            return false;
         }
         let newer = |entry: &Entry| entry.origin == Origin::Fleet && entry.seen > seen;
         if table.entries.get(&key).is_some_and(newer) || !self.make_room(table, key, until) {
-            return;
+            return false;
         }
         let shorter = before
             .as_ref()
@@ -82,7 +81,7 @@ impl Blocks {
         table.insert(key, entry);
         if let Err(error) = self.enforce(table, net) {
             self.failed(net, &error);
-            return;
+            return false;
         }
         let news = before.is_none_or(|(before, _, cause)| {
             before.abs_diff(until) > SAME || cause != remote.cause
@@ -90,6 +89,7 @@ impl Blocks {
         if news {
             self.note(Event::Blocked, key, &remote.cause);
         }
+        news
     }
 
     /// The store told that `net` is not blocked any more, by the event `seen`.
@@ -104,51 +104,6 @@ impl Blocks {
         if let Err(error) = self.lift_here(table, key, by) {
             self.failed(net, &error);
         }
-    }
-
-    /// The table becomes what the store has, which was heard of up to `last`.
-    pub fn resync(
-        &self,
-        all: &BTreeMap<IpNet, Remote>,
-        epoch: &str,
-        last: StreamId,
-        clock: &ServerClock,
-        now: Now,
-    ) {
-        let table = &mut *self.table();
-        table.expire(now);
-        let forgotten = table.epoch.as_ref().is_some_and(|known| known != epoch);
-        let back = table.position;
-        let gone: Vec<IpNet> = table
-            .entries
-            .iter()
-            .filter(|((net, _), entry)| entry.origin == Origin::Fleet && !all.contains_key(net))
-            .map(|((net, _), _)| *net)
-            .collect();
-        for net in gone {
-            let key = (net, Scope::Fleet);
-            let Some(entry) = table.entries.get_mut(&key) else {
-                continue;
-            };
-            if forgotten || last < back && entry.seen > last {
-                entry.origin = Origin::Unsent;
-                entry.seen = StreamId::default();
-                if let Err(error) = self.enforce(table, net) {
-                    self.failed(net, &error);
-                }
-            } else {
-                let by = Cause::told("the fleet does not block it any more");
-                if let Err(error) = self.lift_here(table, key, &by) {
-                    self.failed(net, &error);
-                }
-            }
-        }
-        for (net, remote) in all {
-            self.follow(table, *net, remote, last, clock, now);
-        }
-        table.epoch = Some(epoch.to_owned());
-        table.position = last;
-        self.counts.add(Event::Resynced);
     }
 
     /// Whether `epoch` is that of the store that the table follows.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::asking::{About, Beat, Error, tell};
@@ -16,6 +17,8 @@ use crate::global::guard::jittered;
 /// Pause after an attempt that failed; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Blocks that are caught up with before others on the thread have a turn.
+const STEP: usize = 128;
 /// What the store is told before it is looked whether a beat is due.
 const TURN: usize = 64;
 
@@ -129,16 +132,18 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let first = self.beat(&mut talk).await?;
         let all = shared.asking.all(&mut talk).await?;
-        let now = (shared.clock)();
-        shared
-            .blocks
-            .resync(&all, &first.epoch, first.last, &shared.server(), now);
+        let mut resync = shared.blocks.resync(&all, &first.epoch, first.last);
+        while resync.step(STEP, &shared.server(), (shared.clock)()) {
+            yield_now().await;
+        }
+        let changes = resync.changes();
         let count = first.count;
         self.see(first);
         tracing::info!(
             store = shared.store.guard.address(),
             nodes = shared.alive.nodes(),
-            "part of the fleet"
+            changes,
+            "part of the fleet, whose blocks are known"
         );
         (*told, *pause) = (false, FIRST_PAUSE);
         tokio::select! {

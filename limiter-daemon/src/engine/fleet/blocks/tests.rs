@@ -116,6 +116,11 @@ fn pass(blocks: &Blocks, text: &str, seconds: u64, scope: Scope) {
     passed.unwrap();
 }
 
+fn resync(blocks: &Blocks, all: &BTreeMap<IpNet, Remote>, epoch: &str, last: StreamId, now: Now) {
+    let mut steps = blocks.resync(all, epoch, last);
+    while steps.step(1, &CLOCK, now) {}
+}
+
 fn id(number: u64) -> StreamId {
     StreamId(number, 0)
 }
@@ -224,7 +229,7 @@ fn a_lift_is_pending_and_lifts_no_later_block() {
     assert!(kernel.nets().is_empty());
     // The store still has it, and says so: it is about to be told.
     let all = BTreeMap::from([(one, remote(60))]);
-    blocks.resync(&all, "e", id(5), &CLOCK, at(2));
+    resync(&blocks, &all, "e", id(5), at(2));
     assert!(kernel.nets().is_empty());
     let until = Some(SERVER + 60_000);
     let by = cause("mistake");
@@ -258,7 +263,7 @@ fn an_event_from_before_changes_nothing() {
 #[test]
 fn a_node_that_was_away_becomes_what_the_store_has() {
     let (kernel, blocks) = new();
-    blocks.resync(&BTreeMap::new(), "e", id(1), &CLOCK, at(0));
+    resync(&blocks, &BTreeMap::new(), "e", id(1), at(0));
     for (text, number) in [
         ("192.0.2.1/32", 2),
         ("192.0.2.2/32", 3),
@@ -274,7 +279,7 @@ fn a_node_that_was_away_becomes_what_the_store_has() {
         (net("192.0.2.3/32"), remote(60)),
         (net("192.0.2.5/32"), remote(60)),
     ]);
-    blocks.resync(&all, "e", id(9), &CLOCK, at(5));
+    resync(&blocks, &all, "e", id(9), at(5));
     assert_eq!(kernel.of("192.0.2.1/32"), None);
     assert_eq!(kernel.of("192.0.2.2/32"), Some((20, Origin::Fleet)));
     assert_eq!(kernel.of("192.0.2.3/32"), Some((60, Origin::Fleet)));
@@ -287,12 +292,12 @@ fn a_node_that_was_away_becomes_what_the_store_has() {
 fn what_the_store_has_forgotten_is_told_again_and_not_lifted() {
     for (epoch, last) in [("another", id(0)), ("another", id(99)), ("e", id(2))] {
         let (kernel, blocks) = new();
-        blocks.resync(&BTreeMap::new(), "e", id(1), &CLOCK, at(0));
+        resync(&blocks, &BTreeMap::new(), "e", id(1), at(0));
         for (text, number) in [("192.0.2.1/32", 2), ("192.0.2.2/32", 3)] {
             blocks.blocked(net(text), &remote(60), id(number), &CLOCK, at(0));
             blocks.heard(id(number));
         }
-        blocks.resync(&BTreeMap::new(), epoch, last, &CLOCK, at(5));
+        resync(&blocks, &BTreeMap::new(), epoch, last, at(5));
         let told: Vec<_> = blocks
             .pending(10, at(5))
             .into_iter()
@@ -338,7 +343,7 @@ fn a_new_process_goes_on_with_what_is_in_the_kernel() {
     assert_eq!(blocks.numbers(), (1, 3));
     // Of the fleet's, one was lifted while it was away.
     let all = BTreeMap::from([(net("192.0.2.2/32"), remote(60))]);
-    blocks.resync(&all, "e", id(5), &CLOCK, at(10));
+    resync(&blocks, &all, "e", id(5), at(10));
     let left = ["192.0.2.1/32", "192.0.2.2/32", "192.0.2.3/32"];
     assert_eq!(kernel.nets(), left);
     assert_eq!(blocks.pending(10, at(10)).len(), 1);
@@ -397,4 +402,29 @@ fn the_fleet_without_room_leaves_a_block_to_this_node() {
     assert_eq!(kernel.of("192.0.2.1/32"), Some((60, Origin::Node)));
     assert_eq!(blocks.pending(1, at(0)), []);
     assert_eq!(blocks.numbers(), (1, 0));
+}
+
+/// Another server's clock may be behind: what it tells is later all the same.
+#[test]
+fn a_store_that_has_forgotten_is_heard_though_its_clock_is_behind() {
+    let (kernel, blocks) = new();
+    let one = net("192.0.2.1/32");
+    let all = BTreeMap::from([(one, remote(60))]);
+    resync(&blocks, &all, "e", id(1_000), at(0));
+    resync(&blocks, &all, "another", id(5), at(1));
+    blocks.lifted(one, &cause("enough"), id(6));
+    assert!(kernel.nets().is_empty());
+}
+
+#[test]
+fn many_changes_at_once_are_counted_and_not_noted_one_by_one() {
+    let (kernel, blocks) = new();
+    let block = |number: u8| (net(&format!("192.0.2.{number}/32")), remote(60));
+    let all: BTreeMap<_, _> = (0..200).map(block).collect();
+    resync(&blocks, &all, "e", id(1), at(0));
+    assert_eq!(kernel.nets().len(), 200);
+    assert_eq!(kernel.notes.lock().unwrap().len(), 64);
+    assert_eq!(blocks.counts().of(Event::Blocked), 200);
+    blocks.lifted(net("192.0.2.7/32"), &cause(""), id(2));
+    assert_eq!(kernel.notes.lock().unwrap().len(), 65);
 }
