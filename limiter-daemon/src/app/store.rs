@@ -54,13 +54,9 @@ pub(super) fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     let alive = Arc::<Alive>::default();
     let windows = Arc::new(Windows::new(ledger, settings.budget));
     Ok(Some(Stores {
-        requests: SharedStore::new(
-            before,
-            &settings.prefix,
-            settings.on_failure,
-            Arc::clone(&alive),
-        ),
-        domains: DomainStore::new(windows, &settings.prefix, Arc::clone(&alive)),
+        requests: SharedStore::new(before, &settings.prefix, settings.on_failure)
+            .among(Arc::clone(&alive)),
+        domains: DomainStore::new(windows, &settings.prefix).among(Arc::clone(&alive)),
         main,
         ledgers,
         alive,

@@ -29,16 +29,22 @@ pub struct DomainStore {
 }
 
 impl DomainStore {
-    /// Keys of limiterd's own form begin with `prefix`. Where this node goes on by itself without the
-    /// ledger, limits are divided by the nodes that are `alive`.
+    /// Keys of limiterd's own form begin with `prefix`; this node is the only one.
     #[must_use]
-    pub fn new(ledger: Arc<dyn Ledger>, prefix: &str, alive: Arc<Alive>) -> Self {
+    pub fn new(ledger: Arc<dyn Ledger>, prefix: &str) -> Self {
         Self {
             ledger,
             prefix: prefix.to_owned(),
-            alive,
+            alive: Arc::default(),
             without: Default::default(),
         }
+    }
+
+    /// The same of a node among others: where it goes on by itself without the ledger, limits are
+    /// divided by those that are `alive`.
+    #[must_use]
+    pub fn among(self, alive: Arc<Alive>) -> Self {
+        Self { alive, ..self }
     }
 
     /// As [`crate::engine::store::Store::join`].

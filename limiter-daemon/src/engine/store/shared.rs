@@ -46,26 +46,22 @@ struct Origin {
 }
 
 impl SharedStore {
-    /// Keys begin with `prefix`. While the ledger does not answer, limits are divided by the nodes that
-    /// are `alive`.
+    /// Keys begin with `prefix`; this node is the only one.
     #[must_use]
-    pub fn new(
-        ledger: Arc<dyn Ledger>,
-        prefix: &str,
-        default: OnStoreFailure,
-        alive: Arc<Alive>,
-    ) -> Self {
+    pub fn new(ledger: Arc<dyn Ledger>, prefix: &str, default: OnStoreFailure) -> Self {
         Self {
             ledger,
             names: Names::new(prefix),
-            without: Arc::new(Without {
-                default,
-                alive,
-                local: AtomicU64::new(0),
-                allow: AtomicU64::new(0),
-                deny: AtomicU64::new(0),
-            }),
+            without: Arc::new(Without::new(default, Arc::default())),
         }
+    }
+
+    /// The same of a node among others: while the ledger does not answer, limits are divided by those
+    /// that are `alive`.
+    #[must_use]
+    pub fn among(self, alive: Arc<Alive>) -> Self {
+        let without = Arc::new(Without::new(self.without.default, alive));
+        Self { without, ..self }
     }
 
     /// How often was decided without the ledger.
@@ -140,6 +136,16 @@ impl Store for SharedStore {
 }
 
 impl Without {
+    fn new(default: OnStoreFailure, alive: Arc<Alive>) -> Self {
+        Self {
+            default,
+            alive,
+            local: AtomicU64::new(0),
+            allow: AtomicU64::new(0),
+            deny: AtomicU64::new(0),
+        }
+    }
+
     fn decide<R: Borrow<Arc<Rule>> + Clone>(&self, draws: &[Draw<R>], now: Now) -> Verdicts {
         for draw in draws {
             let counter = match fallback::mode(draw.rule.borrow(), self.default) {
