@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::asks;
 use super::config::Loads;
+use super::held::{self, Holdings};
 use super::limits;
 use super::service;
 use super::status::Status;
@@ -53,6 +54,8 @@ pub struct Sources {
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Watched>,
+    /// What this node has of it.
+    pub held: Option<Holdings>,
     /// Rate limit services elsewhere that filters ask.
     pub asked: Arc<rls::Clients>,
     pub clock: Clock,
@@ -95,6 +98,9 @@ impl Collector for Sources {
         asks::encode(&self.state, &self.asked, page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
+        }
+        if let Some(held) = &self.held {
+            held::encode(held, page)?;
         }
         self.log(page)?;
         self.kernel(page)

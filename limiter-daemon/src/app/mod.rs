@@ -4,6 +4,7 @@
 mod asked;
 mod backends;
 mod handover;
+mod held;
 mod kernel;
 mod notify;
 mod privileges;
@@ -11,6 +12,7 @@ mod reload;
 mod service;
 mod sockets;
 mod stop;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -28,12 +30,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
-use crate::engine::domain::DomainStore;
 use crate::engine::state::State;
-use crate::engine::store::SharedStore;
-use crate::engine::store::ledger::Ledger;
-use crate::engine::store::parts::{Parts, Place};
-use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -43,10 +40,11 @@ use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
-use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use crate::policy::plan::{DaemonConfig, Plan};
 use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
+use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
@@ -124,6 +122,8 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    /// `None`: each node counts for itself.
+    held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -201,7 +201,10 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Ok(()) => daemon.look_after_backends(),
                 Err(error) => break Ended::Failed(error),
             },
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => {
+                daemon.look_after_kernel();
+                daemon.look_after_leases();
+            }
         }
     };
     daemon.stop(ended, &mut signals).await
@@ -248,12 +251,13 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let mut state = State::new(config.max_buckets);
-        let mut shared_store = None;
-        if let Some((ledgers, store, domains)) = store(&config)? {
-            shared_store = Some((ledgers, Arc::clone(store.without())));
+        let (mut shared_store, mut held) = (None, None);
+        if let Some(stores) = store::store(&config)? {
+            shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
+            held = Some(stores.held);
             state = state
-                .with_store(Arc::new(store))
-                .with_domain_store(Arc::new(domains));
+                .with_store(Arc::new(stores.requests))
+                .with_domain_store(Arc::new(stores.domains));
         } else {
             reload::warn_of_global_limits(&plan);
             service::warn_of_domains(&plan);
@@ -290,6 +294,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            held: held.as_ref().map(Held::watched),
             asked,
             clock,
             kernel: kernel.clone(),
@@ -372,6 +377,7 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            held,
             tasks,
         })
     }
@@ -463,46 +469,6 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
     }
     Ok(taking)
 }
-
-/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
-/// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
-    let Some(settings) = &config.store else {
-        return Ok(None);
-    };
-    let mut ledgers = Vec::new();
-    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
-        let ledger = Arc::new(RedisLedger::new(settings)?);
-        ledgers.push((name, Arc::clone(&ledger)));
-        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
-        Ok(Place {
-            slots: matches!(settings.address, StoreAddress::Cluster(_)),
-            ledger,
-        })
-    };
-    let main = place("main", settings)?;
-    let per_second = config.per_second_store.as_ref();
-    let per_second = per_second
-        .map(|settings| place("per_second", settings))
-        .transpose()?;
-    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
-        Arc::new(Parts::new(main, per_second))
-    } else {
-        main.ledger
-    };
-    let store = SharedStore::new(Arc::clone(&ledger), &settings.prefix, settings.on_failure);
-    let windows = Arc::new(Windows::new(ledger, settings.budget));
-    let domains = DomainStore::new(windows, &settings.prefix);
-    Ok(Some((ledgers, store, domains)))
-}
-
-/// What counts in a store, for limits on requests and for those of the rate limit service; stores by
-/// their names in metrics.
-type Stores = (
-    Vec<(&'static str, Arc<RedisLedger>)>,
-    SharedStore,
-    DomainStore,
-);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

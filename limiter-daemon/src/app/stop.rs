@@ -88,6 +88,9 @@ impl Daemon {
                 _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
             }
         };
+        if let Some(held) = &self.held {
+            held.end(self.clock.both()).await;
+        }
         if let Some(log) = self.log
             && !log.finish(LOG_PATIENCE)
         {

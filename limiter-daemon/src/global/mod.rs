@@ -114,6 +114,11 @@ impl RedisLedger {
         Ok(Self { servers, counts })
     }
 
+    /// Waits until no change is under way any more, for as long as one may take at most.
+    pub async fn settled(&self) {
+        self.counts.settled().await;
+    }
+
     /// What has been counted of it.
     #[must_use]
     pub fn counts(&self) -> &Counts {
@@ -210,8 +215,10 @@ impl Inner {
         };
         let arguments = script::adjust(changes, self.time, now);
         let inner = Arc::clone(self);
+        let changing = inner.guard.begin_change();
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
+            let _until_then = changing;
             match timeout(ADJUST, link.run(&inner.adjust, &arguments, false)).await {
                 Ok(Ok(_done)) => attempt.succeed(),
                 Ok(Err(error)) => {

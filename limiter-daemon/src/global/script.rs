@@ -32,6 +32,8 @@ pub(super) struct Arguments {
     keys: Vec<String>,
     head: Vec<String>,
     items: Vec<(char, char, [u64; 7])>,
+    /// One for each item, or none.
+    tail: Vec<u64>,
 }
 
 impl Script {
@@ -92,6 +94,9 @@ impl Arguments {
                 command.arg(*number);
             }
         }
+        for number in &self.tail {
+            command.arg(*number);
+        }
         command
     }
 
@@ -136,7 +141,16 @@ pub(super) fn charge(question: &Question, time: Time, now: Now) -> Arguments {
         as_written(item.form, &mut numbers);
         arguments.push(&item.key, role, numbers);
     }
+    if grants(&question.items) {
+        let again = question.items.iter().map(|item| item.again);
+        arguments.tail.extend(again);
+    }
     arguments
+}
+
+/// Whether more than its own tokens is asked for an item.
+fn grants(items: &[Item]) -> bool {
+    items.iter().any(|item| item.again > 0)
 }
 
 /// What is under a key may be a plain count of one window.
@@ -211,18 +225,24 @@ pub(super) fn reply(items: &[Item], answer: &Value) -> Option<Reply> {
     };
     let numbers: Few<i64> = numbers.iter().map(number).collect::<Option<_>>()?;
     let (head, said) = numbers.split_at_checked(2)?;
-    if said.len() != items.len() * SAID {
+    let granted = if grants(items) { items.len() } else { 0 };
+    if said.len() != items.len() * SAID + granted {
         return None;
     }
+    let (said, granted) = said.split_at(items.len() * SAID);
+    let granted = granted.iter().copied().chain(std::iter::repeat(0));
     let now = nanoseconds(head[0], SECOND)?.checked_add(nanoseconds(head[1], MICROSECOND)?)?;
-    let said = items.iter().zip(said.chunks_exact(SAID));
+    let said = items.iter().zip(said.chunks_exact(SAID)).zip(granted);
     Some(Reply {
         now: Now {
             mono: now,
             unix: now,
         },
         said: said
-            .map(|(item, numbers)| said_of(item, numbers, now))
+            .map(|((item, numbers), granted)| {
+                let granted = u64::try_from(granted).ok()?;
+                Some(said_of(item, numbers, now)?.granted(item, granted))
+            })
             .collect::<Option<_>>()?,
         clocks: Few::new(),
     })
@@ -248,7 +268,7 @@ fn said_of(item: &Item, numbers: &[i64], now: u64) -> Option<Said> {
         3 => Conforms::OtherWindow,
         _ => return None,
     };
-    Some(Said { conforms, reading })
+    Some(Said::new(conforms, reading))
 }
 
 fn nanoseconds(number: i64, unit: u64) -> Option<u64> {

@@ -153,18 +153,17 @@ mod tests {
                 else {
                     panic!("{item:?}");
                 };
-                said.push(Said {
-                    conforms: if begins == now / SECOND / 60 * 60 {
-                        Conforms::Yes
-                    } else {
-                        Conforms::OtherWindow
-                    },
-                    reading: Reading::Counts {
-                        end: begins + 60,
-                        count: 1,
-                        last: 0,
-                    },
-                });
+                let conforms = if begins == now / SECOND / 60 * 60 {
+                    Conforms::Yes
+                } else {
+                    Conforms::OtherWindow
+                };
+                let reading = Reading::Counts {
+                    end: begins + 60,
+                    count: 1,
+                    last: 0,
+                };
+                said.push(Said::new(conforms, reading));
             }
             let now = Now {
                 mono: now,
@@ -190,6 +189,8 @@ mod tests {
             tokens: 1,
             role: Role::Enforced,
             form: Form::Plain { begins: None },
+            lease: None,
+            again: 0,
         };
         Question {
             denials: 0,

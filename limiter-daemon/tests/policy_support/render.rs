@@ -444,6 +444,7 @@ fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
         debug(&rule.on_store_failure),
         debug(&plain.on_store_failure),
     );
+    more("lease", debug(&rule.lease), debug(&plain.lease));
     out.push('\n');
     for one in &rule.candidates {
         writeln!(

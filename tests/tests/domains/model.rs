@@ -362,6 +362,7 @@ async fn case(
         budget: Duration::from_secs(60),
         prefix: format!("m{number}:"),
         on_failure: OnStoreFailure::Deny,
+        over_limit_memory: 0,
     };
     let ledger = Arc::new(RedisLedger::by(&config, Time::Told)?);
     let windows = Arc::new(Windows::new(ledger, config.budget));

@@ -4,6 +4,7 @@ mod clocks;
 mod cluster;
 mod failover;
 mod fleet;
+mod leases;
 mod model;
 mod outages;
 mod per_second;

@@ -83,6 +83,13 @@ impl Node {
         Ok(page.sum(name, &[("mode", mode)]))
     }
 
+    /// Requests that were answered from what is remembered of keys over their limit.
+    pub(crate) fn remembered(&self) -> Result<f64> {
+        let page = self.scene.metrics()?;
+        let name = "limiterd_store_over_limit_memory_total";
+        Ok(page.sum(name, &[("result", "answered")]))
+    }
+
     /// 0: the store is asked, 1: now and then, 2: not at all.
     pub(crate) fn state(&self) -> Result<f64> {
         Ok(self.scene.metrics()?.sum("limiterd_store_state", &[]))

@@ -223,6 +223,8 @@ impl Stored {
                 tokens,
                 role,
                 form: self.names.form(),
+                lease: None,
+                again: 0,
             });
         }
         question.denials += usize::from(none && !counted);

@@ -25,7 +25,7 @@ use super::ledger::{
 };
 use super::slot::slot;
 use crate::engine::charge::Few;
-use crate::engine::meter::{self, Meter, Reading};
+use crate::engine::meter::Meter;
 use crate::engine::time::Now;
 
 const SECOND: u64 = 1_000_000_000;
@@ -281,16 +281,20 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
                 Role::Refund => continue,
             };
             if took && said.conforms == Conforms::Yes {
+                // With what was taken in advance.
+                let all = item.tokens.saturating_mul(1 + said.granted);
+                let mark = Said::new(said.conforms, said.reading).mark;
+                said.granted = 0;
                 if item.tokens > 0 {
                     changes.push(Change {
                         key: item.key.clone(),
                         meter: item.meter,
-                        tokens: item.tokens,
+                        tokens: all,
                         form: item.form,
-                        kind: ChangeKind::GiveBack { mark: said.mark() },
+                        kind: ChangeKind::GiveBack { mark },
                     });
                 }
-                said.reading = without(item, said.reading);
+                said.reading = said.reading.without(&item.meter, all);
             }
             if matches!(item.role, Role::Shadow | Role::Candidate) {
                 said.conforms = Conforms::NotAsked;
@@ -320,21 +324,6 @@ fn quotas_deny(items: &[Item], said: &[Option<(Said, Now)>]) -> bool {
         .map(|(_, said)| said.is_some_and(|(said, _)| said.conforms == Conforms::No))
         .peekable();
     quotas.peek().is_some() && quotas.all(|over| over)
-}
-
-/// The state of a bucket without the tokens that were just taken from it.
-fn without(item: &Item, reading: Reading) -> Reading {
-    match (&item.meter, reading) {
-        (Meter::Bucket { limit, .. }, Reading::Tat(tat)) => {
-            Reading::Tat(tat.saturating_sub(meter::worth(limit, item.tokens)))
-        }
-        (_, Reading::Counts { end, count, last }) => Reading::Counts {
-            end,
-            count: count.saturating_sub(item.tokens),
-            last,
-        },
-        (_, reading @ Reading::Tat(_)) => reading,
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::ledger::{
 };
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
-use crate::engine::meter::{Meter, NEVER, Snapshot, Standing};
+use crate::engine::meter::{Meter, NEVER, Reading, Snapshot, Standing};
 use crate::engine::request::RequestView;
 use crate::engine::rule::{Measure, Rule};
 use crate::engine::time::Now;
@@ -174,6 +174,8 @@ fn question(
                 meter: *meter,
                 tokens: rule.request_cost,
                 role,
+                lease: rule.lease,
+                again: 0,
                 form: Form::Own,
             });
         };
@@ -264,7 +266,7 @@ fn tell(
     let tally = || Tally {
         candidate,
         name: item.key.clone(),
-        mark: said.mark(),
+        mark: said.mark,
     };
     let over = said.conforms == Conforms::No;
     let admitted = said.conforms == Conforms::Yes;
@@ -281,8 +283,10 @@ fn tell(
         }
         return None;
     }
-    let snapshot = Snapshot::new(&item.meter, said.reading);
-    drawn.standing = Some(item.meter.standing(&snapshot, now));
+    if said.reading != Reading::Unknown {
+        let snapshot = Snapshot::new(&item.meter, said.reading);
+        drawn.standing = Some(item.meter.standing(&snapshot, now));
+    }
     if admitted && rule.settles() {
         drawn.taken = Some(Receipt {
             account: Handle::Stored(vec![tally()]),

@@ -4,11 +4,14 @@
 -- shadow mode, `c` candidate of the limit before it, `q` quota: all such together deny, `g` gives
 -- back first), a kind (`b` bucket, `f` fixed window, `s` sliding window, `p` plain count of a window)
 -- and seven numbers. Of what is given back they are the worth in seconds and nanoseconds, or the
--- tokens, and then as for a charge.
+-- tokens, and then as for a charge. After all of these there may be for each key how many times more
+-- its tokens are taken, if all limits admit, as often as they are there.
 --
 -- Answers with the time in seconds and microseconds, and for each key four numbers: 0 denied, 1
 -- admitted, 2 not asked, 3 of another window (then nothing was changed); and the state that it has
--- now.
+-- now. After these, if that was asked, for each key how many times more its tokens were taken.
+local tail = 4 + #KEYS * 9
+local grants = ARGV[tail + 1] ~= nil
 local items, times, other = {}, {}, false
 for i = 1, #KEYS do
   local at = 4 + (i - 1) * 9
@@ -16,7 +19,8 @@ for i = 1, #KEYS do
   for j = 1, 7 do
     it[j] = tonumber(ARGV[at + 2 + j])
   end
-  it.said = 2
+  it.said, it.granted = 2, 0
+  it.again = grants and tonumber(ARGV[tail + i]) or 0
   load(it)
   other = other or it.other
   times[it.key] = (times[it.key] or 0) + 1
@@ -57,18 +61,50 @@ local function conforms(it)
     left = math.min(math.ceil(left / it[6]), it[5])
     used = used + math.ceil(it.last * left / it[5])
   end
+  it.used = used
   return used + it[1] <= it[3]
+end
+
+-- Of a bucket that conforms: how many times more it would, and what that costs.
+local function more_of_bucket(it)
+  local ds, dn = plus(it.ds, it.dn, it[1], it[2])
+  local rs, rn = minus(it[3], it[4], ds, dn)
+  local function cost(k)
+    local all = it[2] * k
+    return it[1] * k + math.floor(all / G), all % G
+  end
+  local function fits(k)
+    local cs, cn = cost(k)
+    return not more(cs, cn, rs, rn)
+  end
+  local k = math.min(it.again, math.floor((rs * G + rn) / (it[1] * G + it[2])))
+  while k > 0 and not fits(k) do
+    k = k - 1
+  end
+  while k < it.again and fits(k + 1) do
+    k = k + 1
+  end
+  local cs, cn = cost(k)
+  return k, cs, cn
 end
 
 local function take(it)
   it.bs, it.bn, it.before = it.ds, it.dn, it.count
   if it.kind == 'b' then
     if it[7] == 1 then
+      local cs, cn = 0, 0
+      if it.again > 0 then
+        it.granted, cs, cn = more_of_bucket(it)
+      end
       it.ds, it.dn = plus(it.ds, it.dn, it[1], it[2])
+      it.ds, it.dn = plus(it.ds, it.dn, cs, cn)
       save(it)
     end
   elseif it[2] > 0 then
-    it.count = it.count + it[2]
+    if it.again > 0 then
+      it.granted = math.min(it.again, math.floor((it[3] - it.used - it[1]) / it[2]))
+    end
+    it.count = it.count + it[2] * (1 + it.granted)
     save(it)
   end
 end
@@ -124,6 +160,8 @@ local function charge()
             if taken.before or taken.bs then
               anew(taken)
               taken.ds, taken.dn, taken.count = taken.bs, taken.bn, taken.before
+              taken.granted = 0
+              taken.granted = 0
               save(taken)
             end
           end
@@ -168,6 +206,11 @@ for _, it in ipairs(items) do
     answer[#answer + 1] = it.e
     answer[#answer + 1] = it.count
     answer[#answer + 1] = it.last
+  end
+end
+if grants then
+  for _, it in ipairs(items) do
+    answer[#answer + 1] = it.granted
   end
 end
 return answer

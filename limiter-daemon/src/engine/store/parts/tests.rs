@@ -9,7 +9,7 @@ use limiter_common::Limit;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::meter::{Snapshot, Standing};
+use crate::engine::meter::{self, Reading, Snapshot, Standing};
 use crate::engine::store::ledger::Form;
 use crate::policy::plan::Algorithm;
 
@@ -137,7 +137,7 @@ impl Plain {
             }
             all.insert(item.key.clone(), after);
             let reading = after.reading(&item.meter);
-            said.push(Said { conforms, reading });
+            said.push(Said::new(conforms, reading));
         }
         Reply {
             now,
@@ -243,6 +243,8 @@ fn item(key: &str, meter: Meter, role: Role) -> Item {
         tokens: 1,
         role,
         form: Form::Own,
+        lease: None,
+        again: 0,
     }
 }
 
