@@ -152,6 +152,10 @@ impl Admin {
             if request.method() != Method::POST {
                 return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned());
             }
+            if request.headers().contains_key(http::header::ORIGIN) {
+                // A web page in somebody's browser may send a plain POST to any address.
+                return text(StatusCode::FORBIDDEN, "not for web pages\n".to_owned());
+            }
             return match runtime::modify(self.state.runtime(), request.uri().query()) {
                 Ok(()) => text(StatusCode::OK, "OK\n".to_owned()),
                 Err((status, why)) => text(status, format!("{why}\n")),

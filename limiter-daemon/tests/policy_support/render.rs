@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Amount, Asking, Backend, BackendSettings, ClientSettings, Condition, Descriptor, DomainKeys,
-    Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener, OnDomainFailure, PathMatch,
-    Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic, ValueMatch,
+    Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
+    Descriptor, DomainKeys, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener,
+    OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic,
+    ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -314,9 +315,24 @@ fn asks(asking: &Asking, out: &mut String) {
         source,
         descriptors,
     } = asking;
+    let tls = match &filter.service {
+        AskedService::Peer(peer) => peer.tls.as_ref(),
+        AskedService::Own | AskedService::Broken(_) => None,
+    };
+    // Certificates are made anew each time.
+    let tls = tls.map_or_else(String::new, |tls| {
+        let ours = tls.how.certificate.as_ref().map(|one| one.name.as_str());
+        let known = tls.how.authorities.is_some();
+        let name = &tls.server_name;
+        format!(" by TLS as {name:?}, our certificate {ours:?}, authorities {known}")
+    });
+    let shown = AskFilter {
+        service: AskedService::Own,
+        ..AskFilter::clone(filter)
+    };
     writeln!(
         out,
-        "      asks {} for {domain} as {source}: {filter:?}",
+        "      asks {}{tls} for {domain} as {source}: {shown:?}",
         filter.service
     )
     .unwrap();
