@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::engine::store::ledger::{
-    Asking, Change, Conforms, Form, Ledger, Question, Reply, Unanswered,
+    Asking, Change, Conforms, Form, Ledger, Question, Reply, Role, Unanswered,
 };
 use crate::engine::time::Now;
 
@@ -60,7 +60,13 @@ impl Ledger for Windows {
                 return Ok(reply);
             }
             let now = later(now, began);
-            let question = named(&question, |item| reply.now_of(item).unix);
+            let mut question = named(&question, |item| reply.now_of(item).unix);
+            for (item, said) in question.items.iter_mut().zip(&reply.said) {
+                // In a part of its own it was made already.
+                if item.role == Role::Refund && said.conforms == Conforms::Yes {
+                    item.tokens = 0;
+                }
+            }
             let left = budget.saturating_sub(began.elapsed());
             let Some(second) = ledger.ask(question, now) else {
                 return Err(Unanswered { now });
@@ -121,7 +127,7 @@ mod tests {
     use super::*;
     use crate::engine::charge::Few;
     use crate::engine::meter::{Meter, Reading};
-    use crate::engine::store::ledger::{Item, Role, Said};
+    use crate::engine::store::ledger::{Item, Said};
     use crate::policy::plan::Algorithm;
 
     /// A server with a clock of its own.
