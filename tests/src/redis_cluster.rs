@@ -9,7 +9,7 @@ use crate::netns::Netns;
 use crate::redis::Redis;
 
 /// Where the servers are, in their namespace and for those that have a way to it.
-const ADDRESS: &str = "10.77.0.1";
+pub const ADDRESS: &str = "10.77.0.1";
 const FIRST_PORT: u16 = 7000;
 
 /// The servers. The first half or all of them are masters.
@@ -25,15 +25,27 @@ impl RedisCluster {
     /// # Errors
     /// When they do not.
     pub fn start(masters: u16, replicas: u16) -> Result<Self> {
+        Self::start_with(masters, replicas, &["--port"], &[], &[])
+    }
+
+    /// The same with more settings, those that a port is for last, and arguments of `redis-cli`.
+    ///
+    /// # Errors
+    /// As [`RedisCluster::start`].
+    pub fn start_with(
+        masters: u16,
+        replicas: u16,
+        own_port: &[&str],
+        more: &[&str],
+        cli: &[&str],
+    ) -> Result<Self> {
         let netns = Netns::new("cluster")?;
         netns.ip(&["addr", "add", &format!("{ADDRESS}/32"), "dev", "lo"])?;
         let count = masters * (1 + replicas);
         let mut servers = Vec::new();
         for port in FIRST_PORT..FIRST_PORT + count {
             let port = port.to_string();
-            let mut server = Redis::absent(&[
-                "--port",
-                &port,
+            let settings = [
                 "--bind",
                 ADDRESS,
                 "--protected-mode",
@@ -48,7 +60,8 @@ impl RedisCluster {
                 "0",
                 "--repl-diskless-sync-delay",
                 "0",
-            ])?;
+            ];
+            let mut server = Redis::absent(&[&settings, more, own_port, &[&port]].concat())?;
             server.begin(&netns)?;
             servers.push(server);
         }
@@ -59,7 +72,7 @@ impl RedisCluster {
         create.extend(["--cluster-replicas", &replicas, "--cluster-yes"].map(str::to_owned));
         let output = cluster
             .netns
-            .enter(|| Ok(Command::new("redis-cli").args(&create).output()?))?;
+            .enter(|| Ok(Command::new("redis-cli").args(cli).args(&create).output()?))?;
         if !output.status.success() {
             bail!("{}", String::from_utf8_lossy(&output.stdout));
         }

@@ -12,6 +12,7 @@ mod reload;
 mod service;
 mod sockets;
 mod stop;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -29,12 +30,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
-use crate::engine::domain::DomainStore;
 use crate::engine::state::State;
-use crate::engine::store::SharedStore;
-use crate::engine::store::ledger::Ledger;
-use crate::engine::store::parts::{Parts, Place};
-use crate::global::{RedisLedger, Windows};
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -44,7 +40,7 @@ use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
-use crate::policy::plan::{DaemonConfig, Plan, StoreAddress, StoreConfig};
+use crate::policy::plan::{DaemonConfig, Plan};
 use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
@@ -256,12 +252,12 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let (mut shared_store, mut held) = (None, None);
-        if let Some((ledgers, before, store, domains)) = store(&config)? {
-            shared_store = Some((ledgers, Arc::clone(store.without())));
-            held = Some(before);
+        if let Some(stores) = store::store(&config)? {
+            shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
+            held = Some(stores.held);
             state = state
-                .with_store(Arc::new(store))
-                .with_domain_store(Arc::new(domains));
+                .with_store(Arc::new(stores.requests))
+                .with_domain_store(Arc::new(stores.domains));
         } else {
             reload::warn_of_global_limits(&plan);
             service::warn_of_domains(&plan);
@@ -321,6 +317,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            domains: Arc::clone(service.domains()),
             clock,
             metrics: Metrics::new(sources),
             l4,
@@ -472,48 +469,6 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
     }
     Ok(taking)
 }
-
-/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
-/// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
-    let Some(settings) = &config.store else {
-        return Ok(None);
-    };
-    let mut ledgers = Vec::new();
-    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
-        let ledger = Arc::new(RedisLedger::new(settings)?);
-        ledgers.push((name, Arc::clone(&ledger)));
-        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
-        Ok(Place {
-            slots: matches!(settings.address, StoreAddress::Cluster(_)),
-            ledger,
-        })
-    };
-    let main = place("main", settings)?;
-    let per_second = config.per_second_store.as_ref();
-    let per_second = per_second
-        .map(|settings| place("per_second", settings))
-        .transpose()?;
-    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
-        Arc::new(Parts::new(main, per_second))
-    } else {
-        main.ledger
-    };
-    let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
-    let store = SharedStore::new(before, &settings.prefix, settings.on_failure);
-    let windows = Arc::new(Windows::new(ledger, settings.budget));
-    let domains = DomainStore::new(windows, &settings.prefix);
-    Ok(Some((ledgers, held, store, domains)))
-}
-
-/// What counts in a store, for limits on requests and for those of the rate limit service; stores by
-/// their names in metrics.
-type Stores = (
-    Vec<(&'static str, Arc<RedisLedger>)>,
-    Held,
-    SharedStore,
-    DomainStore,
-);
 
 /// Starts the access log, if there is to be one.
 fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {

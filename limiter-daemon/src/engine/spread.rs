@@ -4,7 +4,8 @@
 //! follows from something that has one value in all requests of each of their buckets: what each rule
 //! has a bucket for every value of, or wants to have one certain value. So of a policy with ten a
 //! minute for each user and a thousand for the user `batch`, each user is in a place of its own; with
-//! a limit for all users beside them, all are in one.
+//! a limit for all users beside them, all are in one. And rules whose buckets are a route's own are
+//! with those of that route only.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Spread {
     conditions: Vec<usize>,
     /// Nothing else tells the rule's buckets apart.
     whole: bool,
+    /// Each route has its own place.
+    by_route: bool,
 }
 
 impl Default for Spread {
@@ -32,6 +35,7 @@ impl Default for Spread {
             pins: Arc::from([]),
             conditions: Vec::new(),
             whole: false,
+            by_route: false,
         }
     }
 }
@@ -54,7 +58,13 @@ impl Spread {
         self.whole
     }
 
-    fn of(conditions: &[Matcher], pins: &Arc<Pins>) -> Self {
+    /// Whether each route has its own place.
+    #[must_use]
+    pub const fn by_route(&self) -> bool {
+        self.by_route
+    }
+
+    fn of(conditions: &[Matcher], pins: &Arc<Pins>, by_route: bool) -> Self {
         let place = |pin: &String| {
             let mut all = conditions.iter();
             all.position(|one| one.pin().as_ref() == Some(pin))
@@ -66,6 +76,7 @@ impl Spread {
                 .iter()
                 .filter(|one| one.is_distinct())
                 .all(|one| one.pin().is_some_and(|pin| pins.contains(&pin))),
+            by_route,
         }
     }
 }
@@ -82,8 +93,10 @@ pub(super) fn together(rules: &mut [Rule]) {
         .map(pins)
         .reduce(|common, more| &common & &more);
     let common: Arc<Pins> = common.into_iter().flatten().collect();
+    let mut all = rules.iter().filter(counted);
+    let by_route = all.all(|rule| !rule.scope.name.route.is_empty());
     for rule in rules {
-        rule.spread = Spread::of(rule.conditions(), &common);
+        rule.spread = Spread::of(rule.conditions(), &common, by_route);
     }
 }
 

@@ -143,9 +143,9 @@ impl Cluster {
             Condition::Open => 2,
         };
         conditions
-            .chain([self.guard.condition()])
             .max_by_key(worst)
-            .unwrap_or(Condition::Closed)
+            // Nobody is known yet.
+            .unwrap_or_else(|| self.guard.condition())
     }
 
     /// Connects this thread to all masters, as soon as they are known.
@@ -340,7 +340,7 @@ impl Cluster {
             return None;
         }
         let server = servers.entry(host.clone());
-        Some(Arc::clone(server.or_insert(Arc::new(made))))
+        Some(Arc::clone(server.or_insert_with(|| Arc::new(made))))
     }
 
     fn make(&self, host: &StoreHost) -> Result<Inner, StoreError> {
@@ -405,6 +405,11 @@ impl Cluster {
         let Some(masters) = masters.collect() else {
             return false;
         };
+        tracing::info!(
+            store = %self.config.address,
+            masters = map.masters().len(),
+            "where the keys of the cluster are is known"
+        );
         let routes = Arc::new(Routes { map, masters });
         self.routes.send_replace(Some(routes));
         true

@@ -186,7 +186,7 @@ mod tests {
         let unknown = status(4, None, "u", 9);
         let none = ReplyStatus::default();
         let wanted = |text: &str| Some(text.to_owned());
-        assert_eq!(told(&[none.clone()], &[None], true), None);
+        assert_eq!(told(std::slice::from_ref(&none), &[None], true), None);
         assert_eq!(
             told(&[none, second.clone(), hour.clone()], &[], true),
             wanted("10, 10;w=1;name=\"per-ip\", 1000;w=3600 | 3 | 7")

@@ -144,10 +144,15 @@ pub(super) fn response(response: &RateLimitResponse) -> Value {
         "overallCode": code(response.overall_code),
         "statuses": statuses.collect::<Vec<_>>(),
     });
-    if !response.response_headers_to_add.is_empty() {
-        let headers = response.response_headers_to_add.iter();
-        let headers = headers.map(|one| json!({ "key": one.key, "value": one.value }));
-        answer["responseHeadersToAdd"] = headers.collect();
+    for (name, headers) in [
+        ("responseHeadersToAdd", &response.response_headers_to_add),
+        ("requestHeadersToAdd", &response.request_headers_to_add),
+    ] {
+        if !headers.is_empty() {
+            let headers = headers.iter();
+            let headers = headers.map(|one| json!({ "key": one.key, "value": one.value }));
+            answer[name] = headers.collect();
+        }
     }
     if let Some(metadata) = &response.dynamic_metadata {
         answer["dynamicMetadata"] = structure(metadata);
@@ -183,7 +188,7 @@ fn code(code: i32) -> &'static str {
     })
 }
 
-fn unit_name(unit: i32) -> &'static str {
+pub(super) fn unit_name(unit: i32) -> &'static str {
     Unit::try_from(unit).map_or("UNKNOWN", |unit| match unit {
         Unit::Unknown => "UNKNOWN",
         Unit::Second => "SECOND",

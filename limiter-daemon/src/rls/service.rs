@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use prost_types::value::Kind;
-use prost_types::{Duration, ListValue, Struct, Value};
+use prost_types::{Duration, Struct};
 use rustls::ServerConfig;
 use smallvec::SmallVec;
 use tonic::Status as Failure;
 
 use super::counters::Counters;
+use super::metadata;
 use super::proto::{
     Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
     RateLimitResponse, Unit,
@@ -20,7 +20,7 @@ use crate::engine::domain::{
     Asked, Decided, Decision, DomainStore, Domains, Hits, NoDomain, Outcome, Override, Status,
 };
 use crate::engine::time::Now;
-use crate::policy::plan::{Metadata, MetadataValue, RlsHeaders, TimeUnit};
+use crate::policy::plan::{RlsHeaders, TimeUnit};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -37,10 +37,21 @@ pub struct Service {
     pub counters: Arc<Counters>,
     /// `None`: no TLS is spoken.
     pub tls: Arc<ArcSwapOption<ServerConfig>>,
-    /// Headers that Envoy is told to add.
-    pub response_headers: Option<Arc<RlsHeaders>>,
+    /// How answers are told.
+    pub telling: Arc<Telling>,
     /// What counts, if it is not this node's memory: every thread joins it.
     pub store: Option<Arc<DomainStore>>,
+}
+
+/// What answers tell besides codes and limits.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// Headers that Envoy is told to add to responses.
+    pub response_headers: Option<RlsHeaders>,
+    /// The same for requests.
+    pub request_headers: Option<RlsHeaders>,
+    /// The dynamic metadata repeat the question.
+    pub echo: bool,
 }
 
 /// When a question is answered.
@@ -86,14 +97,15 @@ impl Service {
         let began = (self.clock)();
         let decided = match self.decide(request, began) {
             Err(failure) => Err(failure),
-            Ok(Asking::Nothing(descriptors)) => Ok(nothing_is_limited(descriptors)),
-            Ok(Asking::Decision(Decision::Ready(decided))) => {
-                self.compose(&request.domain, decided)
+            Ok(None) => Ok(nothing_is_limited(request.descriptors.len())),
+            Ok(Some(Decision::Ready(decided))) => {
+                self.compose(&request.domain, self.echo(request), decided)
             }
-            Ok(Asking::Decision(Decision::Pending(decided))) => {
+            Ok(Some(Decision::Pending(decided))) => {
                 let (this, domain) = (self.clone(), request.domain.clone());
+                let echo = self.echo(request);
                 return Answering::Pending(Box::pin(async move {
-                    let answer = this.compose(&domain, decided.await);
+                    let answer = this.compose(&domain, echo, decided.await);
                     this.told(began, answer)
                 }));
             }
@@ -111,7 +123,15 @@ impl Service {
         answer
     }
 
-    fn compose(&self, domain: &str, decided: Decided) -> Answer {
+    fn echo(&self, request: &RateLimitRequest) -> Struct {
+        if self.telling.echo {
+            metadata::echo(request)
+        } else {
+            Struct::default()
+        }
+    }
+
+    fn compose(&self, domain: &str, echo: Struct, decided: Decided) -> Answer {
         let outcome = decided.map_err(|undecided| {
             let counters = &self.counters;
             counters.store_errors.fetch_add(1, Ordering::Relaxed);
@@ -121,19 +141,23 @@ impl Service {
             let counters = &self.counters;
             counters.shadowed.fetch_add(1, Ordering::Relaxed);
         }
-        let names = self.response_headers.as_deref();
+        let Telling {
+            response_headers,
+            request_headers,
+            ..
+        } = &*self.telling;
         Ok(RateLimitResponse {
             overall_code: code(outcome.over_limit),
             statuses: outcome.statuses.iter().map(status).collect(),
-            response_headers_to_add: names
-                .map(|names| headers(names, &outcome))
-                .unwrap_or_default(),
-            dynamic_metadata: dynamic_metadata(domain, &outcome),
+            response_headers_to_add: headers(response_headers.as_ref(), &outcome, true),
+            request_headers_to_add: headers(request_headers.as_ref(), &outcome, false),
+            dynamic_metadata: metadata::dynamic(domain, echo, &outcome),
             ..RateLimitResponse::default()
         })
     }
 
-    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Asking, Failure> {
+    /// `None`: nobody has the domain.
+    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Option<Decision>, Failure> {
         if request.domain.is_empty() {
             return Err(Failure::invalid_argument("the request names no domain"));
         }
@@ -156,18 +180,11 @@ impl Service {
                 self.counters
                     .domain_not_found
                     .fetch_add(1, Ordering::Relaxed);
-                return Ok(Asking::Nothing(asked.len()));
+                return Ok(None);
             }
         };
-        Ok(Asking::Decision(domain.decide(&asked, now)))
+        Ok(Some(domain.decide(&asked, now)))
     }
-}
-
-/// What a question comes to.
-enum Asking {
-    /// So many descriptors of a domain that nobody has.
-    Nothing(usize),
-    Decision(Decision),
 }
 
 fn pairs(descriptor: &RateLimitDescriptor) -> Pairs<'_> {
@@ -271,13 +288,14 @@ fn status(status: &Status) -> DescriptorStatus {
 }
 
 /// `RateLimit-*` of draft-polli-ratelimit-headers-03: of the status that decided, with the quotas of
-/// all.
-fn headers(names: &RlsHeaders, decision: &Outcome) -> Vec<HeaderValue> {
-    let Some(status) = decision.decisive.map(|index| &decision.statuses[index]) else {
+/// all if `quotas`.
+fn headers(names: Option<&RlsHeaders>, decision: &Outcome, quotas: bool) -> Vec<HeaderValue> {
+    let status = decision.decisive.map(|index| &decision.statuses[index]);
+    let (Some(names), Some(status)) = (names, status) else {
         return Vec::new();
     };
     let mut limits = status.limit.map_or(0, |limit| limit.requests).to_string();
-    for other in &decision.statuses {
+    for other in decision.statuses.iter().filter(|_| quotas) {
         let Some(limit) = other.limit else { continue };
         limits.push_str(&format!(", {};w={}", limit.requests, limit.unit.seconds()));
         if let Some(name) = other.limited.as_ref().and_then(|limited| limited.name()) {
@@ -293,69 +311,4 @@ fn headers(names: &RlsHeaders, decision: &Outcome) -> Vec<HeaderValue> {
         header(&names.remaining, status.remaining.to_string()),
         header(&names.reset, status.reset.div_ceil(SECOND).to_string()),
     ]
-}
-
-/// Of a denied request, which descriptor and which rule it was, and after how long it would conform;
-/// and what the files say of limits that descriptors conform to.
-fn dynamic_metadata(domain: &str, outcome: &Outcome) -> Option<Struct> {
-    let mut fields = Struct::default();
-    if let Some(index) = outcome.decisive.filter(|_| outcome.over_limit) {
-        let status = &outcome.statuses[index];
-        let text = |text: &str| Kind::StringValue(text.to_owned());
-        let rule = status.limited.as_ref().map_or("", |limited| limited.rule());
-        // Exact in a double for 285,000 years.
-        let number = |number: u64| Kind::NumberValue(number as f64);
-        let told = [
-            ("domain", text(domain)),
-            ("rule", text(rule)),
-            ("descriptor", number(index as u64)),
-            ("retry_after_ms", number(status.reset.div_ceil(1_000_000))),
-        ];
-        let told = told.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
-        fields.fields.extend(told);
-    }
-    let mut metadata = Struct::default();
-    let conform = outcome.statuses.iter().filter(|status| !status.over_limit);
-    for limited in conform.filter_map(|status| status.limited.as_ref()) {
-        if let Some(more) = limited.metadata() {
-            merge(&mut metadata, more);
-        }
-    }
-    if !metadata.fields.is_empty() {
-        let kind = Some(Kind::StructValue(metadata));
-        fields.fields.insert("metadata".to_owned(), Value { kind });
-    }
-    (!fields.fields.is_empty()).then_some(fields)
-}
-
-/// Adds what is not there yet; maps that both have are put together.
-fn merge(metadata: &mut Struct, more: &Metadata) {
-    for (name, value) in more {
-        let there = metadata.fields.get_mut(name);
-        match (there.and_then(|there| there.kind.as_mut()), value) {
-            (None, value) => drop(metadata.fields.insert(name.clone(), proto_value(value))),
-            (Some(Kind::StructValue(there)), MetadataValue::Map(more)) => merge(there, more),
-            (Some(_), _) => {}
-        }
-    }
-}
-
-fn proto_value(value: &MetadataValue) -> Value {
-    let kind = match value {
-        MetadataValue::Null => Kind::NullValue(0),
-        MetadataValue::Bool(value) => Kind::BoolValue(*value),
-        MetadataValue::Number(value) => Kind::NumberValue(*value),
-        MetadataValue::Text(value) => Kind::StringValue(value.clone()),
-        MetadataValue::List(list) => Kind::ListValue(ListValue {
-            values: list.iter().map(proto_value).collect(),
-        }),
-        MetadataValue::Map(map) => {
-            let fields = map.iter();
-            let fields = fields.map(|(name, value)| (name.clone(), proto_value(value)));
-            Kind::StructValue(Struct {
-                fields: fields.collect(),
-            })
-        }
-    };
-    Value { kind: Some(kind) }
 }

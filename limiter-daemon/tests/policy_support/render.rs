@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Amount, Asking, Backend, BackendSettings, ClientSettings, Condition, Descriptor, Endpoint,
-    Filters, HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota,
-    RouteMatch, RouteRule, RouteTraffic, ValueMatch,
+    Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
+    Descriptor, DomainKeys, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener,
+    OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic,
+    ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -63,7 +64,22 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
     }
     for domain in &plan.domains {
-        writeln!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        write!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        if let DomainKeys::Reference { prefix } = &domain.keys {
+            write!(out, " reference keys `{prefix}`").unwrap();
+        }
+        if domain.on_store_failure != OnDomainFailure::Error {
+            write!(out, " or {}", domain.on_store_failure.name()).unwrap();
+        }
+        for (name, set) in [("shadow", domain.shadow), ("quota", domain.quota)] {
+            if set {
+                write!(out, " {name}").unwrap();
+            }
+        }
+        if domain.near != 800_000 {
+            write!(out, " near {}", domain.near).unwrap();
+        }
+        out.push('\n');
         if let Some(why) = &domain.broken {
             writeln!(out, "  broken: {why}").unwrap();
         }
@@ -84,7 +100,11 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
                 }
                 other => write!(out, ": {other:?}").unwrap(),
             }
-            for (name, set) in [("shadow", limit.shadow), ("quota", limit.quota)] {
+            for (name, set) in [
+                ("shadow", limit.shadow),
+                ("quota", limit.quota),
+                ("detailed", limit.detailed),
+            ] {
                 if set {
                     write!(out, " {name}").unwrap();
                 }
@@ -95,6 +115,12 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
             if !limit.replaces.is_empty() {
                 write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
             }
+            if let Some(metadata) = &limit.metadata {
+                write!(out, " metadata={metadata:?}").unwrap();
+            }
+        }
+        if one.value_to_metric {
+            out.push_str(" told");
         }
         out.push('\n');
         descriptors(&one.descriptors, &format!("{indent}  "), out);
@@ -289,9 +315,24 @@ fn asks(asking: &Asking, out: &mut String) {
         source,
         descriptors,
     } = asking;
+    let tls = match &filter.service {
+        AskedService::Peer(peer) => peer.tls.as_ref(),
+        AskedService::Own | AskedService::Broken(_) => None,
+    };
+    // Certificates are made anew each time.
+    let tls = tls.map_or_else(String::new, |tls| {
+        let ours = tls.how.certificate.as_ref().map(|one| one.name.as_str());
+        let known = tls.how.authorities.is_some();
+        let name = &tls.server_name;
+        format!(" by TLS as {name:?}, our certificate {ours:?}, authorities {known}")
+    });
+    let shown = AskFilter {
+        service: AskedService::Own,
+        ..AskFilter::clone(filter)
+    };
     writeln!(
         out,
-        "      asks {} for {domain} as {source}: {filter:?}",
+        "      asks {}{tls} for {domain} as {source}: {shown:?}",
         filter.service
     )
     .unwrap();

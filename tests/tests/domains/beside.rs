@@ -1,8 +1,18 @@
 //! Keys and counts of the reference service: both may count in one Redis.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use limiter_common::Limit;
+use limiter_daemon::engine::domain::{Asked, DomainStore, Domains, Hits};
+use limiter_daemon::engine::state::State;
+use limiter_daemon::engine::time::Now;
+use limiter_daemon::global::{RedisLedger, Windows};
+use limiter_daemon::policy::plan::{
+    self, Amount, Descriptor, DomainKeys, DomainLimit, EntryValue, OnStoreFailure, StoreAddress,
+    StoreConfig, TimeUnit,
+};
 use limiter_daemon::rls::proto::{RateLimitOverride, Unit};
 use tests::netns::Netns;
 use tests::redis::Redis;
@@ -25,10 +35,15 @@ descriptors:
 
 const YEAR: u64 = 365 * 86_400;
 
+/// The server's clock, in seconds.
+fn clock(redis: &Redis) -> Result<u64> {
+    let answer = redis.ask(&["TIME"])?;
+    Ok(answer.lines().next().context("no time")?.parse()?)
+}
+
 /// The second at which the year's window began.
-fn begun() -> Result<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    Ok(now / YEAR * YEAR)
+fn begun(redis: &Redis) -> Result<u64> {
+    Ok(clock(redis)? / YEAR * YEAR)
 }
 
 #[test]
@@ -36,7 +51,7 @@ fn both_count_on_where_the_other_was() -> Result<()> {
     let netns = Netns::new("redis")?;
     let redis = Redis::start(&netns)?;
     let node = Server::start("keys: Reference", Some(&redis), LIMITS)?;
-    let begun = begun()?;
+    let begun = begun(&redis)?;
     // Each descriptor, and what the reference service calls its count.
     for (descriptor, key) in [
         ("user=ann", "shop_user_ann_"),
@@ -78,7 +93,7 @@ fn refunds_limits_of_requests_and_a_prefix() -> Result<()> {
     let redis = Redis::start(&netns)?;
     let rls = "keys: Reference, keyPrefix: 'rl:'";
     let node = Server::start(rls, Some(&redis), LIMITS)?;
-    let key = format!("rl:shop_user_ann_{}", begun()?);
+    let key = format!("rl:shop_user_ann_{}", begun(&redis)?);
     let with = |hits: u64, negative: bool| {
         let mut one = question("shop", &["user=ann"]);
         one.descriptors[0].hits_addend = Some(hits);
@@ -119,5 +134,94 @@ fn refunds_limits_of_requests_and_a_prefix() -> Result<()> {
     let refused = node.ask(vec![with(1, false)])?;
     let refused = refused.into_iter().next().context("no answer")?;
     assert_eq!(refused.unwrap_err().code(), tonic::Code::Unavailable);
+    Ok(())
+}
+
+/// A node that counts in `redis` by its server's clock, 100,000 a minute.
+fn node(redis: &Redis) -> Result<Domains> {
+    let config = StoreConfig {
+        address: StoreAddress::Unix(redis.socket()),
+        user: None,
+        password: None,
+        database: 0,
+        tls: None,
+        budget: Duration::from_secs(20),
+        prefix: String::new(),
+        on_failure: OnStoreFailure::Deny,
+    };
+    let windows = Windows::new(Arc::new(RedisLedger::new(&config)?), config.budget);
+    let store = DomainStore::new(Arc::new(windows), &config.prefix);
+    let state = State::new(64).with_domain_store(Arc::new(store));
+    let (requests, unit) = (100_000, TimeUnit::Minute);
+    let tokens = u64::from(requests);
+    let limit = Limit::new(tokens, tokens, unit.seconds() * 1_000_000_000).expect("a limit");
+    let descriptor = Descriptor {
+        key: "user".to_owned(),
+        value: EntryValue::Any,
+        share_threshold: false,
+        value_to_metric: false,
+        limit: Some(DomainLimit {
+            amount: Amount::PerUnit {
+                requests,
+                unit,
+                limit,
+            },
+            name: None,
+            replaces: Vec::new(),
+            shadow: false,
+            quota: false,
+            detailed: false,
+            metadata: None,
+        }),
+        descriptors: Vec::new(),
+    };
+    let domain = plan::Domain {
+        keys: DomainKeys::Reference {
+            prefix: String::new(),
+        },
+        descriptors: vec![descriptor],
+        ..plan::Domain::new("d")
+    };
+    Ok(Domains::compile(&[domain], &state))
+}
+
+#[test]
+fn nodes_whose_clocks_disagree_count_in_the_same_windows() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let before = clock(&redis)?;
+    // Ten minutes behind, and an hour ahead.
+    for unix in [before - 600, before + 3_600] {
+        let node = node(&redis)?;
+        let now = Now {
+            mono: 0,
+            unix: unix * 1_000_000_000,
+        };
+        let domain = node.get("d").expect("it is there");
+        for _ in 0..5 {
+            let asked = Asked {
+                entries: &[("user", "ann")],
+                limit: None,
+                hits: Hits::Take(1),
+            };
+            let decided = async { domain.decide(&[asked], now).outcome().await };
+            let outcome = runtime.block_on(decided)?;
+            assert!(!outcome.over_limit);
+            // It is told how long the server's minute still is.
+            let reset = outcome.statuses[0].reset;
+            assert!((1..=60_000_000_000).contains(&reset), "{reset}");
+        }
+    }
+    let windows = before / 60..=clock(&redis)? / 60;
+    let mut hits = 0;
+    for key in redis.keys()? {
+        let begins: u64 = key.trim_start_matches("d_user_ann_").parse()?;
+        assert!(windows.contains(&(begins / 60)), "{key}: {windows:?}");
+        hits += redis.ask(&["GET", &key])?.parse::<u64>()?;
+    }
+    assert_eq!(hits, 10);
     Ok(())
 }

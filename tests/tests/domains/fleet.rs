@@ -37,12 +37,12 @@ fn a_hundred_are_a_hundred_over_three_nodes() -> Result<()> {
         let nodes = (0..3)
             .map(|_| Server::start(rls, Some(&redis), LIMITS))
             .collect::<Result<Vec<_>>>()?;
-        // 150 questions from six connections at once, over three nodes.
+        // 150 questions from thirty connections at once, over three nodes.
         let passed = thread::scope(|scope| {
-            let asking: Vec<_> = (0..6)
+            let asking: Vec<_> = (0..30)
                 .map(|n| {
                     let node = &nodes[n % 3];
-                    let questions = vec![question("shop", &["all=one"]); 25];
+                    let questions = vec![question("shop", &["all=one"]); 5];
                     scope.spawn(move || node.answers(questions))
                 })
                 .collect();

@@ -2,6 +2,7 @@
 //! reference service beside, and what holds without the store.
 
 mod beside;
+mod features;
 mod fleet;
 mod model;
 mod outcomes;

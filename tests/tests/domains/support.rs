@@ -14,7 +14,7 @@ pub(crate) const ADDRESS: &str = "127.0.0.1:8081";
 /// A daemon in a namespace of its own.
 pub(crate) struct Server {
     pub(crate) netns: Netns,
-    _policies: Policies,
+    pub(crate) policies: Policies,
     pub(crate) daemon: Daemon,
 }
 
@@ -39,7 +39,7 @@ impl Server {
         let daemon = Daemon::start(&netns, policies.path())?;
         Ok(Self {
             netns,
-            _policies: policies,
+            policies,
             daemon,
         })
     }

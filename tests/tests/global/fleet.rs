@@ -115,7 +115,7 @@ fn a_denied_request_charges_none_of_its_limits() -> Result<()> {
     let keys = redis.keys()?;
     assert!(
         keys.iter()
-            .all(|key| key.starts_with("limiterd:{default/two}default/two/rule/")),
+            .all(|key| key.starts_with("limiterd:{default/two@default/two}default/two/rule/")),
         "{keys:?}"
     );
     // One for all, one in shadow mode, and one for each user that was admitted.

@@ -1,3 +1,5 @@
+//! Which questions are asked, and what limiterd answers itself.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

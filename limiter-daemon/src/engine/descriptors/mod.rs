@@ -7,7 +7,6 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::HeaderMap;
 use http::header::HOST;
 use ipnet::IpNet;
 use percent_encoding::percent_decode;
@@ -170,28 +169,6 @@ fn first<'a>(source: &HeaderSource, seen: &Seen<'a>) -> Option<Cow<'a, str>> {
     }
 }
 
-/// The value of a header as one: several lines are joined by commas.
-fn joined<'a>(source: &HeaderSource, seen: &Seen<'a>) -> Option<Cow<'a, [u8]>> {
-    let HeaderSource::Named(name) = source else {
-        return pseudo(source, seen).map(|text| match text {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        });
-    };
-    let headers: &'a HeaderMap = seen.request.headers;
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?.as_bytes();
-    let Some(second) = values.next() else {
-        return Some(Cow::Borrowed(first));
-    };
-    let mut all = first.to_vec();
-    for value in std::iter::once(second).chain(values) {
-        all.push(b',');
-        all.extend_from_slice(value.as_bytes());
-    }
-    Some(Cow::Owned(all))
-}
-
 fn pseudo<'a>(source: &HeaderSource, seen: &Seen<'a>) -> Option<Cow<'a, str>> {
     let request = &seen.request;
     match source {
@@ -217,24 +194,46 @@ fn parameter<'a>(request: &RequestView<'a>, name: &str) -> Option<Cow<'a, str>> 
     })
 }
 
+/// Of several lines each is tested by itself, and one that passes is enough
+/// (Envoy).
 fn header_matches(matcher: &HeaderMatcher, seen: &Seen<'_>) -> bool {
-    let value = joined(&matcher.header, seen);
-    let value = value.or_else(|| {
-        let empty: &[u8] = b"";
-        matcher.missing_is_empty.then_some(Cow::Borrowed(empty))
-    });
-    let holds = match (&matcher.test, &value) {
-        (HeaderTest::Present(present), value) => value.is_some() == *present,
+    let mut values: SmallVec<[Cow<'_, [u8]>; 2]> = match &matcher.header {
+        HeaderSource::Named(name) => {
+            let lines = seen.request.headers.get_all(name).iter();
+            lines.map(|line| Cow::Borrowed(line.as_bytes())).collect()
+        }
+        other => {
+            let value = pseudo(other, seen);
+            value
+                .map(|text| Cow::Owned(text.into_owned().into_bytes()))
+                .into_iter()
+                .collect()
+        }
+    };
+    if let HeaderTest::Present(present) = matcher.test {
+        let there = !values.is_empty() || matcher.missing_is_empty;
+        return (there == present) != matcher.invert;
+    }
+    if values.is_empty() {
         // What is not there matches nothing, inverted or not (Envoy).
-        (_, None) => return false,
-        (HeaderTest::Range(from, to), Some(value)) => {
+        if !matcher.missing_is_empty {
+            return false;
+        }
+        values.push(Cow::Borrowed(b""));
+    }
+    values.iter().any(|value| passes(&matcher.test, value)) != matcher.invert
+}
+
+fn passes(test: &HeaderTest, value: &[u8]) -> bool {
+    match test {
+        HeaderTest::Present(present) => *present,
+        HeaderTest::Range(from, to) => {
             let number = std::str::from_utf8(value).ok();
             let number = number.and_then(|text| text.parse::<i64>().ok());
             number.is_some_and(|number| (*from..*to).contains(&number))
         }
-        (HeaderTest::Text(test), Some(value)) => text_matches(test, value),
-    };
-    holds != matcher.invert
+        HeaderTest::Text(test) => text_matches(test, value),
+    }
 }
 
 fn parameter_matches(matcher: &ParameterMatcher, request: &RequestView<'_>) -> bool {

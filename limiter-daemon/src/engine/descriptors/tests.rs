@@ -1,3 +1,5 @@
+//! Tables of actions, requests and the descriptors that they come to.
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use regex::bytes::Regex;
 
@@ -244,8 +246,10 @@ fn headers_are_matched_as_envoy_matches_them() {
         ("x-size", HeaderTest::Range(0, 10), false, false, false),
         ("x-size", HeaderTest::Range(0, 10), true, false, true),
         ("x-kind", HeaderTest::Range(0, 10), false, false, false),
-        // Several lines are one value.
-        ("x-two", text(exact("a,b"), false), false, false, true),
+        // Each line by itself.
+        ("x-two", text(exact("b"), false), false, false, true),
+        ("x-two", text(exact("b"), false), true, false, false),
+        ("x-two", text(exact("a,b"), false), false, false, false),
         // What is not there matches nothing, inverted or not.
         ("x-none", text(exact("a"), false), true, false, false),
         ("x-none", text(exact(""), false), false, true, true),

@@ -136,6 +136,11 @@ impl Domain {
         })
     }
 
+    /// How each entry is matched, in words.
+    pub(super) fn trace(&self, entries: &[(&str, &str)]) -> Vec<String> {
+        self.tree.trace(entries)
+    }
+
     /// Tokens of a limit of so many beyond which hits are near it.
     pub(super) fn near(&self, limit: u64) -> u64 {
         limit.saturating_mul(self.near) / 1_000_000

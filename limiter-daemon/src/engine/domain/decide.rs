@@ -120,7 +120,7 @@ impl Domain {
     }
 
     /// The limits that descriptors meet, without those that others of them replace.
-    fn meet(&self, asked: &[Asked<'_>]) -> Meets {
+    pub(super) fn meet(&self, asked: &[Asked<'_>]) -> Meets {
         let mut limits: SmallVec<[Option<Limited>; INLINE]> =
             asked.iter().map(|asked| self.limit(asked)).collect();
         replace(&mut limits);
@@ -350,12 +350,12 @@ impl Met {
         }
     }
 
-    fn standing(&self, now: Now) -> Option<Standing> {
+    pub(super) fn standing(&self, now: Now) -> Option<Standing> {
         let (meter, account) = self.account()?;
         Some(meter.standing(&account, now))
     }
 
-    fn status(self, standing: Option<Standing>, now: Now) -> Status {
+    pub(super) fn status(self, standing: Option<Standing>, now: Now) -> Status {
         let over = self.over.filter(|_| !self.limited.shadow());
         let limit = self.limited.amount();
         let window = match &self.counted {

@@ -19,6 +19,7 @@
 
 mod compiled;
 mod decide;
+mod explain;
 mod stats;
 mod stored;
 mod tree;
@@ -30,6 +31,7 @@ use super::state::State;
 use crate::policy::plan::{self, TimeUnit};
 pub use compiled::{Brought, Domain, Limit, Limited};
 pub use decide::{Decided, Decision, Outcome, Status, Undecided};
+pub use explain::{CountSaid, DescriptorSaid, DomainSaid};
 pub(super) use stats::DetailedBound;
 pub use stats::{Detailed, LimitStats, STATISTICS};
 pub use stored::DomainStore;

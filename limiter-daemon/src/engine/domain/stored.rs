@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::decide::{
     Decided, Decision, Meets, Outcome, Standings, Undecided, conclude, denies, here,
 };
-use super::{Asked, Hits};
+use super::{Asked, Hits, Limited};
 use crate::engine::charge::Few;
 use crate::engine::meter::{Meter, Snapshot, Verdict};
 use crate::engine::state::State;
@@ -131,6 +131,42 @@ impl Stored {
         }))
     }
 
+    /// The key of what is limited so; `None`: there is nothing to count.
+    pub(super) fn key(&self, limited: &Limited, entries: &[(&str, &str)]) -> Option<String> {
+        let meter = limited.meter()?;
+        Some(limited.key(&self.names, &meter, entries))
+    }
+
+    /// Asks the ledger what is left, takes nothing, and tells by which clock.
+    pub(super) async fn look(
+        &self,
+        met: &Meets,
+        asked: &[Asked<'_>],
+        now: Now,
+    ) -> Result<(Standings, Now), Undecided> {
+        let mut standings: Standings = met.iter().map(|_| None).collect();
+        let (origins, mut question) = self.question(met, asked);
+        if origins.is_empty() {
+            return Ok((standings, now));
+        }
+        question.denials = 0;
+        for item in &mut question.items {
+            (item.role, item.tokens) = (Role::Shadow, 0);
+        }
+        let items = question.items.clone();
+        let unanswered = || Undecided {
+            domain: self.domain.clone(),
+        };
+        let asking = self.store.ledger.ask(question, now);
+        let reply = asking.ok_or_else(unanswered)?.await;
+        let reply = reply.map_err(|_unanswered| unanswered())?;
+        for ((origin, item), said) in origins.iter().zip(&items).zip(&reply.said) {
+            let snapshot = Snapshot::new(&item.meter, said.reading);
+            standings[*origin] = Some(item.meter.standing(&snapshot, reply.now));
+        }
+        Ok((standings, reply.now))
+    }
+
     /// Asks the ledger.
     pub(super) fn decide(
         self: &Arc<Self>,
@@ -151,10 +187,8 @@ impl Stored {
         let this = Arc::clone(self);
         Decision::Pending(Box::pin(async move {
             match asking.await {
-                Ok(reply) => match judge(met, &origins, &items, &reply, shadow) {
-                    Ok(outcome) => Ok(outcome),
-                    Err(met) => this.without(met, shadow, reply.now),
-                },
+                Ok(reply) if is_other(&reply) => this.without(met, shadow, reply.now),
+                Ok(reply) => Ok(judge(met, &origins, &items, &reply, shadow)),
                 // By the time that it is now: others may have been charged since.
                 Err(unanswered) => this.without(met, shadow, unanswered.now),
             }
@@ -224,19 +258,21 @@ impl Stored {
     }
 }
 
-/// What the answer comes to; or what was asked about, if it says nothing.
+/// Whether it says nothing but that the keys were of other windows.
+fn is_other(reply: &Reply) -> bool {
+    let mut said = reply.said.iter();
+    said.any(|one| one.conforms == Conforms::OtherWindow)
+}
+
+/// What the answer comes to.
 fn judge(
     mut met: Meets,
     origins: &[usize],
     items: &[Item],
     reply: &Reply,
     shadow: bool,
-) -> Result<Outcome, Meets> {
+) -> Outcome {
     let now = reply.now;
-    let mut said = reply.said.iter();
-    if said.any(|one| one.conforms == Conforms::OtherWindow) {
-        return Err(met);
-    }
     let mut standings: Standings = met.iter().map(|_| None).collect();
     for met in met.iter_mut().flatten() {
         met.over = met.never().filter(|_| !met.limited.shadow());
@@ -259,27 +295,32 @@ fn judge(
         }
     } else {
         for met in met.iter_mut().flatten() {
-            met.over = met.over.or(met.never());
+            met.over = met.over.or_else(|| met.never());
         }
     }
-    Ok(conclude(met, &standings, denied, shadow, now))
+    conclude(met, &standings, denied, shadow, now)
 }
 
-/// How long an item has to wait whose key earlier items of the question have as well: they were taken
-/// before it was found to be over, and then given back. `None`: there are none.
+/// How long an item has to wait that would conform by itself: earlier items of the question have its
+/// key as well, and were taken before it was found to be over, and then given back. `None`: it would
+/// not conform by itself.
 fn wait_after(index: usize, items: &[Item], reply: &Reply) -> Option<u64> {
     let (item, now) = (&items[index], reply.now_of(index));
     let snapshot = Snapshot::new(&item.meter, reply.said.get(index)?.reading);
-    let mut any = false;
+    if matches!(
+        item.meter.peek(&snapshot, item.tokens, now),
+        Verdict::Deny { .. }
+    ) {
+        return None;
+    }
     for (other, said) in items[..index].iter().zip(&reply.said) {
         let takes = matches!(other.role, Role::Enforced | Role::Quota);
         if takes && other.key == item.key && said.conforms == Conforms::Yes {
-            any = true;
             other.meter.charge(&snapshot, other.tokens, now);
         }
     }
     match item.meter.peek(&snapshot, item.tokens, now) {
-        Verdict::Deny { wait } if any => Some(wait),
-        _ => None,
+        Verdict::Deny { wait } => Some(wait),
+        Verdict::Admit { .. } => None,
     }
 }

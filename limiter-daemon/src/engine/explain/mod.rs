@@ -293,7 +293,7 @@ impl Explanation {
             said.push(ask::words::filter(asking));
             let seen = Seen {
                 request: asked.request,
-                tls: asked.tls.unwrap_or(listener.tls.is_some()),
+                tls: asked.tls.unwrap_or_else(|| listener.tls.is_some()),
                 source: &asking.source,
                 destination: backend.unwrap_or_default(),
             };

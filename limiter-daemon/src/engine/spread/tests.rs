@@ -1,3 +1,5 @@
+//! What rules have in common, and where requests lead them.
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use limiter_common::Limit;
 
@@ -31,12 +33,15 @@ fn source(v4: u8) -> Condition {
     }
 }
 
-fn rules(all: &[&[Condition]]) -> Vec<Rule> {
-    let quota = Quota::Limited {
+fn quota() -> Quota {
+    Quota::Limited {
         limit: Limit::new(10, 10, 60_000_000_000).unwrap(),
         algorithm: Algorithm::TokenBucket,
         window: 60,
-    };
+    }
+}
+
+fn rules(all: &[&[Condition]]) -> Vec<Rule> {
     let limits = PolicyLimits {
         policy: "d/p".to_owned(),
         rules: Vec::new(),
@@ -44,7 +49,7 @@ fn rules(all: &[&[Condition]]) -> Vec<Rule> {
     };
     let state = State::new(64);
     let rule = |(index, conditions): (usize, &&[Condition])| {
-        let rule = LimitRule::new(format!("d/p/rule/{index}"), conditions.to_vec(), quota);
+        let rule = LimitRule::new(format!("d/p/rule/{index}"), conditions.to_vec(), quota());
         Rule::compile(&rule, Reach::Global, &limits, "d/r", &state)
     };
     let mut rules: Vec<Rule> = all.iter().enumerate().map(rule).collect();
@@ -102,6 +107,32 @@ fn rules_go_by_what_all_of_them_have() {
             )
         );
     }
+}
+
+#[test]
+fn routes_are_apart_unless_a_rule_is_for_all() {
+    let state = State::new(64);
+    let limits = PolicyLimits {
+        policy: "d/p".to_owned(),
+        rules: Vec::new(),
+        default: None,
+    };
+    let of = |shared: [bool; 2]| {
+        let mut rules: Vec<Rule> = shared
+            .iter()
+            .map(|shared| {
+                let rule = LimitRule {
+                    shared: *shared,
+                    ..LimitRule::new("d/p/rule/0".to_owned(), Vec::new(), quota())
+                };
+                Rule::compile(&rule, Reach::Global, &limits, "d/r", &state)
+            })
+            .collect();
+        together(&mut rules);
+        [0, 1].map(|index| rules[index].spread.by_route())
+    };
+    assert_eq!(of([false, false]), [true, true]);
+    assert_eq!(of([false, true]), [false, false]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What the store calls a bucket.
 //!
-//! `<prefix>{<policy>:<shared values>}<rule>@<route>+<candidate>#<algorithm>:<values>`. What is in
-//! braces is the hash tag: in a cluster it decides where a key lies, and a script sees keys of one
-//! place together. All rules of a policy that a request may meet have one tag. It has the values that
-//! all of them go by ([`crate::engine::spread`]): so the users of a busy policy are spread over all
-//! nodes. Where they have none in common, the policy alone is the tag.
+//! `<prefix>{<policy>@<route>:<shared values>}<rule>@<route>+<candidate>#<algorithm>:<values>`. What is
+//! in braces is the hash tag: in a cluster it decides where a key lies, and a script sees keys of one
+//! place together. All rules of a policy that a request may meet have one tag. It has the route, if
+//! none of them has buckets for all routes, and the values that all of them go by
+//! ([`crate::engine::spread`]): so the users of a busy policy are spread over all nodes. Where they
+//! have nothing in common, the policy alone is the tag.
 //!
 //! Values are hashed (SHA-256, 128 bits of it): keys have a bounded length, and no address, token or
 //! name of a user lies in a store that others read.
@@ -37,6 +38,8 @@ pub(super) struct Values {
     tag: Rc<str>,
     /// Of all; empty for rules with one bucket, and where the tag has them all.
     all: String,
+    /// The route is in the tag.
+    by_route: bool,
 }
 
 /// The tag of the rule before: most have the same.
@@ -53,6 +56,7 @@ impl Values {
         Self {
             tag: tags.of(rule, request),
             all,
+            by_route: rule.spread.by_route(),
         }
     }
 }
@@ -98,8 +102,9 @@ impl Names {
             ..
         } = scope;
         let kind = meter.kind();
-        let Values { tag, all } = values;
-        format!("{prefix}{{{policy}{tag}}}{rule}@{route}+{candidate}#{kind}:{all}")
+        let Values { tag, all, by_route } = values;
+        let (at, place) = if *by_route { ("@", &**route) } else { ("", "") };
+        format!("{prefix}{{{policy}{at}{place}{tag}}}{rule}@{route}+{candidate}#{kind}:{all}")
     }
 }
 

@@ -79,10 +79,11 @@ pub(super) fn compile(
             .or_insert_with(|| settings.domain(name));
         broken.broken = Some(in_force::reason(rejected));
     }
-    if let Some(config) = resources.configs.values().next() {
-        let known = |name: &&String| domains.contains_key(*name);
+    let config = resources.configs.values().next();
+    // Without any, there is nothing yet that a name could be compared with.
+    if let Some(config) = config.filter(|_| !domains.is_empty()) {
         for (name, (_, mark)) in &settings.named {
-            if !known(&name) {
+            if !domains.contains_key(name) {
                 findings.at(&config.meta.origin).warning(
                     mark,
                     format!("no file has the domain `{name}`"),

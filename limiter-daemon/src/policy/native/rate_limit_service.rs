@@ -27,6 +27,9 @@ pub(super) struct RawRls {
     near_limit_ratio: Option<At<f64>>,
     response_headers: Option<At<bool>>,
     response_header_names: Option<At<RawHeaderNames>>,
+    request_headers: Option<At<bool>>,
+    request_header_names: Option<At<RawHeaderNames>>,
+    echo_request: Option<bool>,
     tls: Option<At<RawTls>>,
 }
 
@@ -133,8 +136,13 @@ pub(super) fn lower(
     scope: &mut Scope<'_>,
 ) -> (DomainSettings, Option<TlsRefs>) {
     let response_headers = lower_headers(
-        raw.response_headers.as_ref(),
+        ("responseHeaders", raw.response_headers.as_ref()),
         raw.response_header_names,
+        scope,
+    );
+    let request_headers = lower_headers(
+        ("requestHeaders", raw.request_headers.as_ref()),
+        raw.request_header_names,
         scope,
     );
     let listen: Option<SocketAddr> = raw.listen.parse().ok();
@@ -143,6 +151,8 @@ pub(super) fn lower(
             daemon.rls = Some(RlsConfig {
                 listen,
                 response_headers,
+                request_headers,
+                echo: raw.echo_request.unwrap_or_default(),
             });
         }
         None => scope.error(
@@ -265,7 +275,7 @@ fn count(
 }
 
 fn lower_headers(
-    on: Option<&At<bool>>,
+    (field, on): (&str, Option<&At<bool>>),
     names: Option<At<RawHeaderNames>>,
     scope: &mut Scope<'_>,
 ) -> Option<RlsHeaders> {
@@ -275,7 +285,7 @@ fn lower_headers(
             scope.error(
                 &mark,
                 "no headers are added that would have these names",
-                "write `responseHeaders: true` beside it",
+                format!("write `{field}: true` beside it"),
             );
         }
         for (name, header) in [

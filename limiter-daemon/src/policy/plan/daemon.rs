@@ -75,6 +75,10 @@ pub struct RlsConfig {
     pub listen: SocketAddr,
     /// The headers that Envoy is told to add to responses; `None`: none.
     pub response_headers: Option<RlsHeaders>,
+    /// The headers that Envoy is told to add to requests; `None`: none.
+    pub request_headers: Option<RlsHeaders>,
+    /// The dynamic metadata of answers repeat the question.
+    pub echo: bool,
 }
 
 /// What headers that tell of limits are called.

@@ -95,6 +95,8 @@ struct RawHeaderMatch {
     descriptor_key: Option<At<String>>,
     #[serde(alias = "descriptor_value")]
     descriptor_value: At<String>,
+    #[serde(alias = "default_value")]
+    default_value: Option<At<Ignored>>,
     #[serde(alias = "expect_match")]
     expect_match: Option<bool>,
     headers: At<Vec<At<RawHeaderMatcher>>>,
@@ -107,6 +109,8 @@ struct RawQueryMatch {
     descriptor_key: Option<At<String>>,
     #[serde(alias = "descriptor_value")]
     descriptor_value: At<String>,
+    #[serde(alias = "default_value")]
+    default_value: Option<At<Ignored>>,
     #[serde(alias = "expect_match")]
     expect_match: Option<bool>,
     #[serde(alias = "query_parameters")]
@@ -120,6 +124,8 @@ struct RawAddressMatch {
     descriptor_key: Option<At<String>>,
     #[serde(alias = "descriptor_value")]
     descriptor_value: At<String>,
+    #[serde(alias = "default_value")]
+    default_value: Option<At<Ignored>>,
     #[serde(alias = "address_matcher")]
     address_matcher: RawAddressMatcher,
 }
@@ -127,8 +133,7 @@ struct RawAddressMatch {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawAddressMatcher {
-    #[serde(alias = "cidr_ranges")]
-    cidr_ranges: At<Vec<At<RawRange>>>,
+    ranges: At<Vec<At<RawRange>>>,
     #[serde(alias = "invert_match")]
     invert_match: Option<bool>,
 }
@@ -139,7 +144,7 @@ struct RawRange {
     #[serde(alias = "address_prefix")]
     address_prefix: At<String>,
     #[serde(alias = "prefix_len")]
-    prefix_len: Option<At<u8>>,
+    prefix_len: At<u8>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -294,16 +299,8 @@ fn parameter(raw: RawParameter, scope: &mut Scope<'_>) -> Option<Action> {
 }
 
 fn generic(raw: RawGeneric, scope: &mut Scope<'_>) -> Option<Action> {
-    if let Some(default) = &raw.default_value {
-        scope.error(
-            &default.mark,
-            "a default is for values that are filled in, which is not supported",
-            "remove it",
-        );
-        return None;
-    }
+    let value = value((raw.descriptor_value, raw.default_value), scope);
     let key = key_or(raw.descriptor_key, "generic_key", scope);
-    let value = value(raw.descriptor_value, scope);
     Some(Action::GenericKey {
         key: key?,
         value: value?,
@@ -312,7 +309,7 @@ fn generic(raw: RawGeneric, scope: &mut Scope<'_>) -> Option<Action> {
 
 fn header_match(raw: RawHeaderMatch, scope: &mut Scope<'_>) -> Option<Action> {
     let key = key_or(raw.descriptor_key, "header_match", scope);
-    let value = value(raw.descriptor_value, scope);
+    let value = value((raw.descriptor_value, raw.default_value), scope);
     let headers = matchers::headers(raw.headers, scope);
     Some(Action::HeaderMatch {
         key: key?,
@@ -324,7 +321,7 @@ fn header_match(raw: RawHeaderMatch, scope: &mut Scope<'_>) -> Option<Action> {
 
 fn query_match(raw: RawQueryMatch, scope: &mut Scope<'_>) -> Option<Action> {
     let key = key_or(raw.descriptor_key, "query_match", scope);
-    let value = value(raw.descriptor_value, scope);
+    let value = value((raw.descriptor_value, raw.default_value), scope);
     let parameters = matchers::parameters(raw.query_parameters, scope);
     Some(Action::QueryMatch {
         key: key?,
@@ -337,8 +334,8 @@ fn query_match(raw: RawQueryMatch, scope: &mut Scope<'_>) -> Option<Action> {
 fn address_match(raw: RawAddressMatch, scope: &mut Scope<'_>) -> Option<Action> {
     const MAX: usize = 1024;
     let key = key_or(raw.descriptor_key, "remote_address_match", scope);
-    let value = value(raw.descriptor_value, scope);
-    let ranges = raw.address_matcher.cidr_ranges;
+    let value = value((raw.descriptor_value, raw.default_value), scope);
+    let ranges = raw.address_matcher.ranges;
     scope.at_most(&ranges.mark, ranges.len(), MAX);
     let nets: Vec<_> = ranges.value.iter().map(|raw| range(raw, scope)).collect();
     Some(Action::AddressMatch {
@@ -361,8 +358,7 @@ fn range(raw: &RawRange, scope: &mut Scope<'_>) -> Option<IpNet> {
         return None;
     };
     let most = if address.is_ipv4() { 32 } else { 128 };
-    // What is not said is 0 in the protocol, which would be every address.
-    let length = mask(raw.prefix_len.as_ref(), most, scope)?;
+    let length = mask(Some(&raw.prefix_len), most, scope)?;
     IpNet::new(address, length).ok().map(|net| net.trunc())
 }
 
@@ -398,7 +394,18 @@ fn key_or(key: Option<At<String>>, default: &str, scope: &mut Scope<'_>) -> Opti
 }
 
 /// The value of an entry, as it stands: Envoy fills in commands, which is not done here.
-fn value(value: At<String>, scope: &mut Scope<'_>) -> Option<String> {
+fn value(
+    (value, default): (At<String>, Option<At<Ignored>>),
+    scope: &mut Scope<'_>,
+) -> Option<String> {
+    if let Some(default) = &default {
+        scope.error(
+            &default.mark,
+            "a default is for values that are filled in, which is not supported",
+            "remove it",
+        );
+        return None;
+    }
     if is_filled_in(&value) {
         scope.error(
             &value.mark,

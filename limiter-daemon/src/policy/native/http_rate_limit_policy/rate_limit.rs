@@ -34,11 +34,18 @@ pub(super) struct RawRateLimit {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawOverride {
-    #[serde(alias = "requests_per_unit")]
-    requests_per_unit: Option<At<u32>>,
-    unit: Option<At<RawUnit>>,
+    #[serde(alias = "rate_limit")]
+    rate_limit: Option<RawLimit>,
     #[serde(alias = "dynamic_metadata")]
     dynamic_metadata: Option<At<Ignored>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawLimit {
+    #[serde(alias = "requests_per_unit")]
+    requests_per_unit: At<u32>,
+    unit: At<RawUnit>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -178,21 +185,17 @@ fn key_of_setting(key: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
 }
 
 fn limit(At { value: raw, mark }: At<RawOverride>, scope: &mut Scope<'_>) -> Option<LimitOverride> {
+    const HOW: &str = "write `rateLimit: {requestsPerUnit: 10, unit: MINUTE}`";
     if let Some(metadata) = &raw.dynamic_metadata {
-        no_metadata(
-            &metadata.mark,
-            "a limit",
-            "write `requestsPerUnit` and `unit`",
-            scope,
-        );
+        no_metadata(&metadata.mark, "a limit", HOW, scope);
         return None;
     }
-    let (Some(requests), Some(unit)) = (raw.requests_per_unit, raw.unit) else {
-        scope.error(
-            &mark,
-            "a limit has a number and a unit",
-            "write `requestsPerUnit` and `unit`",
-        );
+    let Some(RawLimit {
+        requests_per_unit: requests,
+        unit,
+    }) = raw.rate_limit
+    else {
+        scope.error(&mark, "there is no limit", HOW);
         return None;
     };
     Some(LimitOverride {
