@@ -326,6 +326,15 @@ impl Cluster {
         routes.masters.get(owner).cloned()
     }
 
+    /// The server that has `key`, when that is known.
+    pub(super) async fn server_of(self: &Arc<Self>, key: &str) -> Option<Arc<Inner>> {
+        self.look();
+        let mut routes = self.routes.subscribe();
+        let found = timeout(CONNECT, routes.wait_for(Option::is_some)).await;
+        found.ok()?.ok()?;
+        self.owner(slot(key))
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreHost, Arc<Inner>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
