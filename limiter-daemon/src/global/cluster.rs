@@ -193,8 +193,10 @@ impl Cluster {
         };
         let arguments = script::adjust(changes, self.time, now);
         let cluster = Arc::clone(self);
+        let changing = self.counts.begin_change();
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
+            let _until_then = changing;
             let deadline = Instant::now() + ADJUST;
             match cluster
                 .run(first, slot, Which::Adjust, &arguments, deadline)
