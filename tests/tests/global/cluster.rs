@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use tests::daemon::eventually;
 use tests::policies::{host_route, limited_host};
-use tests::redis::envoy_gateway;
+use tests::redis::{Redis, envoy_gateway};
 use tests::redis_cluster::{ADDRESS, RedisCluster};
 use tests::tls::Authority;
 
@@ -191,6 +191,19 @@ fn a_slot_that_moves_loses_no_count() -> Result<()> {
 
 #[test]
 fn a_master_that_is_killed_under_load() -> Result<()> {
+    a_master_goes(|master| master.kill(), |_| Ok(()))
+}
+
+/// It does not answer, and closes nothing; and comes back as one that takes itself for the master.
+#[test]
+fn a_master_that_stands_still_under_load() -> Result<()> {
+    a_master_goes(|master| master.freeze(), |master| master.thaw())
+}
+
+fn a_master_goes(
+    go: fn(&mut Redis) -> Result<()>,
+    come: fn(&mut Redis) -> Result<()>,
+) -> Result<()> {
     const USERS: usize = 40;
     let mut cluster = RedisCluster::start(3, 1)?;
     let policies = [
@@ -233,7 +246,7 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
     })?;
 
     let seen = under_load(node, "users", &names, || {
-        cluster.servers[victim].kill()?;
+        go(&mut cluster.servers[victim])?;
         eventually("requests that nobody answers", || {
             Ok((node.unanswered()? > 0.0).then_some(()))
         })?;
@@ -241,7 +254,8 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
         eventually("another master to be asked", || {
             let owner = cluster.owner(1, 0)?;
             Ok((owner != victim && node.state()? == 0.0).then_some(()))
-        })
+        })?;
+        come(&mut cluster.servers[victim])
     })?;
     let failed: usize = seen.values().map(|[_, _, failed]| failed).sum();
     assert!(failed > 0, "{seen:?}");
