@@ -310,6 +310,43 @@ fn a_cluster_that_stands_still_at_the_start() -> Result<()> {
     recovered(&nodes[0], "plain")
 }
 
+/// Every server has a breaker of its own.
+#[test]
+fn a_server_that_stands_still_keeps_nobody_from_the_others() -> Result<()> {
+    let partial = ["--cluster-require-full-coverage", "no"];
+    let cluster = RedisCluster::start_with(3, 0, &["--port"], &partial, &[])?;
+    let policies = [
+        limited_host(
+            "users",
+            "global: {rules: [{clientSelectors: [{headers: [{name: x-user, type: Distinct}]}],
+               limit: {requests: 5, unit: Day}, limiterd: {onStoreFailure: Deny}}]}",
+        ),
+        limited_host("plain", PLAIN),
+    ]
+    .concat();
+    let nodes = nodes(&cluster, "timeout: 1s", &policies, 1)?;
+    recovered(&nodes[0], "plain")?;
+    cluster.servers[0].freeze()?;
+    let mut without = 0;
+    for number in 0..24 {
+        match user(&nodes[0], "users", &format!("u{number}"), 6)? {
+            [5, 1, 0] => {}
+            [0, 0, 6] => without += 1,
+            other => panic!("u{number}: {other:?}"),
+        }
+    }
+    assert!((1..24).contains(&without), "{without}");
+    assert!(nodes[0].asked("not_asked")? > 0.0);
+    assert!(nodes[0].state()? > 0.0);
+    cluster.servers[0].thaw()?;
+    eventually("all to be asked again", || {
+        for number in 0..24 {
+            user(&nodes[0], "users", &format!("u{number}"), 1)?;
+        }
+        Ok((nodes[0].state()? == 0.0).then_some(()))
+    })
+}
+
 /// What the documentation says that the user needs.
 #[test]
 fn a_cluster_behind_tls_and_a_user() -> Result<()> {
