@@ -19,6 +19,7 @@ pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
 pub mod rls;
+pub mod rls_peer;
 pub mod scene;
 pub mod scripted;
 pub mod soak;

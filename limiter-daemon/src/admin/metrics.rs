@@ -15,7 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use super::asks;
 use super::config::Loads;
+use super::held::{self, Holdings};
 use super::limits;
 use super::service;
 use super::status::Status;
@@ -52,6 +54,10 @@ pub struct Sources {
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
     pub store: Option<Watched>,
+    /// What this node has of it.
+    pub held: Option<Holdings>,
+    /// Rate limit services elsewhere that filters ask.
+    pub asked: Arc<rls::Clients>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -89,8 +95,12 @@ impl Collector for Sources {
         upstreams::encode(self.state.upstreams(), &backends, page)?;
         upstreams::names(&self.resolver.counts(), page)?;
         service::encode(&self.service, &self.state, self.status.reloads(), page)?;
+        asks::encode(&self.state, &self.asked, page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
+        }
+        if let Some(held) = &self.held {
+            held::encode(held, page)?;
         }
         self.log(page)?;
         self.kernel(page)
@@ -410,6 +420,23 @@ impl Page<'_, '_> {
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
         self.values(MetricType::Gauge, (name, help), rows)
+    }
+
+    /// `buckets`: upper ends, and how many are in each.
+    pub(super) fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: &L,
+        sum: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_family(labels)?
+            .encode_histogram::<L>(sum, count, buckets, None)
     }
 
     fn values<L: EncodeLabelSet>(

@@ -2,13 +2,17 @@
 //! does not silence it.
 
 mod ask;
+mod asks;
 pub mod config;
+mod domain;
 mod explain;
 mod findings;
+mod held;
 pub mod l4;
 mod limits;
 pub mod metrics;
 mod plan;
+mod runtime;
 mod service;
 pub mod socket;
 pub mod status;
@@ -20,6 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -33,13 +38,16 @@ use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
 pub use config::{Loads, Trigger};
+pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
+pub use held::Holdings;
 pub use l4::L4;
 pub use metrics::Metrics;
 pub use status::Status;
 
 use socket::{Listener, Stream};
 
+use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
 
@@ -57,6 +65,8 @@ pub struct Admin {
     pub status: Arc<Status>,
     pub loads: Arc<Loads>,
     pub state: Arc<State>,
+    /// In force.
+    pub domains: Arc<ArcSwap<Domains>>,
     pub clock: Clock,
     pub metrics: Metrics,
     /// `None`: no interface is configured.
@@ -132,6 +142,25 @@ impl Admin {
                 .await
                 .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
         }
+        if request.uri().path() == "/explain/domain" {
+            return self
+                .explain_domain(request)
+                .await
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
+        }
+        if request.uri().path() == "/runtime_modify" {
+            if request.method() != Method::POST {
+                return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned());
+            }
+            if request.headers().contains_key(http::header::ORIGIN) {
+                // A web page in somebody's browser may send a plain POST to any address.
+                return text(StatusCode::FORBIDDEN, "not for web pages\n".to_owned());
+            }
+            return match runtime::modify(self.state.runtime(), request.uri().query()) {
+                Ok(()) => text(StatusCode::OK, "OK\n".to_owned()),
+                Err((status, why)) => text(status, format!("{why}\n")),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
@@ -159,13 +188,18 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/runtime" => match runtime::json(self.state.runtime()) {
+                Ok(document) => json(document),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             "/status" => match self.loads.statuses() {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, POST /explain or /l4/...\n"
+                "try /live, /ready, /metrics, /config, /status, /runtime, POST /runtime_modify, \
+                 POST /explain or /l4/...\n"
                     .to_owned(),
             ),
         }
@@ -185,6 +219,27 @@ impl Admin {
             .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));
         let explained = explained.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
         let document = serde_json::to_string_pretty(&explained)
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        Ok(json(document))
+    }
+
+    /// What becomes of descriptors, by the domains in force and their counts.
+    async fn explain_domain(&self, request: Request<Incoming>) -> l4::Answer {
+        if request.method() != Method::POST {
+            let why = "POST descriptors as JSON: {\"domain\": \"d\", \"descriptors\": [\"k=v\"]}";
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
+        }
+        let question: DomainQuestion = l4::body(request, MAX_QUESTION).await?;
+        let domains = self.domains.load_full();
+        let said = question.ask(&domains, true, self.clock.both()).await;
+        let said = said.map_err(|error| {
+            let status = match error {
+                DomainQuestionError::Undecided(_) => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, error.to_string())
+        })?;
+        let document = serde_json::to_string_pretty(&said)
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok(json(document))
     }

@@ -12,9 +12,9 @@ use serde::Serialize;
 use domain::DomainView;
 use network::NetworkView;
 
-use crate::engine::explain as words;
+use crate::engine::{ask, explain as words};
 use crate::policy::plan::{
-    AccessLog, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
+    AccessLog, Asking, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
     LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule,
     Tls, TlsVersion,
 };
@@ -81,7 +81,7 @@ impl From<&DaemonConfig> for DaemonView {
             drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
-            rls: config.rls.map(|rls| rls.listen.to_string()),
+            rls: config.rls.as_ref().map(|rls| rls.listen.to_string()),
         }
     }
 }
@@ -256,6 +256,9 @@ struct RuleView {
     backend_request_timeout_seconds: Option<f64>,
     local_limits: Vec<PolicyView>,
     global_limits: Vec<PolicyView>,
+    /// Who is asked about its requests, and with which descriptors, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    asks: Vec<AskView>,
     /// What is done to requests besides, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     traffic: Vec<String>,
@@ -299,8 +302,25 @@ impl RuleView {
             backend_request_timeout_seconds: rule.timeouts.backend_request.map(seconds),
             local_limits: rule.limits.local.iter().map(PolicyView::from).collect(),
             global_limits: rule.limits.global.iter().map(PolicyView::from).collect(),
+            asks: rule.asks.iter().map(AskView::from).collect(),
             traffic: words::traffic(&rule.traffic),
             broken: rule.broken.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AskView {
+    filter: String,
+    descriptors: Vec<String>,
+}
+
+impl From<&Asking> for AskView {
+    fn from(asking: &Asking) -> Self {
+        let descriptors = asking.descriptors.iter();
+        Self {
+            filter: ask::words::filter(asking),
+            descriptors: descriptors.map(|rule| ask::words::actions(rule)).collect(),
         }
     }
 }
@@ -352,6 +372,15 @@ struct LimitView {
     refund_on: Vec<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     candidates: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<LeaseView>,
+}
+
+/// Tokens that a node may take in advance.
+#[derive(Debug, Serialize)]
+struct LeaseView {
+    size: u64,
+    max_age_ms: u128,
 }
 
 impl From<&LimitRule> for LimitView {
@@ -386,6 +415,10 @@ impl From<&LimitRule> for LimitView {
             candidates: candidates
                 .map(|one| (one.name.clone(), one.limit.capacity))
                 .collect(),
+            lease: rule.lease.map(|lease| LeaseView {
+                size: lease.size,
+                max_age_ms: lease.max_age.as_millis(),
+            }),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn encode((stores, without): &Watched, page: &mut Page<'_, '_>) -> fm
     )?;
     page.gauges(
         "limiterd_store_connections",
-        "Connections to the store that are up; one for each worker and server.",
+        "Connections to the store that are up; one for each worker, each thread of the rate limit service, and server.",
         each(|store| store.counts().connections()),
     )?;
     page.gauges(

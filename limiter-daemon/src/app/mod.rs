@@ -1,8 +1,10 @@
 //! The composition root: the one place that knows every part, starts them in order, reloads the
 //! policy and ends them.
 
+mod asked;
 mod backends;
 mod handover;
+mod held;
 mod kernel;
 mod notify;
 mod privileges;
@@ -39,8 +41,10 @@ use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
 use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
+use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
+use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
@@ -118,6 +122,8 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    /// `None`: each node counts for itself.
+    held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -195,7 +201,10 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Ok(()) => daemon.look_after_backends(),
                 Err(error) => break Ended::Failed(error),
             },
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => {
+                daemon.look_after_kernel();
+                daemon.look_after_leases();
+            }
         }
     };
     daemon.stop(ended, &mut signals).await
@@ -211,7 +220,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -243,14 +251,21 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let mut state = State::new(config.max_buckets);
-        let mut shared_store = None;
-        if let Some((ledgers, store)) = store::store(&config)? {
-            shared_store = Some((ledgers, Arc::clone(store.without())));
-            state = state.with_store(Arc::new(store));
+        let (mut shared_store, mut held) = (None, None);
+        if let Some(stores) = store::store(&config)? {
+            shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
+            held = Some(stores.held);
+            state = state
+                .with_store(Arc::new(stores.requests))
+                .with_domain_store(Arc::new(stores.domains));
         } else {
             reload::warn_of_global_limits(&plan);
+            service::warn_of_domains(&plan);
         }
-        let state = Arc::new(state);
+        let (domains, asked) = (Arc::default(), Arc::default());
+        let services = Asked::new(Arc::clone(&domains), Arc::clone(&asked));
+        let state = Arc::new(state.with_services(Arc::new(services)));
+        state.runtime().follow(&plan.runtime);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
         let shared = Shared {
             active: Arc::clone(&active),
@@ -261,8 +276,9 @@ impl Daemon {
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
+        let told = (&state, domains);
         let service =
-            RateLimitService::start(&plan, &config, &mut sockets, worker_count, &state, clock)
+            RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
@@ -278,6 +294,8 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            held: held.as_ref().map(Held::watched),
+            asked,
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
@@ -299,6 +317,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            domains: Arc::clone(service.domains()),
             clock,
             metrics: Metrics::new(sources),
             l4,
@@ -358,6 +377,7 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            held,
             tasks,
         })
     }

@@ -40,6 +40,8 @@ pub struct Limits {
     local: Vec<Policy>,
     global: Vec<Policy>,
     store: Arc<dyn Store>,
+    /// Somebody else may deny what they admit: everything can be given back then.
+    held: bool,
 }
 
 /// Those of one policy.
@@ -93,7 +95,15 @@ impl Limits {
             local: policies(&limits.local, Reach::Local),
             global: policies(&limits.global, Reach::Global),
             store: Arc::clone(state.store()),
+            held: false,
         })
+    }
+
+    /// The same; with `held`, everything that a request is charged can be given back by
+    /// [`Settlement::withdraw`], until [`Settlement::confirm`] says that nobody else denies it.
+    #[must_use]
+    pub fn held(self, held: bool) -> Self {
+        Self { held, ..self }
     }
 
     /// Charges `request` at `now` against every rule that it meets, or against none if any is over
@@ -105,7 +115,7 @@ impl Limits {
         if first.denied.is_some() || global.is_empty() {
             let mut none = Verdicts::default();
             let (local, global) = ((&*local, &mut first), (&[][..], &mut none));
-            return Decision::Ready(finish(local, global, &self.store, now));
+            return Decision::Ready(finish(local, global, (&self.store, self.held), now));
         }
         let asked = ChargeRequest {
             draws: &global,
@@ -115,7 +125,7 @@ impl Limits {
         match self.store.charge(&asked) {
             Answer::Ready(mut second) => {
                 let (local, global) = ((&*local, &mut first), (&*global, &mut second));
-                Decision::Ready(finish(local, global, &self.store, now))
+                Decision::Ready(finish(local, global, (&self.store, self.held), now))
             }
             Answer::Pending(answer) => {
                 let mut held = Held {
@@ -124,12 +134,12 @@ impl Limits {
                     now,
                 };
                 let global: Few<_> = global.into_iter().map(Draw::owned).collect();
-                let store = Arc::clone(&self.store);
+                let (store, keep) = (Arc::clone(&self.store), self.held);
                 Decision::Pending(Box::pin(async move {
                     let mut second = answer.await;
                     let (draws, mut first) = held.release();
                     let (local, global) = ((&*draws, &mut first), (&*global, &mut second));
-                    finish(local, global, &store, now)
+                    finish(local, global, (&store, keep), now)
                 }))
             }
         }
@@ -219,7 +229,7 @@ impl Drop for Held {
 fn finish<R: Borrow<Arc<Rule>>>(
     (local, first): (&[Draw<R>], &mut Verdicts),
     (global, second): (&[Draw<R>], &mut Verdicts),
-    store: &Arc<dyn Store>,
+    (store, held): (&Arc<dyn Store>, bool),
     now: Now,
 ) -> Outcome {
     let elsewhere = second.denied.map(|denial| Denial {
@@ -261,7 +271,7 @@ fn finish<R: Borrow<Arc<Rule>>>(
             statuses.push(status);
         }
         if denied.is_none() {
-            settlement.add(rule, drawn, store, now);
+            settlement.add(rule, drawn, (store, held), now);
         }
     }
     let decisive = match &denied {

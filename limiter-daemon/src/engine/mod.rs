@@ -1,12 +1,14 @@
 //! The decisions: which route a request takes, which limits it meets, whether it conforms, which
 //! endpoint it goes to. Pure: no I/O, no runtime, no clock. Time is a parameter.
 
+pub mod ask;
 pub mod balance;
 pub mod buckets;
 pub mod charge;
 mod condition;
 mod cost;
 pub mod decide;
+pub mod descriptors;
 pub mod domain;
 pub mod explain;
 mod index;
@@ -18,6 +20,7 @@ pub mod request;
 pub mod retry;
 pub mod route;
 pub mod rule;
+pub mod runtime;
 pub mod settle;
 pub mod spread;
 pub mod state;

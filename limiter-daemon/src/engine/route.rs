@@ -16,6 +16,7 @@ pub use hosts::{Hosts, hostname};
 pub(super) use paths::is_grpc;
 use paths::{Entry, Paths};
 
+use super::ask::Asking;
 use super::balance::WeightedChoice;
 use super::decide::Limits;
 use super::request::RequestView;
@@ -37,6 +38,8 @@ pub struct Rule {
     pub name: String,
     /// `None`: nothing is limited.
     pub limits: Option<Limits>,
+    /// Who is asked about its requests after that.
+    pub asks: Vec<Asking>,
     /// Where its requests go.
     pub backends: WeightedChoice,
     pub filters: Filters,
@@ -115,7 +118,13 @@ impl Rule {
         Self {
             route: Arc::clone(route),
             name: rule.name.clone().unwrap_or_else(|| index.to_string()),
-            limits: Limits::compile(&rule.limits, identity, state),
+            limits: Limits::compile(&rule.limits, identity, state)
+                .map(|limits| limits.held(!rule.asks.is_empty())),
+            asks: rule
+                .asks
+                .iter()
+                .map(|asking| Asking::compile(asking, state.services(), state.runtime()))
+                .collect(),
             backends: WeightedChoice::new(&rule.backends),
             filters: rule.filters.clone(),
             timeouts: rule.timeouts,

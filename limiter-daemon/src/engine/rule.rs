@@ -9,6 +9,7 @@ use super::meter::{Meter, Standing};
 use super::request::RequestView;
 use super::spread::Spread;
 use super::state::{Account, Place, Reach, Scope, ScopeName, State};
+use super::store::ledger::Lease;
 use super::time::Now;
 use crate::policy::plan::{
     Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RefundOn, ResponseCost,
@@ -38,6 +39,8 @@ pub struct Rule {
     pub candidates: Vec<Tried>,
     /// Of a global limit, while its store does not answer; `None`: as the store has it.
     pub on_store_failure: Option<OnStoreFailure>,
+    /// Of a global limit: what a node may hold of it.
+    pub lease: Option<Lease>,
 }
 
 /// How much a rule admits.
@@ -114,6 +117,10 @@ impl Rule {
             refund_on: rule.refund_on,
             candidates: candidates.iter().filter_map(tried).collect(),
             on_store_failure: rule.on_store_failure,
+            lease: rule.lease.map(|lease| Lease {
+                size: lease.size,
+                max_age: u64::try_from(lease.max_age.as_nanos()).unwrap_or(u64::MAX),
+            }),
         }
     }
 

@@ -76,11 +76,11 @@ impl Settlement {
         &mut self,
         rule: &Arc<Rule>,
         drawn: &mut Drawn,
-        store: &Arc<dyn Store>,
+        (store, held): (&Arc<dyn Store>, bool),
         now: Now,
     ) {
         self.told = now;
-        if let Some(receipt) = drawn.taken.take_if(|_| rule.settles()) {
+        if let Some(receipt) = drawn.taken.take_if(|_| held || rule.settles()) {
             if rule.reach() == Reach::Global {
                 self.store.get_or_insert_with(|| Arc::clone(store));
             }
@@ -96,6 +96,17 @@ impl Settlement {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.charges.is_empty()
+    }
+
+    /// Somebody else denies the request: everything is given back.
+    pub fn withdraw(mut self, now: Now) {
+        self.told = now;
+        self.refund(|_| true);
+    }
+
+    /// Nobody else denies the request: what is not settled later stays charged.
+    pub fn confirm(&mut self) {
+        self.charges.retain(|charge| charge.rule.settles());
     }
 
     /// There is no answer from an upstream.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::engine::store::breaker::{Breaker, Condition, Permit, Settings};
@@ -31,9 +32,34 @@ pub struct Counts {
     redirected: AtomicU64,
     lost_adjustments: AtomicU64,
     connections: AtomicI64,
+    /// Changes that are under way.
+    changing: watch::Sender<usize>,
+}
+
+/// A change that is under way, until it is dropped: with its runtime at the latest.
+#[derive(Debug)]
+pub(super) struct Changing(Arc<Counts>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.changing.send_modify(|under_way| *under_way -= 1);
+    }
 }
 
 impl Counts {
+    /// A change begins.
+    pub(super) fn begin_change(self: &Arc<Self>) -> Changing {
+        self.changing.send_modify(|under_way| *under_way += 1);
+        Changing(Arc::clone(self))
+    }
+
+    /// Waits until no change is under way.
+    pub(super) async fn settled(&self) {
+        let mut changing = self.changing.subscribe();
+        // The sender is here, so there is an end to hear of.
+        let _told = changing.wait_for(|under_way| *under_way == 0).await;
+    }
+
     /// How often it was asked, and what came of it.
     #[must_use]
     pub fn asked(&self) -> [(&'static str, u64); 5] {
@@ -98,6 +124,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// As [`Counts::begin_change`].
+    pub(super) fn begin_change(&self) -> Changing {
+        self.counts.begin_change()
+    }
+
     pub(super) fn new(address: String, counts: Arc<Counts>) -> Self {
         Self {
             address,

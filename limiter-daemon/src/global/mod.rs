@@ -22,6 +22,7 @@ mod connect;
 mod guard;
 mod link;
 mod script;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ use cluster::Cluster;
 use guard::{Attempt, Guard};
 pub use guard::{Counts, Failure};
 use script::Script;
+pub use windows::Windows;
 
 /// An adjustment is waited for so long; nobody else waits for it.
 const ADJUST: Duration = Duration::from_secs(1);
@@ -110,6 +112,11 @@ impl RedisLedger {
             _ => Servers::One(Arc::new(Inner::new(config, time, shared)?)),
         };
         Ok(Self { servers, counts })
+    }
+
+    /// Waits until no change is under way any more, for as long as one may take at most.
+    pub async fn settled(&self) {
+        self.counts.settled().await;
     }
 
     /// What has been counted of it.
@@ -208,8 +215,10 @@ impl Inner {
         };
         let arguments = script::adjust(changes, self.time, now);
         let inner = Arc::clone(self);
+        let changing = inner.guard.begin_change();
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
+            let _until_then = changing;
             match timeout(ADJUST, link.run(&inner.adjust, &arguments, false)).await {
                 Ok(Ok(_done)) => attempt.succeed(),
                 Ok(Err(error)) => {

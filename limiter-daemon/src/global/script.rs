@@ -6,7 +6,7 @@ use super::Time;
 use crate::engine::charge::Few;
 use crate::engine::meter::{self, Meter, Reading, Window};
 use crate::engine::store::ledger::{
-    Change, ChangeKind, Conforms, Item, Question, Reply, Role, Said,
+    Change, ChangeKind, Conforms, Form, Item, Question, Reply, Role, Said,
 };
 use crate::engine::time::Now;
 
@@ -32,6 +32,8 @@ pub(super) struct Arguments {
     keys: Vec<String>,
     head: Vec<String>,
     items: Vec<(char, char, [u64; 7])>,
+    /// One for each item, or none.
+    tail: Vec<u64>,
 }
 
 impl Script {
@@ -92,6 +94,9 @@ impl Arguments {
                 command.arg(*number);
             }
         }
+        for number in &self.tail {
+            command.arg(*number);
+        }
         command
     }
 
@@ -125,10 +130,35 @@ pub(super) fn charge(question: &Question, time: Time, now: Now) -> Arguments {
             Role::Enforced => 'e',
             Role::Shadow => 's',
             Role::Candidate => 'c',
+            Role::Quota => 'q',
+            Role::Refund => 'g',
         };
-        arguments.push(&item.key, role, charge_numbers(&item.meter, item.tokens));
+        let mut numbers = if item.role == Role::Refund {
+            refund_numbers(&item.meter, item.tokens)
+        } else {
+            charge_numbers(&item.meter, item.tokens)
+        };
+        as_written(item.form, &mut numbers);
+        arguments.push(&item.key, role, numbers);
+    }
+    if grants(&question.items) {
+        let again = question.items.iter().map(|item| item.again);
+        arguments.tail.extend(again);
     }
     arguments
+}
+
+/// Whether more than its own tokens is asked for an item.
+fn grants(items: &[Item]) -> bool {
+    items.iter().any(|item| item.again > 0)
+}
+
+/// What is under a key may be a plain count of one window.
+fn as_written(form: Form, (kind, numbers): &mut (char, [u64; 7])) {
+    if let Form::Plain { begins } = form {
+        *kind = 'p';
+        numbers[5] = begins.unwrap_or_default();
+    }
 }
 
 const fn split(nanoseconds: u64) -> [u64; 2] {
@@ -148,6 +178,19 @@ fn charge_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
         }
         Meter::Fixed(window) => ('f', window_numbers(window, false, least, tokens)),
         Meter::Sliding(window) => ('s', window_numbers(window, true, least, tokens)),
+    }
+}
+
+/// Kind and numbers of a key that tokens are given back to: the worth of tokens, or their number.
+fn refund_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
+    match meter {
+        Meter::Bucket { limit, deepest } => {
+            let [worth_s, worth_n] = split(meter::worth(limit, tokens));
+            let [deep_s, deep_n] = split(*deepest);
+            ('b', [worth_s, worth_n, 0, 0, deep_s, deep_n, 0])
+        }
+        Meter::Fixed(window) => ('f', window_numbers(window, false, tokens, 0)),
+        Meter::Sliding(window) => ('s', window_numbers(window, true, tokens, 0)),
     }
 }
 
@@ -182,18 +225,24 @@ pub(super) fn reply(items: &[Item], answer: &Value) -> Option<Reply> {
     };
     let numbers: Few<i64> = numbers.iter().map(number).collect::<Option<_>>()?;
     let (head, said) = numbers.split_at_checked(2)?;
-    if said.len() != items.len() * SAID {
+    let granted = if grants(items) { items.len() } else { 0 };
+    if said.len() != items.len() * SAID + granted {
         return None;
     }
+    let (said, granted) = said.split_at(items.len() * SAID);
+    let granted = granted.iter().copied().chain(std::iter::repeat(0));
     let now = nanoseconds(head[0], SECOND)?.checked_add(nanoseconds(head[1], MICROSECOND)?)?;
-    let said = items.iter().zip(said.chunks_exact(SAID));
+    let said = items.iter().zip(said.chunks_exact(SAID)).zip(granted);
     Some(Reply {
         now: Now {
             mono: now,
             unix: now,
         },
         said: said
-            .map(|(item, numbers)| said_of(item, numbers, now))
+            .map(|((item, numbers), granted)| {
+                let granted = u64::try_from(granted).ok()?;
+                Some(said_of(item, numbers, now)?.granted(item, granted))
+            })
             .collect::<Option<_>>()?,
         clocks: Few::new(),
     })
@@ -216,9 +265,10 @@ fn said_of(item: &Item, numbers: &[i64], now: u64) -> Option<Said> {
         0 => Conforms::No,
         1 => Conforms::Yes,
         2 => Conforms::NotAsked,
+        3 => Conforms::OtherWindow,
         _ => return None,
     };
-    Some(Said { conforms, reading })
+    Some(Said::new(conforms, reading))
 }
 
 fn nanoseconds(number: i64, unit: u64) -> Option<u64> {
@@ -241,7 +291,7 @@ pub(super) fn adjust(changes: &[Change], time: Time, now: Now) -> Arguments {
             ChangeKind::Charge => ('c', 0),
         };
         let tokens = change.tokens;
-        let numbers = match &change.meter {
+        let mut numbers = match &change.meter {
             Meter::Bucket { limit, deepest } => {
                 let [worth_s, worth_n] = split(meter::worth(limit, tokens));
                 let [mark_s, mark_n] = split(mark);
@@ -251,6 +301,7 @@ pub(super) fn adjust(changes: &[Change], time: Time, now: Now) -> Arguments {
             Meter::Fixed(window) => ('f', window_numbers(window, false, tokens, mark / SECOND)),
             Meter::Sliding(window) => ('s', window_numbers(window, true, tokens, mark / SECOND)),
         };
+        as_written(change.form, &mut numbers);
         arguments.push(&change.key, what, numbers);
     }
     arguments

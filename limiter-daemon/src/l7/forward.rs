@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -43,6 +43,8 @@ pub(super) struct Forward {
     pub(super) settings: Arc<ClientSettings>,
     /// The connection's other end is a proxy whose word counts.
     pub(super) trusted: bool,
+    /// What rate limit services want to be added to it.
+    pub(super) added: Option<Box<HeaderMap>>,
     /// The request's body, if it was to be read whole.
     pub(super) buffered: Option<Box<Buffered>>,
 }
@@ -279,6 +281,9 @@ impl Forward {
         if http2 {
             headers::join_cookies(headers);
         }
+        for (name, value) in self.added.iter().flat_map(|added| added.iter()) {
+            headers.append(name, value.clone());
+        }
         let filters = &self.rule.filters;
         filters::change(headers, &filters.request_headers);
         if let Some(rewrite) = &filters.rewrite {
@@ -343,7 +348,7 @@ impl Forward {
         Response::from_parts(parts, Body::upstream(body))
     }
 
-    fn change(&self, headers: &mut http::HeaderMap) {
+    fn change(&self, headers: &mut HeaderMap) {
         if let Some(filters) = &self.backend_filters {
             filters::change(headers, &filters.response_headers);
         }

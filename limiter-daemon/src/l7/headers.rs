@@ -32,6 +32,12 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
+/// Whether a rate limit service may add it to a request or an answer: what says how a message is framed
+/// and whom it is for is not its to say.
+pub(super) fn may_be_added(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && *name != header::CONTENT_LENGTH && *name != header::HOST
+}
+
 /// Envoy's own words to Envoy: never a client's.
 fn is_internal(name: &HeaderName) -> bool {
     name.as_str().starts_with("x-envoy-")

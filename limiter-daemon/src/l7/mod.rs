@@ -5,6 +5,8 @@ pub mod access_log;
 mod active;
 mod admission;
 mod affinity;
+mod asked_headers;
+mod asking;
 mod attempt;
 mod body;
 mod client_address;

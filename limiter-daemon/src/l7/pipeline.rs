@@ -18,6 +18,8 @@ use tokio::time::sleep;
 use super::active::Active;
 use super::admission;
 use super::affinity::affinity;
+use super::asked_headers::Told;
+use super::asking;
 use super::body::Body;
 use super::client_address::{self, Client};
 use super::clock::Clock;
@@ -128,7 +130,8 @@ pub(super) async fn converse(
     Some(())
 }
 
-/// A request's life: route, client address, local limits, global limits, upstream, response headers;
+/// A request's life: route, client address, local limits, global limits, rate limit services, upstream,
+/// response headers;
 /// response cost, metrics and log when its response is over.
 pub(super) fn answer(
     conn: Arc<Conn>,
@@ -155,6 +158,17 @@ pub(super) fn answer(
                 decided.take(outcome, &request, &mut ending).and(next)
             }
             Err(refusal) => Err(refusal),
+        };
+        let next = match (next, decided.client) {
+            (Ok(Next::Forward(forward)), Some(client)) if !forward.rule.asks.is_empty() => {
+                let mut forward = forward;
+                let told = decided.told.get_or_insert_default();
+                let asking =
+                    asking::ask(&conn, &mut forward, &mut request, client, told, &mut ending);
+                // What few routes have is boxed: each request carries the size of what is not.
+                Box::pin(asking).await.map(|()| Next::Forward(forward))
+            }
+            (next, _) => next,
         };
         let answer = match next {
             Ok(Next::Forward(mut forward)) => {
@@ -211,6 +225,9 @@ fn finish(
     if let Some(settings) = &decided.settings {
         limit_headers::add(response.headers_mut(), &decided.outcome, settings);
     }
+    if let Some(told) = decided.told.take() {
+        told.write(response.headers_mut(), refused.is_some());
+    }
     if let (Some(asked), Some(rule)) = (decided.asked.take(), &decided.rule) {
         let settlement = &mut ending.settlement;
         response = overrides::apply(rule, &asked, conn, response, refused, settlement);
@@ -237,6 +254,8 @@ struct Decided {
     /// What overrides of the rule need; `None`: it has none.
     asked: Option<Box<Asked>>,
     outcome: Outcome,
+    /// What rate limit services want to be told; `None`: none was asked.
+    told: Option<Box<Told>>,
     /// Of the listener.
     settings: Option<Arc<ClientSettings>>,
 }
@@ -381,6 +400,7 @@ impl Pipeline {
             prefix,
             settings: Arc::clone(settings),
             trusted: client.by_trusted,
+            added: None,
             buffered: None,
         }))
     }
@@ -393,7 +413,7 @@ fn refused(outcome: &Outcome) -> Result<(), Refusal> {
     denied.map_or(Ok(()), |denied| Err(denied.into()))
 }
 
-fn view(request: &Request<Incoming>, client: Client) -> RequestView<'_> {
+pub(super) fn view(request: &Request<Incoming>, client: Client) -> RequestView<'_> {
     RequestView {
         method: request.method(),
         path: request.uri().path(),

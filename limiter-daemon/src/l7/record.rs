@@ -8,6 +8,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 
+use super::asking::Later;
 use super::body::Upload;
 use super::connection::Conn;
 use super::request_id::X_REQUEST_ID;
@@ -144,6 +145,8 @@ pub(super) struct Ending {
     upload: Option<Arc<Upload>>,
     /// What is left to do about the limits that admitted it.
     pub(super) settlement: Settlement,
+    /// What is asked at the end.
+    pub(super) later: Vec<Later>,
     /// Somebody else has taken it over.
     over: bool,
 }
@@ -155,6 +158,7 @@ impl Ending {
             record: None,
             upload: None,
             settlement: Settlement::default(),
+            later: Vec::new(),
             over: false,
         }
     }
@@ -172,6 +176,7 @@ impl Ending {
             record: self.record.take(),
             upload: self.upload.take(),
             settlement: std::mem::take(&mut self.settlement),
+            later: std::mem::take(&mut self.later),
             over: false,
         }
     }
@@ -216,6 +221,9 @@ impl Drop for Ending {
             // Nobody waited for the answer, or it became a tunnel, which is over now.
             let now = self.conn.pipeline.clock.both();
             std::mem::take(&mut self.settlement).finished(settle::Ending::Abandoned, now);
+        }
+        for later in std::mem::take(&mut self.later) {
+            later.ask(self.conn.pipeline.clock.both());
         }
         let Some(mut record) = self.record.take() else {
             return;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, UPGRADE};
 use http::{HeaderMap, Response, StatusCode, Version};
 
+use super::asking::OverLimit;
 use super::body::{self, Body};
 use crate::engine::outcome::Denied;
 use crate::engine::settle::Failure;
@@ -47,6 +48,10 @@ pub(super) enum Refusal {
     Limited(Reach),
     /// The store of a global limit does not answer, and the limit denies then.
     LimitUnknown,
+    /// A rate limit service says that it is over a limit; [`super::asked_headers`] tells of it.
+    OverLimit(Box<OverLimit>),
+    /// A rate limit service does not answer, and the filter denies then.
+    AskFailed(StatusCode),
     /// As much is under way to the backend as may be: the circuit is open.
     Overloaded(Overflow),
     /// It waited for a connection to the backend, and none came free in time.
@@ -85,6 +90,8 @@ impl Refusal {
             // Envoy's `status_on_error`.
             Self::LimitUnknown => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::OverLimit(over) => over.status,
+            Self::AskFailed(status) => *status,
             Self::Aborted(Abort::Http(status)) => *status,
             Self::Aborted(Abort::Grpc(status)) => http_status(*status),
             Self::NoEndpoint
@@ -97,9 +104,12 @@ impl Refusal {
         }
     }
 
-    const fn body(&self) -> &'static str {
+    /// Of an answer that is ours alone.
+    const fn text(&self) -> &'static str {
         match self {
             Self::BadRequest(why) => why,
+            // Envoy has none; what the service sends along is another matter.
+            Self::OverLimit(_) | Self::AskFailed(_) => "",
             Self::BrokenBody => "the request's body is malformed or broke off",
             Self::Connect => "CONNECT is not supported",
             Self::NoAddress => "the header with the client's address is missing or malformed",
@@ -131,6 +141,13 @@ impl Refusal {
         }
     }
 
+    fn body(&self) -> Bytes {
+        match self {
+            Self::OverLimit(over) => over.body.clone(),
+            other => Bytes::from_static(other.text().as_bytes()),
+        }
+    }
+
     /// A word for logs.
     pub(super) const fn name(&self) -> &'static str {
         match self {
@@ -149,7 +166,8 @@ impl Refusal {
             Self::NoEndpoint => "no_endpoint",
             Self::Limited(_) => "rate_limited",
             // Envoy's detail.
-            Self::LimitUnknown => "rate_limiter_error",
+            Self::LimitUnknown | Self::AskFailed(_) => "rate_limiter_error",
+            Self::OverLimit(_) => "request_rate_limited",
             Self::Overloaded(_) => "circuit_open",
             Self::Waited => "pending_timeout",
             Self::NotAdmitted => "admission_control",
@@ -206,11 +224,14 @@ impl Refusal {
         let status = self.status();
         let mut response = Response::new(match status {
             StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::empty(),
-            _ => Body::own(Bytes::from_static(self.body().as_bytes())),
+            _ if self.body().is_empty() => Body::empty(),
+            _ => Body::own(self.body()),
         });
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if !self.body().is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
         if self.closes() && version <= Version::HTTP_11 {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -224,12 +245,13 @@ impl Refusal {
     fn respond_grpc(&self) -> Response<Body> {
         let status = match self {
             Self::Aborted(Abort::Grpc(status)) => u16::from(*status).into(),
+            Self::OverLimit(over) if over.resource_exhausted => HeaderValue::from_static("8"),
             _ => grpc_status(self.status()),
         };
         let mut response = Response::new(Body::empty());
         let headers = response.headers_mut();
         set_grpc_status(headers, status);
-        if let Ok(message) = HeaderValue::from_str(self.body()) {
+        if let Ok(message) = HeaderValue::from_maybe_shared(self.body()) {
             headers.insert(GRPC_MESSAGE, message);
         }
         response

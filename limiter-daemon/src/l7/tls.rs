@@ -14,7 +14,9 @@ use rustls::{
     SupportedProtocolVersion, version,
 };
 
-use crate::policy::plan::{Certificate, Pem, Tls, TlsVersion, UpstreamProtocol, UpstreamTls};
+use crate::policy::plan::{
+    Certificate, Pem, StoreTls, Tls, TlsVersion, UpstreamProtocol, UpstreamTls,
+};
 
 /// What is in a plan and rustls does not take.
 #[derive(Debug, thiserror::Error)]
@@ -89,20 +91,32 @@ fn versions(
 }
 
 fn certified(certificate: &Certificate) -> Result<Arc<CertifiedKey>, TlsError> {
-    let wrong = |reason: &dyn std::fmt::Display| TlsError::Certificate {
-        name: certificate.name.clone(),
-        reason: reason.to_string(),
-    };
-    let chain = CertificateDer::pem_slice_iter(&certificate.chain.0)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| wrong(&error))?;
-    if chain.is_empty() {
-        return Err(wrong(&"it has no certificate"));
-    }
-    let key = PrivateKeyDer::from_pem_slice(&certificate.key.0).map_err(|error| wrong(&error))?;
+    let (chain, key) = parsed(certificate)?;
     CertifiedKey::from_der(chain, key, &provider())
         .map(Arc::new)
-        .map_err(|error| wrong(&error))
+        .map_err(|error| wrong(certificate, &error))
+}
+
+fn wrong(certificate: &Certificate, reason: &dyn std::fmt::Display) -> TlsError {
+    TlsError::Certificate {
+        name: certificate.name.clone(),
+        reason: reason.to_string(),
+    }
+}
+
+/// A chain and its key.
+type Parsed = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn parsed(certificate: &Certificate) -> Result<Parsed, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(&certificate.chain.0)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| wrong(certificate, &error))?;
+    if chain.is_empty() {
+        return Err(wrong(certificate, &"it has no certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&certificate.key.0)
+        .map_err(|error| wrong(certificate, &error))?;
+    Ok((chain, key))
 }
 
 /// A listener's certificates; the first that is valid for the name, or else the first of all.
@@ -174,7 +188,29 @@ pub(super) fn client(
     Ok(Arc::new(config))
 }
 
-/// The same, for a connection that must not become HTTP/2 (an upgrade follows).
+/// The configuration towards a rate limit service: HTTP/2, and a certificate of our own if there is one.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn peer(tls: &StoreTls) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match &tls.authorities {
+        Some(pem) => builder.with_root_certificates(authorities(std::slice::from_ref(pem))?),
+        None => builder.with_root_certificates(system_roots()?),
+    };
+    let mut config = match &tls.certificate {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => {
+            let (chain, key) = parsed(certificate)?;
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The same as [`client`], for a connection that must not become HTTP/2 (an upgrade follows).
 pub(super) fn without_http2(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     ClientTrafficPolicy,
     EnvoyGateway,
     NetworkRateLimitPolicy,
+    HttpRateLimitPolicy,
     LimiterConfig,
     Namespace,
     Service,
@@ -28,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Gateway,
         Self::GatewayClass,
         Self::ListenerSet,
@@ -40,6 +41,7 @@ impl Kind {
         Self::ClientTrafficPolicy,
         Self::EnvoyGateway,
         Self::NetworkRateLimitPolicy,
+        Self::HttpRateLimitPolicy,
         Self::LimiterConfig,
         Self::Namespace,
         Self::Service,
@@ -61,6 +63,7 @@ impl Kind {
             Self::ClientTrafficPolicy => "ClientTrafficPolicy",
             Self::EnvoyGateway => "EnvoyGateway",
             Self::NetworkRateLimitPolicy => "NetworkRateLimitPolicy",
+            Self::HttpRateLimitPolicy => "HTTPRateLimitPolicy",
             Self::LimiterConfig => "LimiterConfig",
             Self::Namespace => "Namespace",
             Self::Service => "Service",
@@ -83,7 +86,9 @@ impl Kind {
             | Self::BackendTrafficPolicy
             | Self::ClientTrafficPolicy
             | Self::EnvoyGateway => envoy_gateway::GROUP,
-            Self::NetworkRateLimitPolicy | Self::LimiterConfig => native::GROUP,
+            Self::NetworkRateLimitPolicy | Self::HttpRateLimitPolicy | Self::LimiterConfig => {
+                native::GROUP
+            }
             Self::Namespace | Self::Service | Self::Secret | Self::ConfigMap => core::GROUP,
             Self::EndpointSlice => core::DISCOVERY_GROUP,
             // Not in `ALL`: no document names it.

@@ -3,9 +3,10 @@
 use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
-    Amount, Backend, BackendSettings, ClientSettings, Condition, Descriptor, Endpoint, Filters,
-    HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
-    RouteRule, RouteTraffic, ValueMatch,
+    Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
+    Descriptor, DomainKeys, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener,
+    OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic,
+    ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -50,6 +51,9 @@ fn conditions(label: &str, all: &[status::Condition], out: &mut String) {
 }
 
 pub(crate) fn plan(plan: &Plan, out: &mut String) {
+    for (name, percent) in &plan.runtime {
+        writeln!(out, "runtime {name} {percent}").unwrap();
+    }
     for backend in &plan.backends {
         self::backend(backend, out);
     }
@@ -60,7 +64,22 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
     }
     for domain in &plan.domains {
-        writeln!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        write!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        if let DomainKeys::Reference { prefix } = &domain.keys {
+            write!(out, " reference keys `{prefix}`").unwrap();
+        }
+        if domain.on_store_failure != OnDomainFailure::Error {
+            write!(out, " or {}", domain.on_store_failure.name()).unwrap();
+        }
+        for (name, set) in [("shadow", domain.shadow), ("quota", domain.quota)] {
+            if set {
+                write!(out, " {name}").unwrap();
+            }
+        }
+        if domain.near != 800_000 {
+            write!(out, " near {}", domain.near).unwrap();
+        }
+        out.push('\n');
         if let Some(why) = &domain.broken {
             writeln!(out, "  broken: {why}").unwrap();
         }
@@ -81,7 +100,11 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
                 }
                 other => write!(out, ": {other:?}").unwrap(),
             }
-            for (name, set) in [("shadow", limit.shadow), ("quota", limit.quota)] {
+            for (name, set) in [
+                ("shadow", limit.shadow),
+                ("quota", limit.quota),
+                ("detailed", limit.detailed),
+            ] {
                 if set {
                     write!(out, " {name}").unwrap();
                 }
@@ -92,6 +115,12 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
             if !limit.replaces.is_empty() {
                 write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
             }
+            if let Some(metadata) = &limit.metadata {
+                write!(out, " metadata={metadata:?}").unwrap();
+            }
+        }
+        if one.value_to_metric {
+            out.push_str(" told");
         }
         out.push('\n');
         descriptors(&one.descriptors, &format!("{indent}  "), out);
@@ -274,6 +303,54 @@ fn rule(rule: &RouteRule, plan: &Plan, out: &mut String) {
     for limits in &rule.limits.global {
         policy_limits("global", limits, out);
     }
+    for asking in rule.asks.iter() {
+        asks(asking, out);
+    }
+}
+
+fn asks(asking: &Asking, out: &mut String) {
+    let Asking {
+        filter,
+        domain,
+        source,
+        descriptors,
+    } = asking;
+    let tls = match &filter.service {
+        AskedService::Peer(peer) => peer.tls.as_ref(),
+        AskedService::Own | AskedService::Broken(_) => None,
+    };
+    // Certificates are made anew each time.
+    let tls = tls.map_or_else(String::new, |tls| {
+        let ours = tls.how.certificate.as_ref().map(|one| one.name.as_str());
+        let known = tls.how.authorities.is_some();
+        let name = &tls.server_name;
+        format!(" by TLS as {name:?}, our certificate {ours:?}, authorities {known}")
+    });
+    let shown = AskFilter {
+        service: AskedService::Own,
+        ..AskFilter::clone(filter)
+    };
+    writeln!(
+        out,
+        "      asks {}{tls} for {domain} as {source}: {shown:?}",
+        filter.service
+    )
+    .unwrap();
+    for rule in descriptors {
+        writeln!(out, "        {:?}", rule.actions).unwrap();
+        let rest = [
+            (rule.stage != 0).then(|| format!("stage {}", rule.stage)),
+            (!rule.disable_key.is_empty()).then(|| format!("key {}", rule.disable_key)),
+            rule.limit.map(|limit| format!("{limit:?}")),
+            rule.hits.map(|hits| format!("{hits:?}")),
+            rule.at_the_end.then(|| "at the end".to_owned()),
+            rule.headers.map(|headers| format!("headers {headers}")),
+        ];
+        let rest: Vec<String> = rest.into_iter().flatten().collect();
+        if !rest.is_empty() {
+            writeln!(out, "          {}", rest.join(", ")).unwrap();
+        }
+    }
 }
 
 fn path(path: &PathMatch) -> String {
@@ -383,6 +460,7 @@ fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
         debug(&rule.on_store_failure),
         debug(&plain.on_store_failure),
     );
+    more("lease", debug(&rule.lease), debug(&plain.lease));
     out.push('\n');
     for one in &rule.candidates {
         writeln!(

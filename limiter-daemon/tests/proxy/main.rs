@@ -15,6 +15,7 @@ mod plans;
 mod stage;
 mod upstream;
 
+mod asking;
 mod bounds;
 mod breakers;
 mod buffering;

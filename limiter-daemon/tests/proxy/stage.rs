@@ -110,12 +110,16 @@ impl Stage {
 
     /// Serves every address of `plan` with so many workers.
     pub(crate) fn with_workers(plan: &Plan, count: usize) -> Self {
+        Self::with_state(plan, count, State::new(1024))
+    }
+
+    /// The same, with what `state` has.
+    pub(crate) fn with_state(plan: &Plan, count: usize, state: State) -> Self {
         let clock = Clock::start();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .unwrap();
-        let state = State::new(1024);
         let active = Active::new(
             plan,
             Engine::compile(plan, &state),

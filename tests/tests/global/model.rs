@@ -22,8 +22,8 @@ use limiter_daemon::engine::store::parts::{Parts, Place};
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{
-    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
-    RefundOn, ResponseCost, StoreAddress, StoreConfig, StoreHost, ValueTest,
+    Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,
+    RateLimits, RefundOn, ResponseCost, StoreAddress, StoreConfig, StoreHost, ValueTest,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -31,47 +31,48 @@ use tests::netns::Netns;
 use tests::redis::Redis;
 use tests::redis_cluster::RedisCluster;
 
-const SECOND: u64 = 1_000_000_000;
-const USER: HeaderName = HeaderName::from_static("x-user");
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const USER: HeaderName = HeaderName::from_static("x-user");
 /// Some day, on no boundary.
-const BEGIN: u64 = 1_700_000_123_456_789_000;
+pub(crate) const BEGIN: u64 = 1_700_000_123_456_789_000;
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Blocked,
     Counted(Algorithm),
 }
 
 #[derive(Clone, Debug)]
-struct Spec {
-    kind: Kind,
-    capacity: u64,
-    seconds: u64,
-    cost: u64,
-    each: bool,
-    shadow: bool,
-    candidates: Vec<u64>,
-    response: Option<u64>,
-    refunds: bool,
+pub(crate) struct Spec {
+    pub(crate) kind: Kind,
+    pub(crate) capacity: u64,
+    pub(crate) seconds: u64,
+    pub(crate) cost: u64,
+    pub(crate) each: bool,
+    pub(crate) shadow: bool,
+    pub(crate) candidates: Vec<u64>,
+    pub(crate) response: Option<u64>,
+    pub(crate) refunds: bool,
+    pub(crate) lease: Option<Lease>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(crate) enum End {
     Fails,
     Answers,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub(crate) struct Step {
     /// Microseconds since the last one.
-    later: u64,
+    pub(crate) later: u64,
     /// So many requests come before it is over.
-    lasts: usize,
-    user: u8,
-    end: End,
+    pub(crate) lasts: usize,
+    pub(crate) user: u8,
+    pub(crate) end: End,
 }
 
-fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let kind = prop_oneof![
         1 => Just(Kind::Blocked),
         12 => Just(Kind::Counted(Algorithm::TokenBucket)),
@@ -99,6 +100,7 @@ fn spec() -> impl Strategy<Value = Spec> {
             candidates,
             response,
             refunds,
+            lease: None,
         },
     )
 }
@@ -126,7 +128,7 @@ fn microseconds() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![Just(End::Fails), Just(End::Answers)];
     (microseconds(), 0usize..3, 0u8..3, end).prop_map(|(later, lasts, user, end)| Step {
         later,
@@ -172,13 +174,14 @@ impl Spec {
                     limit: self.limit(*capacity),
                 })
                 .collect(),
+            lease: self.lease,
             ..LimitRule::new(format!("d/p/rule/{index}"), conditions, quota)
         }
     }
 }
 
 /// The rules, of one policy or of one each.
-fn limits(specs: &[Spec], split: bool, state: &State) -> Limits {
+pub(crate) fn limits(specs: &[Spec], split: bool, state: &State) -> Limits {
     let mut rules = specs
         .iter()
         .enumerate()
@@ -381,7 +384,7 @@ impl Model {
 }
 
 /// Whether the request passed, what it would have to wait for, what is told of the limits.
-fn said(outcome: &Outcome) -> String {
+pub(crate) fn said(outcome: &Outcome) -> String {
     let wait = outcome
         .denied
         .as_ref()
@@ -389,7 +392,7 @@ fn said(outcome: &Outcome) -> String {
     format!("{wait:?} {:?}", outcome.statuses)
 }
 
-fn end(outcome: Outcome, end: End, now: Now) {
+pub(crate) fn end(outcome: Outcome, end: End, now: Now) {
     let mut settlement = outcome.settlement;
     match end {
         End::Fails => settlement.failed(Failure::Upstream, now),
@@ -463,13 +466,9 @@ impl Ledger for Counting {
     }
 }
 
-async fn case(
-    address: &StoreAddress,
-    prefix: String,
-    (specs, modelled): (&[Spec], bool),
-    steps: &[Step],
-) -> Result<()> {
-    let config = StoreConfig {
+/// The store at `address` whose keys begin so, which nobody waits for too short.
+pub(crate) fn config(address: &StoreAddress, prefix: String) -> StoreConfig {
+    StoreConfig {
         address: address.clone(),
         user: None,
         password: None,
@@ -478,7 +477,17 @@ async fn case(
         budget: Duration::from_secs(60),
         prefix,
         on_failure: OnStoreFailure::Deny,
-    };
+        over_limit_memory: 0,
+    }
+}
+
+async fn case(
+    address: &StoreAddress,
+    prefix: String,
+    (specs, modelled): (&[Spec], bool),
+    steps: &[Step],
+) -> Result<()> {
+    let config = config(address, prefix);
     let store = Arc::new(RedisLedger::by(&config, Time::Told)?);
     let split = matches!(address, StoreAddress::Cluster(_));
     let counting = Counting {

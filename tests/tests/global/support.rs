@@ -1,11 +1,12 @@
 //! Nodes: a daemon and a backend each, in network namespaces of their own.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Result, anyhow};
-use tests::daemon::{Process, demo_backend, eventually};
+use tests::daemon::{Process, binary, demo_backend, eventually};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
 use tests::policies::GATEWAY;
@@ -34,6 +35,11 @@ impl Node {
 
     /// The same in a namespace where the store may be already.
     pub(crate) fn inside(netns: Netns, store: &str, policies: &str) -> Result<Self> {
+        Self::by(Command::new(binary()), netns, store, policies)
+    }
+
+    /// The same by `limiterd`, a command that takes its arguments.
+    pub(crate) fn by(limiterd: Command, netns: Netns, store: &str, policies: &str) -> Result<Self> {
         let backend = demo_backend(&netns)?;
         let files = [
             ("gateway.yaml", GATEWAY),
@@ -41,7 +47,7 @@ impl Node {
             ("policies.yaml", policies),
         ];
         Ok(Self {
-            scene: Scene::start(netns, &files)?,
+            scene: Scene::start_by(limiterd, netns, &files)?,
             _backend: backend,
         })
     }
@@ -75,6 +81,13 @@ impl Node {
         let page = self.scene.metrics()?;
         let name = "limiterd_store_failure_decisions_total";
         Ok(page.sum(name, &[("mode", mode)]))
+    }
+
+    /// Requests that were answered from what is remembered of keys over their limit.
+    pub(crate) fn remembered(&self) -> Result<f64> {
+        let page = self.scene.metrics()?;
+        let name = "limiterd_store_over_limit_memory_total";
+        Ok(page.sum(name, &[("result", "answered")]))
     }
 
     /// 0: the store is asked, 1: now and then, 2: not at all.

@@ -16,6 +16,8 @@ pub(crate) use treatment::{settings as backend_settings, traffic};
 pub(super) use words::secret;
 pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
 
+use super::ask;
+use super::descriptors::Seen;
 use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
@@ -81,6 +83,9 @@ pub struct Explanation {
     pub other_routes: Vec<Passed>,
     /// In the order in which they are asked.
     pub policies: Vec<PolicySaid>,
+    /// Who is asked about it after that, and with which descriptors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<String>,
     pub filters: Vec<String>,
     pub timeouts: Vec<String>,
     /// What is done to it besides: retries, faults, overrides and the like.
@@ -195,6 +200,7 @@ pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Exp
         route: None,
         other_routes: Vec::new(),
         policies: Vec::new(),
+        asks: Vec::new(),
         filters: Vec::new(),
         timeouts: Vec::new(),
         traffic: Vec::new(),
@@ -272,7 +278,29 @@ impl Explanation {
             .collect();
         self.traffic = traffic(&rule.traffic);
         self.backends = backends(rule, plan);
+        self.asks = self.asks(rule, listener, asked);
         self.answer = self.outcome(rule);
+    }
+
+    /// By the first backend, if there are several.
+    fn asks(&self, rule: &RouteRule, listener: &Listener, asked: &Asked<'_>) -> Vec<String> {
+        let backend = self
+            .backends
+            .first()
+            .and_then(|backend| backend.name.as_deref());
+        let mut said = Vec::new();
+        for asking in rule.asks.iter() {
+            said.push(ask::words::filter(asking));
+            let seen = Seen {
+                request: asked.request,
+                tls: asked.tls.unwrap_or_else(|| listener.tls.is_some()),
+                source: &asking.source,
+                destination: backend.unwrap_or_default(),
+            };
+            let descriptors = asking.descriptors.iter();
+            said.extend(descriptors.map(|rule| ask::words::of_request(rule, &seen)));
+        }
+        said
     }
 
     fn outcome(&self, rule: &RouteRule) -> String {

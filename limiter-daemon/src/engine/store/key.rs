@@ -49,7 +49,7 @@ pub(super) struct Tags(Option<(Arc<Pins>, Rc<str>)>);
 impl Values {
     pub(super) fn of(rule: &Rule, request: &RequestView<'_>, tags: &mut Tags) -> Self {
         let all = if rule.is_distinct() && !rule.spread.whole() {
-            Digest::of(|digest| rule.feed(request, digest))
+            hex_of(|mut digest| rule.feed(request, &mut digest))
         } else {
             String::new()
         };
@@ -72,7 +72,7 @@ impl Tags {
         let tag = if pins.is_empty() {
             Rc::from("")
         } else {
-            let values = Digest::of(|digest| rule.feed_spread(request, digest));
+            let values = hex_of(|mut digest| rule.feed_spread(request, &mut digest));
             Rc::from(format!(":{values}"))
         };
         self.0 = Some((Arc::clone(pins), Rc::clone(&tag)));
@@ -108,22 +108,20 @@ impl Names {
     }
 }
 
+/// The digest of what `feed` writes, in hexadecimal.
+pub(in crate::engine) fn hex_of(feed: impl FnOnce(&mut dyn Hasher)) -> String {
+    let mut digest = Digest(Context::new(&SHA256));
+    feed(&mut digest);
+    let mut text = String::with_capacity(2 * USED);
+    for byte in digest.0.finish().as_ref().iter().take(USED) {
+        // Writing to a String does not fail.
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 /// Takes bytes into a digest; 64 bits would not tell values apart.
 struct Digest(Context);
-
-impl Digest {
-    /// What is fed, in hexadecimal.
-    fn of(feed: impl FnOnce(&mut Self)) -> String {
-        let mut digest = Self(Context::new(&SHA256));
-        feed(&mut digest);
-        let mut text = String::with_capacity(2 * USED);
-        for byte in digest.0.finish().as_ref().iter().take(USED) {
-            // Writing to a String does not fail.
-            let _infallible = write!(text, "{byte:02x}");
-        }
-        text
-    }
-}
 
 impl Hasher for Digest {
     fn write(&mut self, bytes: &[u8]) {

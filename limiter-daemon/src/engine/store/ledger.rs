@@ -46,6 +46,33 @@ pub struct Item {
     /// 0: it is only asked whether there is one.
     pub tokens: u64,
     pub role: Role,
+    /// Tokens of it may be held by this node ([`super::lease`]). Never without tokens, nor of what
+    /// has candidates or is not enforced.
+    pub lease: Option<Lease>,
+    /// Of an enforced item that admits, with all others: how many times more the same tokens are taken,
+    /// as often as they are there.
+    pub again: u64,
+    pub form: Form,
+}
+
+/// How many tokens of a bucket a node may hold beyond what it uses at once, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Tokens, at least 1.
+    pub size: u64,
+    /// Nanoseconds.
+    pub max_age: u64,
+}
+
+/// What lies under a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The state of the meter, as limiterd writes it.
+    #[default]
+    Own,
+    /// The count of one fixed window, as `INCRBY` makes it. The second at which the window begins
+    /// (since 1970) is the end of the key; `None`: it is still to be added to it.
+    Plain { begins: Option<u64> },
 }
 
 /// What depends on an item.
@@ -57,6 +84,11 @@ pub enum Role {
     Shadow,
     /// As one in shadow mode, and also where only the limit that it is a candidate of denies.
     Candidate,
+    /// Denies the request if all of this role do; charged as one that is enforced, unless it is over.
+    Quota,
+    /// Gives its tokens back before anything is asked, whatever becomes of the request; as
+    /// [`Meter::refund`] does.
+    Refund,
 }
 
 /// What became of all items, in their order.
@@ -83,6 +115,10 @@ pub struct Said {
     pub conforms: Conforms,
     /// The bucket, after that.
     pub reading: Reading,
+    /// What a refund of the item's tokens must know.
+    pub mark: u64,
+    /// How many times more its tokens were taken ([`Item::again`]).
+    pub granted: u64,
 }
 
 /// Whether an item conforms.
@@ -91,6 +127,9 @@ pub enum Conforms {
     No,
     Yes,
     NotAsked,
+    /// The key is of another window than the one that it is by the reply's clock; nothing was asked
+    /// or charged of the whole question.
+    OtherWindow,
 }
 
 /// There is no answer.
@@ -106,6 +145,7 @@ pub struct Change {
     pub key: String,
     pub meter: Meter,
     pub tokens: u64,
+    pub form: Form,
     pub kind: ChangeKind,
 }
 
@@ -119,12 +159,36 @@ pub enum ChangeKind {
 }
 
 impl Said {
-    /// What a refund of these tokens must know.
+    /// What is said of an item whose tokens were taken once, if they were.
     #[must_use]
-    pub const fn mark(&self) -> u64 {
-        match self.reading {
-            Reading::Tat(tat) => tat,
-            Reading::Counts { end, .. } => end,
+    pub const fn new(conforms: Conforms, reading: Reading) -> Self {
+        Self {
+            conforms,
+            reading,
+            mark: match reading {
+                Reading::Tat(tat) => tat,
+                Reading::Counts { end, .. } => end,
+                Reading::Unknown => 0,
+            },
+            granted: 0,
+        }
+    }
+
+    /// The same, of an item whose tokens were taken so many times more. Of tokens that were taken at
+    /// once, those of the item count as the first.
+    #[must_use]
+    pub fn granted(self, item: &Item, times: u64) -> Self {
+        let mark = match &item.meter {
+            Meter::Bucket { limit, .. } => {
+                let more = limit.cost(item.tokens).saturating_mul(times);
+                self.mark.saturating_sub(more)
+            }
+            Meter::Fixed(_) | Meter::Sliding(_) => self.mark,
+        };
+        Self {
+            mark,
+            granted: times,
+            ..self
         }
     }
 

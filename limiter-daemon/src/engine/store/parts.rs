@@ -10,6 +10,8 @@
 //! - If one does not answer in time, the question is not answered, and the others give back. What the
 //!   late one still takes stays taken.
 //! - Who only watches is asked with its part, and gives back where the whole says no.
+//! - Quotas deny together. Where they are in several parts, each is asked as one that only watches, and
+//!   the whole sees whether all are over.
 //!
 //! Rejected: two rounds, asking first and taking then. It takes twice the time, and between the two
 //! others take what was seen.
@@ -23,7 +25,7 @@ use super::ledger::{
 };
 use super::slot::slot;
 use crate::engine::charge::Few;
-use crate::engine::meter::{self, Meter, Reading};
+use crate::engine::meter::Meter;
 use crate::engine::time::Now;
 
 const SECOND: u64 = 1_000_000_000;
@@ -152,11 +154,17 @@ fn by_part<T>(all: impl Iterator<Item = T>, part: impl Fn(T) -> Part) -> Few<(Pa
 
 /// What one part is asked.
 fn excerpt(question: &Question, members: &[usize]) -> Question {
+    let items = &question.items;
+    let spread = quotas_are_spread(items, members);
     let item = |index: &usize| {
-        let mut item = question.items[*index].clone();
-        if item.role == Role::Candidate && !members.contains(&owner(&question.items, *index)) {
+        let mut item = items[*index].clone();
+        match item.role {
             // Whether its limit denies is not seen there. Where only that does, it keeps its tokens.
-            item.role = Role::Shadow;
+            Role::Candidate if !members.contains(&owner(items, *index)) => {
+                item.role = Role::Shadow;
+            }
+            Role::Quota if spread => item.role = Role::Shadow,
+            _ => {}
         }
         item
     };
@@ -164,6 +172,16 @@ fn excerpt(question: &Question, members: &[usize]) -> Question {
         denials: question.denials,
         items: members.iter().map(item).collect(),
     }
+}
+
+/// Whether there are quotas among `members`, and others elsewhere.
+fn quotas_are_spread(items: &[Item], members: &[usize]) -> bool {
+    let quotas = items.iter().filter(|item| item.role == Role::Quota).count();
+    let here = members
+        .iter()
+        .filter(|index| items[**index].role == Role::Quota)
+        .count();
+    here > 0 && here < quotas
 }
 
 /// The limit that a candidate is one of; of others themselves.
@@ -216,23 +234,35 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
             && said[*index].is_some_and(|(said, _)| said.conforms == Conforms::No)
     };
     let deniers: Few<usize> = (0..items.len()).filter(denies).collect();
+    let quotas_deny = quotas_deny(items, &said);
     let in_part: Vec<usize> = parts
         .iter()
-        .map(|members| question.denials + members.iter().filter(|index| denies(index)).count())
+        .map(|members| {
+            let enforced = members.iter().filter(|index| denies(index)).count();
+            let quota = |index: &usize| items[*index].role == Role::Quota;
+            let here = quotas_deny && members.iter().any(quota);
+            let quotas = here && !quotas_are_spread(items, members);
+            question.denials + enforced + usize::from(quotas)
+        })
         .collect();
     let lost = replies.iter().filter_map(|reply| reply.as_ref().err());
     let lost = lost.map(|lost| lost.now).max_by_key(|now| now.mono);
-    let admitted = question.denials + deniers.len() == 0;
+    // Then nothing was done in that part, and all is asked once more.
+    let other_window = |(said, _): &(Said, Now)| said.conforms == Conforms::OtherWindow;
+    let again = said.iter().flatten().any(other_window);
+    let admitted = question.denials + deniers.len() == 0 && !quotas_deny;
     let stays = |index: usize| {
         let of_the_only_denier = || {
             items[index].role == Role::Candidate
                 && question.denials == 0
+                && !quotas_deny
                 && *deniers == [owner(items, index)]
         };
-        lost.is_none() && (admitted || of_the_only_denier())
+        lost.is_none() && !again && (admitted || of_the_only_denier())
     };
     let mut back = Vec::with_capacity(parts.len());
     for (members, denials) in parts.iter().zip(in_part) {
+        let spread = quotas_are_spread(items, members);
         let mut changes = Vec::new();
         for index in members {
             let item = &items[*index];
@@ -245,20 +275,28 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
             let took = match item.role {
                 // Where another denied, it was only looked at.
                 Role::Enforced => denials == 0,
+                Role::Quota => spread || denials == 0,
                 Role::Shadow | Role::Candidate => true,
+                // It is made whatever becomes of the request, but once.
+                Role::Refund => continue,
             };
             if took && said.conforms == Conforms::Yes {
+                // With what was taken in advance.
+                let all = item.tokens.saturating_mul(1 + said.granted);
+                let mark = Said::new(said.conforms, said.reading).mark;
+                said.granted = 0;
                 if item.tokens > 0 {
                     changes.push(Change {
                         key: item.key.clone(),
                         meter: item.meter,
-                        tokens: item.tokens,
-                        kind: ChangeKind::GiveBack { mark: said.mark() },
+                        tokens: all,
+                        form: item.form,
+                        kind: ChangeKind::GiveBack { mark },
                     });
                 }
-                said.reading = without(item, said.reading);
+                said.reading = said.reading.without(&item.meter, all);
             }
-            if item.role != Role::Enforced {
+            if matches!(item.role, Role::Shadow | Role::Candidate) {
                 said.conforms = Conforms::NotAsked;
             }
         }
@@ -277,19 +315,15 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
     Whole { reply, back }
 }
 
-/// The state of a bucket without the tokens that were just taken from it.
-fn without(item: &Item, reading: Reading) -> Reading {
-    match (&item.meter, reading) {
-        (Meter::Bucket { limit, .. }, Reading::Tat(tat)) => {
-            Reading::Tat(tat.saturating_sub(meter::worth(limit, item.tokens)))
-        }
-        (_, Reading::Counts { end, count, last }) => Reading::Counts {
-            end,
-            count: count.saturating_sub(item.tokens),
-            last,
-        },
-        (_, reading @ Reading::Tat(_)) => reading,
-    }
+/// Whether the quotas of a question deny it: there are some, and nothing is left of any.
+fn quotas_deny(items: &[Item], said: &[Option<(Said, Now)>]) -> bool {
+    let mut quotas = items
+        .iter()
+        .zip(said)
+        .filter(|(item, _)| item.role == Role::Quota)
+        .map(|(_, said)| said.is_some_and(|(said, _)| said.conforms == Conforms::No))
+        .peekable();
+    quotas.peek().is_some() && quotas.all(|over| over)
 }
 
 #[cfg(test)]

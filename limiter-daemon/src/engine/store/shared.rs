@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::{Names, Tags, Values};
-use super::ledger::{Change, ChangeKind, Conforms, Item, Ledger, Question, Reply, Role, Said};
+use super::ledger::{
+    Change, ChangeKind, Conforms, Form, Item, Ledger, Question, Reply, Role, Said,
+};
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
-use crate::engine::meter::{Meter, NEVER, Snapshot, Standing};
+use crate::engine::meter::{Meter, NEVER, Reading, Snapshot, Standing};
 use crate::engine::request::RequestView;
 use crate::engine::rule::{Measure, Rule};
 use crate::engine::time::Now;
@@ -108,6 +110,7 @@ impl Store for SharedStore {
                 key: tally.name.clone(),
                 meter: *meter_of(rule, tally.candidate)?,
                 tokens,
+                form: Form::Own,
                 kind,
             })
         };
@@ -171,6 +174,9 @@ fn question(
                 meter: *meter,
                 tokens: rule.request_cost,
                 role,
+                lease: rule.lease,
+                again: 0,
+                form: Form::Own,
             });
         };
         let role = if rule.shadow {
@@ -260,7 +266,7 @@ fn tell(
     let tally = || Tally {
         candidate,
         name: item.key.clone(),
-        mark: said.mark(),
+        mark: said.mark,
     };
     let over = said.conforms == Conforms::No;
     let admitted = said.conforms == Conforms::Yes;
@@ -277,8 +283,10 @@ fn tell(
         }
         return None;
     }
-    let snapshot = Snapshot::new(&item.meter, said.reading);
-    drawn.standing = Some(item.meter.standing(&snapshot, now));
+    if said.reading != Reading::Unknown {
+        let snapshot = Snapshot::new(&item.meter, said.reading);
+        drawn.standing = Some(item.meter.standing(&snapshot, now));
+    }
     if admitted && rule.settles() {
         drawn.taken = Some(Receipt {
             account: Handle::Stored(vec![tally()]),

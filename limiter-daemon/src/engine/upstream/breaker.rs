@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::stats::{Stat, Stats};
+use crate::engine::ask::AskStats;
 use crate::policy::plan::CircuitBreaker;
 
 /// What is under way to one backend. It outlives plans, which say how much may be.
@@ -19,6 +20,8 @@ pub struct Breaker {
     retries: AtomicU32,
     pub(super) connections: AtomicU32,
     pub stats: Stats,
+    /// Of questions to rate limit services about its requests.
+    pub asks: AskStats,
     /// As the plan in force has them, for who wants to know.
     limits: Mutex<CircuitBreaker>,
 }

@@ -72,7 +72,7 @@ pub(super) struct InForce<'a> {
     overrides: &'a Overrides,
     unlimited_if_invalid: bool,
     broken: Broken<'a>,
-    /// Every policy of a kind that is not known.
+    /// Every policy that says what is asked about requests, and of a kind that is not known.
     strange: Broken<'a>,
     /// Routes by the policy and place that were in force on them.
     used: BTreeMap<(Name, Place), BTreeSet<String>>,
@@ -94,12 +94,13 @@ impl<'a> InForce<'a> {
         let own = Kind::BackendTrafficPolicy.name();
         let known = [own, Kind::ClientTrafficPolicy.name()];
         let breaks = |kind: &str| kind == own && !unlimited_if_invalid;
+        let passes = |kind: &str| kind == Kind::HttpRateLimitPolicy.name() && unlimited_if_invalid;
         Self {
             attached,
             overrides,
             unlimited_if_invalid,
             broken: Broken::find(resources, breaks),
-            strange: Broken::find(resources, |kind| !known.contains(&kind)),
+            strange: Broken::find(resources, |kind| !known.contains(&kind) && !passes(kind)),
             used: BTreeMap::new(),
             overridden: BTreeMap::new(),
             merged: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! From resources to the plan: references, attachment, precedence.
 
+mod asks;
 mod attach;
 mod backends;
 mod certificates;
@@ -23,6 +24,7 @@ use super::resource::Name;
 use super::resources::{Rejected, Resources};
 use super::status::{Ancestor, Condition, Statuses};
 use super::suggest;
+use asks::Asks;
 use backends::Backends;
 use clients::Settings;
 use in_force::InForce;
@@ -36,27 +38,35 @@ pub(crate) fn compile(
     findings: &mut Findings,
 ) -> Plan {
     let (daemon, unlimited_if_invalid, served) = daemon(resources, findings);
+    let runtime = resources.configs.values().next();
+    let runtime = runtime
+        .map(|config| config.runtime.clone())
+        .unwrap_or_default();
     let mut entries = topology::entries(resources, &daemon, findings);
     let traffic = attach::attach(&resources.traffic, resources, statuses, findings);
     let clients = attach::attach(&resources.clients, resources, statuses, findings);
     let settings = Settings::new(resources, &clients, statuses, findings);
     let overrides = Overrides::new(resources, statuses, findings);
     let mut in_force = InForce::new(resources, &traffic, &overrides, unlimited_if_invalid);
+    let mut asks = Asks::new(resources, statuses, findings);
     let mut backends = Backends::new(resources);
     let mut context = Context {
         resources,
         backends: &mut backends,
         in_force: &mut in_force,
+        asks: &mut asks,
         statuses,
         findings,
     };
     let listeners = routes::compile(&mut entries, &settings, &mut context);
     let network = network::compile(resources, &daemon, findings);
     domains::check_address(&listeners, resources, &daemon, findings);
-    let domains = domains::compile(resources, served, &daemon, statuses, findings);
+    let asked = asks.own_domains();
+    let domains = domains::compile(resources, (&served, &asked), &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);
     in_force.report(resources, statuses, findings);
+    asks.report(resources, findings);
     for rejected in &resources.rejected {
         report_rejected(rejected, resources, statuses);
     }
@@ -67,6 +77,7 @@ pub(crate) fn compile(
         network,
         domains,
         rls_tls: domains::tls(resources, findings),
+        runtime,
     }
 }
 
@@ -121,7 +132,7 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
     let (mut daemon, unlimited_if_invalid, domains) = first
         .map(|config| {
             let daemon = config.daemon.clone();
-            (daemon, config.unlimited_if_invalid, config.domains)
+            (daemon, config.unlimited_if_invalid, config.domains.clone())
         })
         .unwrap_or_default();
     match store::compile(first, resources, findings) {

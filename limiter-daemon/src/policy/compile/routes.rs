@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::asks::Asks;
 use super::backends::{Backends, Unresolved};
 use super::clients::{Clients, Settings};
 use super::in_force::InForce;
@@ -25,15 +26,16 @@ pub(super) struct Context<'a, 'b> {
     pub(super) resources: &'a Resources,
     pub(super) backends: &'b mut Backends<'a>,
     pub(super) in_force: &'b mut InForce<'a>,
+    pub(super) asks: &'b mut Asks<'a>,
     pub(super) statuses: &'b mut Statuses,
     pub(super) findings: &'b mut Findings,
 }
 
 /// Every listener that is served, with the routes attached to it.
-pub(super) fn compile(
-    entries: &mut [Entry<'_>],
+pub(super) fn compile<'a>(
+    entries: &mut [Entry<'a>],
     settings: &Settings<'_>,
-    context: &mut Context<'_, '_>,
+    context: &mut Context<'a, '_>,
 ) -> Vec<Listener> {
     let clients: Vec<Clients> = entries.iter().map(|entry| settings.of(entry)).collect();
     let mut attached: Vec<Vec<Route>> = entries.iter().map(|_| Vec::new()).collect();
@@ -89,17 +91,18 @@ pub(super) fn compile(
 }
 
 /// A rule with what is in force on it at one listener.
-fn limited(
+fn limited<'a>(
     route: &route::Route,
     rule: &Rule,
     base: &RouteRule,
-    entry: &Entry<'_>,
+    entry: &Entry<'a>,
     clients: &Clients,
-    context: &mut Context<'_, '_>,
+    context: &mut Context<'a, '_>,
 ) -> RouteRule {
     let (treatment, broken) = context.in_force.on(route, rule, entry);
     let mut made = RouteRule {
         limits: Arc::clone(&treatment.limits),
+        asks: context.asks.on(route, rule, entry),
         traffic: treatment.traffic_of(rule),
         broken: broken.or_else(|| clients.broken.clone()),
         ..base.clone()

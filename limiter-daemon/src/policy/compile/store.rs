@@ -102,6 +102,7 @@ fn resolve(
         budget: settings.budget,
         prefix: settings.prefix.clone(),
         on_failure: settings.on_failure,
+        over_limit_memory: settings.over_limit_memory,
     })
 }
 

@@ -8,6 +8,7 @@
 //! the document decoded again for the next finding; the result is then dropped.
 
 mod access;
+mod anything;
 mod at;
 mod decoder;
 mod deserializer;
@@ -24,7 +25,7 @@ use super::yaml::Node;
 pub(crate) use at::{At, Ignored, Unheeded, Unsupported};
 use decoder::{Decoder, field_path};
 use fault::{Cause, Fault};
-pub(crate) use scalar::NumberOrText;
+pub(crate) use scalar::{Code, NumberOrText};
 
 /// How many values of the wrong type are reported of one document.
 const MAX_FAULTS: usize = 32;

@@ -20,6 +20,9 @@ const BUDGET: Duration = Duration::from_millis(20);
 const BUDGETS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const PREFIX: &str = "limiterd:";
 const MAX_PREFIX: usize = 64;
+/// Keys over their limit, unless told.
+const REMEMBERED: usize = 1 << 16;
+const MOST_REMEMBERED: usize = 1 << 22;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,6 +44,7 @@ pub(crate) struct RawOwnRateLimit {
     fail_closed: Option<bool>,
     on_store_failure: Option<At<RawOnStoreFailure>>,
     key_prefix: Option<At<String>>,
+    over_limit_memory: Option<At<u64>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -134,6 +138,7 @@ pub(crate) struct StoreSettings {
     pub(crate) budget: Duration,
     pub(crate) prefix: String,
     pub(crate) on_failure: OnStoreFailure,
+    pub(crate) over_limit_memory: usize,
 }
 
 /// Where a store is, with references that are to be followed.
@@ -199,6 +204,7 @@ pub(crate) fn lower(
         fail_closed: raw.fail_closed,
         on_store_failure: None,
         key_prefix: None,
+        over_limit_memory: None,
     };
     lower_own(At { value: raw, mark }, namespace, scope)
 }
@@ -231,6 +237,10 @@ pub(crate) fn lower_own(
         Some(text) => prefix(text, scope),
         None => Some(PREFIX.to_owned()),
     };
+    let over_limit_memory = match &raw.over_limit_memory {
+        Some(entries) => remembered(entries, scope),
+        None => Some(REMEMBERED),
+    };
     let At {
         value: backend,
         mark: at,
@@ -255,6 +265,7 @@ pub(crate) fn lower_own(
         budget: budget?,
         prefix: prefix?,
         on_failure,
+        over_limit_memory: over_limit_memory?,
     })
 }
 
@@ -349,6 +360,19 @@ fn budget(text: &At<String>, scope: &mut Scope<'_>) -> Option<Duration> {
         return None;
     }
     Some(budget)
+}
+
+fn remembered(entries: &At<u64>, scope: &mut Scope<'_>) -> Option<usize> {
+    let number = usize::try_from(entries.value).ok();
+    let number = number.filter(|number| *number <= MOST_REMEMBERED);
+    if number.is_none() {
+        scope.error(
+            &entries.mark,
+            format!("a node cannot remember {} keys", entries.value),
+            format!("write 0 (none) to {MOST_REMEMBERED}; without it {REMEMBERED} hold"),
+        );
+    }
+    number
 }
 
 fn prefix(text: At<String>, scope: &mut Scope<'_>) -> Option<String> {

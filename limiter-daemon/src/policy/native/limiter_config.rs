@@ -1,5 +1,6 @@
 //! `LimiterConfig`: the daemon's own settings.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
@@ -9,6 +10,7 @@ use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
+use super::runtime;
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};
@@ -39,6 +41,7 @@ pub(crate) struct RawLimiterConfig {
     http: Option<RawHttp>,
     rls: Option<RawRls>,
     rate_limit: Option<At<RawOwnRateLimit>>,
+    runtime: Option<BTreeMap<String, At<u64>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -115,6 +118,8 @@ pub(crate) struct Config {
     /// `None`: the rate limit service speaks no TLS.
     pub(crate) rls_tls: Option<TlsRefs>,
     pub(crate) store: Option<StoreSettings>,
+    /// Percentages by the names of settings.
+    pub(crate) runtime: BTreeMap<String, u8>,
     pub(crate) mark: Mark,
 }
 
@@ -146,8 +151,10 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     let store = raw
         .rate_limit
         .and_then(|raw| store::lower_own(raw, &meta.name.namespace, scope));
+    let runtime = raw.runtime.map(|raw| runtime::lower(raw, scope));
     Config {
         meta,
+        runtime: runtime.unwrap_or_default(),
         store,
         daemon,
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),

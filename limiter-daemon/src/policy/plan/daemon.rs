@@ -69,12 +69,35 @@ impl Default for DaemonConfig {
 }
 
 /// Where and how Envoy's rate limit service is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RlsConfig {
     /// gRPC (HTTP/2) and JSON (HTTP/1.1 or HTTP/2); with TLS if the plan has certificates for it.
     pub listen: SocketAddr,
-    /// `RateLimit-Limit`, `-Remaining` and `-Reset` are among the headers that Envoy is told to add.
-    pub response_headers: bool,
+    /// The headers that Envoy is told to add to responses; `None`: none.
+    pub response_headers: Option<RlsHeaders>,
+    /// The headers that Envoy is told to add to requests; `None`: none.
+    pub request_headers: Option<RlsHeaders>,
+    /// The dynamic metadata of answers repeat the question.
+    pub echo: bool,
+}
+
+/// What headers that tell of limits are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RlsHeaders {
+    pub limit: String,
+    pub remaining: String,
+    pub reset: String,
+}
+
+impl Default for RlsHeaders {
+    /// As the reference service has them.
+    fn default() -> Self {
+        Self {
+            limit: "RateLimit-Limit".to_owned(),
+            remaining: "RateLimit-Remaining".to_owned(),
+            reset: "RateLimit-Reset".to_owned(),
+        }
+    }
 }
 
 /// How the rate limit service speaks TLS.

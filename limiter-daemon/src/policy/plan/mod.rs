@@ -4,6 +4,8 @@
 //! (`namespace/name`) are kept where state must survive a reload: buckets, counters and kernel
 //! policies are found again by name.
 
+mod action;
+mod ask;
 mod backend;
 mod client;
 mod daemon;
@@ -13,11 +15,21 @@ mod fraction;
 mod limit;
 mod network;
 mod route;
+pub mod runtime;
 mod store;
 mod tls;
 mod traffic;
 mod upstream;
 
+use std::collections::BTreeMap;
+
+pub use action::{
+    Action, DescriptorRule, HeaderMatcher, HeaderSource, HeaderTest, HitsAddend, LimitOverride,
+    ParameterMatcher, ParameterTest, TextPattern, TextTest,
+};
+pub use ask::{
+    AddHow, AddedHeader, AskFilter, AskedService, Asking, RequestType, RlsPeer, RlsPeerTls,
+};
 pub use backend::{Backend, Endpoint, UpstreamProtocol, UpstreamTls};
 pub use client::{
     ClientAddress, ClientSettings, ClientTimeouts, ConnectionLimits, Http1Settings, Http2Settings,
@@ -25,14 +37,17 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
-    RlsConfig, RlsTls,
+    RlsConfig, RlsHeaders, RlsTls,
 };
-pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
+pub use domain::{
+    Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
+    OnDomainFailure, TimeUnit,
+};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
-    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
-    RefundOn, ResponseCost, SourcePrefixes, ValueTest,
+    Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,
+    RateLimits, RefundOn, ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
 pub use route::{
@@ -64,4 +79,6 @@ pub struct Plan {
     /// What the rate limit service answers by, in the order of their names.
     pub domains: Vec<Domain>,
     pub rls_tls: RlsTls,
+    /// Percentages by the names of settings that may be changed while running.
+    pub runtime: BTreeMap<String, u8>,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use regex::Regex;
 
-use super::{ClientSettings, Filters, RateLimits, RouteTraffic, Tls};
+use super::{Asking, ClientSettings, Filters, RateLimits, RouteTraffic, Tls};
 
 /// An HTTP listener.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +80,8 @@ pub struct RouteRule {
     pub backends: Vec<WeightedBackend>,
     pub timeouts: Timeouts,
     pub limits: Arc<RateLimits>,
+    /// Who is asked about its requests, in this order, after `limits` have admitted them.
+    pub asks: Arc<Vec<Asking>>,
     pub traffic: Arc<RouteTraffic>,
     /// Why every request to it is answered with 500: a policy on it was never valid.
     pub broken: Option<String>,

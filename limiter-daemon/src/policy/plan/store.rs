@@ -23,6 +23,8 @@ pub struct StoreConfig {
     pub prefix: String,
     /// Of rules that do not say.
     pub on_failure: OnStoreFailure,
+    /// Keys over their limit that a node remembers; 0: none.
+    pub over_limit_memory: usize,
 }
 
 /// Where it is.

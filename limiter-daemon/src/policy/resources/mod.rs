@@ -25,6 +25,7 @@ use super::gateway_api::listener_set::ListenerSet;
 use super::gateway_api::references::ReferenceGrant;
 use super::gateway_api::route::Route;
 use super::kinds::Kind;
+use super::native::http_rate_limit_policy::AskPolicy;
 use super::native::limiter_config::Config;
 use super::native::network_rate_limit_policy::NetworkLimit;
 use super::plan::RouteKind;
@@ -46,6 +47,7 @@ pub(crate) struct Resources {
     pub(crate) traffic: Table<TrafficPolicy>,
     pub(crate) clients: Table<ClientPolicy>,
     pub(crate) network: Table<NetworkLimit>,
+    pub(crate) asks: Table<AskPolicy>,
     pub(crate) configs: Table<Config>,
     pub(crate) envoy_gateways: Table<EnvoyGateway>,
     /// The labels of namespaces; a Namespace is of no namespace itself.
@@ -238,6 +240,7 @@ impl Resources {
             Kind::BackendTrafficPolicy => copy(&mut self.traffic, &good.traffic, name),
             Kind::ClientTrafficPolicy => copy(&mut self.clients, &good.clients, name),
             Kind::NetworkRateLimitPolicy => copy(&mut self.network, &good.network, name),
+            Kind::HttpRateLimitPolicy => copy(&mut self.asks, &good.asks, name),
             Kind::EnvoyGateway => copy(&mut self.envoy_gateways, &good.envoy_gateways, name),
             Kind::LimiterConfig => copy(&mut self.configs, &good.configs, name),
             Kind::Namespace => {

@@ -15,7 +15,7 @@ use crate::policy::envoy_gateway::{
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gateway_api::{gateway, listener_set, references, route};
 use crate::policy::kinds::{self, Kind, Refusal};
-use crate::policy::native::{limiter_config, network_rate_limit_policy};
+use crate::policy::native::{http_rate_limit_policy, limiter_config, network_rate_limit_policy};
 use crate::policy::ratelimit_service::{self, RawDomain};
 use crate::policy::resource::{self, Document, HasMetadata, Meta, Name};
 use crate::policy::source;
@@ -213,7 +213,10 @@ impl<'a> Reader<'a> {
         findings: &mut Findings,
     ) {
         let name = &reading.name;
-        let is_policy = matches!(kind, Kind::BackendTrafficPolicy | Kind::ClientTrafficPolicy);
+        let is_policy = matches!(
+            kind,
+            Kind::BackendTrafficPolicy | Kind::ClientTrafficPolicy | Kind::HttpRateLimitPolicy
+        );
         let targets = if is_policy {
             targets::salvage(reading.node, &name.namespace, reading.origin)
         } else {
@@ -268,6 +271,14 @@ impl Resources {
                 scope,
                 network_rate_limit_policy::lower,
             ),
+            Kind::HttpRateLimitPolicy => {
+                spec_into(
+                    &mut self.asks,
+                    reading,
+                    scope,
+                    http_rate_limit_policy::lower,
+                );
+            }
             Kind::LimiterConfig => {
                 spec_into(&mut self.configs, reading, scope, limiter_config::lower);
             }

@@ -9,7 +9,8 @@ use limiter_common::Limit;
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::meter::{Snapshot, Standing};
+use crate::engine::meter::{self, Reading, Snapshot, Standing};
+use crate::engine::store::ledger::Form;
 use crate::policy::plan::Algorithm;
 
 const BEGIN: u64 = 1_700_000_000 * SECOND;
@@ -113,12 +114,15 @@ impl Plain {
         };
         let denies = |at: &usize| items[*at].role == Role::Enforced && !conforms(*at);
         let deniers: Vec<usize> = (0..items.len()).filter(denies).collect();
-        let denials = question.denials + deniers.len();
+        let mut quotas = (0..items.len()).filter(|at| items[*at].role == Role::Quota);
+        let quotas_deny = quotas.clone().count() > 0 && !quotas.any(conforms);
+        let denials = question.denials + deniers.len() + usize::from(quotas_deny);
         let mut said = Few::new();
         for (at, item) in items.iter().enumerate() {
-            let alone = question.denials == 0 && deniers == [owner(items, at)];
+            let alone = denials == 1 && deniers == [owner(items, at)];
             let asked = match item.role {
-                Role::Enforced => true,
+                Role::Enforced | Role::Quota => true,
+                Role::Refund => panic!("{item:?}"),
                 Role::Shadow => denials == 0,
                 Role::Candidate => denials == 0 || alone,
             };
@@ -133,7 +137,7 @@ impl Plain {
             }
             all.insert(item.key.clone(), after);
             let reading = after.reading(&item.meter);
-            said.push(Said { conforms, reading });
+            said.push(Said::new(conforms, reading));
         }
         Reply {
             now,
@@ -238,6 +242,9 @@ fn item(key: &str, meter: Meter, role: Role) -> Item {
         meter,
         tokens: 1,
         role,
+        form: Form::Own,
+        lease: None,
+        again: 0,
     }
 }
 
@@ -339,6 +346,7 @@ fn items() -> impl Strategy<Value = Vec<(Role, u64, bool, u64, u8)>> {
         4 => Just(Role::Enforced),
         1 => Just(Role::Shadow),
         2 => Just(Role::Candidate),
+        2 => Just(Role::Quota),
     ];
     let seconds = prop_oneof![Just(1u64), Just(60)];
     let one = (role, 1u64..4, any::<bool>(), seconds, 0u8..3);
@@ -376,6 +384,10 @@ proptest! {
                     let snapshot = Snapshot::new(&item.meter, said.reading);
                     (said.conforms, item.meter.standing(&snapshot, reply.now_of(index)))
                 };
+                // A quota is not asked where the request is denied without it.
+                if item.role == Role::Quota && split.said[index].conforms == Conforms::NotAsked {
+                    continue;
+                }
                 prop_assert_eq!(told(&whole), told(&split), "item {}", index);
             }
             let mut both = main.in_use(&items, at(now));
