@@ -27,7 +27,8 @@ impl Sentinel {
              sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{}",
             dir.path().display(),
             password.map_or_else(String::new, |password| format!(
-                "requirepass {password}\nsentinel sentinel-pass {password}\n"
+                "requirepass {password}\nsentinel sentinel-pass {password}\n\
+                 user limiter on >me{password} -@all +hello +role +sentinel|masters\n"
             ))
         );
         std::fs::write(&config, text)?;
@@ -184,7 +185,7 @@ fn under_load_behind_sentinels_that_ask_who_one_is() -> Result<()> {
 apiVersion: v1
 kind: Secret
 metadata: {name: sentinels}
-stringData: {password: wh0}
+stringData: {password: mewh0}
 ---
 apiVersion: limiterd.io/v1alpha1
 kind: LimiterConfig
@@ -195,7 +196,7 @@ spec:
       type: Redis
       redis:
         url: \"shop,127.0.0.1:26379,127.0.0.1:26380,127.0.0.1:26381\"
-        sentinel: {passwordRef: {secretKeyRef: {name: sentinels, key: password}}}
+        sentinel: {user: limiter, passwordRef: {secretKeyRef: {name: sentinels, key: password}}}
     timeout: 500ms
 ";
     let node = Node::inside(netns, store, &policies)?;
