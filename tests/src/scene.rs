@@ -1,5 +1,6 @@
 //! A daemon on policy files in a network namespace, and what clients there are told.
 
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use crate::daemon::{ADMIN, Daemon, Policies, eventually};
+use crate::daemon::{ADMIN, Daemon, Policies, binary, eventually};
 use crate::http_client::{Answer, Speak, get, many};
 use crate::metrics::Page;
 use crate::netns::Netns;
@@ -35,8 +36,16 @@ impl Scene {
     /// # Errors
     /// When it does not become ready.
     pub fn start(netns: Netns, files: &[(&str, &str)]) -> Result<Self> {
+        Self::start_by(Command::new(binary()), netns, files)
+    }
+
+    /// As [`Scene::start`], by `limiterd`, a command that takes its arguments.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_by(limiterd: Command, netns: Netns, files: &[(&str, &str)]) -> Result<Self> {
         let policies = Policies::new(files)?;
-        let daemon = Daemon::start(&netns, policies.path())?;
+        let daemon = Daemon::start_by(&netns, policies.path(), limiterd)?;
         Ok(Self {
             daemon,
             policies,

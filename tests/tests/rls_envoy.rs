@@ -5,6 +5,7 @@ use tests::daemon::{Daemon, Policies, demo_backend, eventually};
 use tests::envoy::Envoy;
 use tests::http_client::{Answer, gets};
 use tests::netns::Netns;
+use tests::redis::Redis;
 
 /// Years, so that no window ends while a test runs.
 const LIMITS: &str = "
@@ -251,5 +252,58 @@ fn descriptors_of_every_kind_meet_their_limits() -> Result<()> {
     for _ in 0..3 {
         eventually("the refund", || Ok((get("/back")? == 200).then_some(())))?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_store_that_is_gone_is_the_filters_failure_mode() -> Result<()> {
+    let netns = Netns::new("rlsstore")?;
+    let mut redis = Redis::start(&netns)?;
+    let url = redis.url();
+    let config = format!(
+        "
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {{ name: limiterd }}
+spec:
+  rls: {{ listen: '127.0.0.1:8081' }}
+  rateLimit: {{ backend: {{ type: Redis, redis: {{ url: '{url}' }} }}, timeout: 2s }}
+---
+domain: shop
+descriptors:
+  - {{ key: user, rate_limit: {{ unit: year, requests_per_unit: 3 }} }}
+"
+    );
+    let policies = Policies::new(&[("all.yaml", &config)])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let _backend = demo_backend(&netns)?;
+    let config = format!(
+        "static_resources:\n  listeners:{}{}\n  clusters:{}{}\n",
+        listener(10_000, "shop", false, ""),
+        listener(10_001, "shop", true, ""),
+        cluster("backend", 3000, false),
+        cluster("rls", 8081, true),
+    );
+    let envoy = Envoy::start(&netns, &config)?;
+    let get = |port: u16, user: &str| -> Result<u16> {
+        let url = format!("http://127.0.0.1:{port}/");
+        let answer = netns.enter(|| gets(&url, &[("x-user", user)], 1))?.pop();
+        let answer = answer.with_context(|| envoy.process.output())?;
+        Ok(answer.status.as_u16())
+    };
+    let both = |user: &str| anyhow::Ok([get(10_000, user)?, get(10_001, user)?]);
+    assert_eq!(both("a")?, [200, 200]);
+    assert_eq!(both("a")?, [200, 429]);
+    redis.kill()?;
+    for _ in 0..4 {
+        assert_eq!(both("a")?, [200, 500]);
+    }
+    // It comes back empty: a limit of three, and no restart.
+    redis.begin(&netns)?;
+    let back = || Ok((get(10_001, "back")? == 200).then_some(()));
+    eventually("the store to be asked again", back)?;
+    assert_eq!(both("b")?, [200, 200]);
+    assert_eq!(both("b")?, [200, 429]);
+    assert!(daemon.stop()?.success());
     Ok(())
 }

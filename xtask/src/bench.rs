@@ -7,6 +7,7 @@ mod http;
 mod latency;
 mod matching;
 mod memory;
+mod rls;
 mod servers;
 mod stats;
 mod treatment;
@@ -60,6 +61,8 @@ enum What {
     L4,
     /// Nanoseconds a decision over a request, by the number of rules
     Limits,
+    /// Nanoseconds a decision about a descriptor, beside Limitador's library
+    Counting,
     /// Requests a second, beside nginx, HAProxy and Envoy
     Http,
     /// Latency that is added at a fixed rate, beside the same
@@ -71,6 +74,9 @@ enum What {
     Treatment,
     /// Requests a second with 1,000 routes and 10,000 rules, beside Envoy
     Matching,
+    /// Decisions a second of the rate limit service, in memory and on Redis; an Envoy that asks it
+    /// beside one that does not
+    Rls,
 }
 
 /// A run of the HTTP benchmarks.
@@ -111,6 +117,13 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         )
         .run()?;
     }
+    if wanted(What::Counting) {
+        cmd!(
+            workspace.sh,
+            "cargo run --release -p tests --features rivals --bin bench_counting"
+        )
+        .run()?;
+    }
     if wanted(What::Treatment) {
         cmd!(
             workspace.sh,
@@ -124,7 +137,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
             .env("LIMITERD_BIN", workspace.limiterd())
             .run()?;
     }
-    if matches!(args.what, Some(What::L4 | What::Limits)) {
+    if matches!(args.what, Some(What::L4 | What::Limits | What::Counting)) {
         return Ok(());
     }
     let programs = Programs {
@@ -146,6 +159,21 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let cpus = available_parallelism()?.get();
     let cpu = args.cpu.unwrap_or(cpus - 1);
+    let interrupt = Interrupt::listen()?;
+    let client_cpu = (cpu + 1) % cpus;
+    if wanted(What::Rls) {
+        rls::bench(&rls::Run {
+            workspace,
+            programs: &programs,
+            rounds: args.rounds,
+            seconds: args.seconds,
+            cpus: (cpu, client_cpu),
+            interrupt: &interrupt,
+        })?;
+    }
+    if args.what == Some(What::Rls) {
+        return Ok(());
+    }
     let ports = Ports::free()?;
     let mut run = Run {
         workspace,
@@ -154,8 +182,8 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         rate: args.rate,
         values: args.values,
         cpu,
-        client_cpu: (cpu + 1) % cpus,
-        interrupt: Interrupt::listen()?,
+        client_cpu,
+        interrupt,
         rivals: Rivals::start(workspace, &programs, &ports, cpu)?,
         programs,
         ports,

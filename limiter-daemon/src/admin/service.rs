@@ -9,12 +9,12 @@ use super::metrics::Page;
 use super::status::Reloads;
 use crate::engine::domain::STATISTICS;
 use crate::engine::state::State;
-use crate::rls::Counters;
+use crate::rls::{Counters, TIMES};
 
 const HELP: [&str; 6] = [
     "Hits that limits of the rate limit service were asked about.",
     "Hits over a limit, also of limits in shadow mode.",
-    "Hits beyond four fifths of a limit.",
+    "Hits beyond four fifths of a limit, or what share is set.",
     "Always 0: there is no such cache, as none is needed.",
     "Hits that were admitted.",
     "Hits over a limit in shadow mode.",
@@ -50,6 +50,11 @@ pub(super) fn encode(
             reloads.rejected,
         ),
         (
+            "ratelimit_service_global_shadow_mode",
+            "Questions that only the shadow mode of the whole service let pass.",
+            read(&counters.shadowed),
+        ),
+        (
             "ratelimit_service_rate_limit_domain_not_found",
             "Questions about a domain that no file has.",
             read(&counters.domain_not_found),
@@ -65,10 +70,30 @@ pub(super) fn encode(
             read(&counters.requests),
         )],
     )?;
+    let by_store = read(&counters.store_errors);
+    let others = read(&counters.errors).saturating_sub(by_store);
     page.known(
         "ratelimit_service_should_rate_limit_error",
         "Questions that were answered with an error.",
-        [([("err_type", "service")], read(&counters.errors))],
+        [
+            ([("err_type", "service_error")], others),
+            ([("err_type", "redis_error")], by_store),
+        ],
+    )?;
+    times(counters, page)?;
+    if let Some(store) = state.domain_store() {
+        page.counters(
+            "limiterd_rls_store_failure_decisions",
+            "Descriptors that were decided without the store, by what held instead.",
+            store
+                .without()
+                .map(|(mode, count)| ([("mode", mode)], count)),
+        )?;
+    }
+    page.counter(
+        "limiterd_rls_details_refused",
+        "Questions counted with their limit only, for there was no room for statistics of their values.",
+        state.details_refused(),
     )?;
     page.counters(
         "limiterd_rls_cx",
@@ -89,5 +114,22 @@ pub(super) fn encode(
         "limiterd_rls_cx_active",
         "Connections to the rate limit service open.",
         read(&counters.active),
+    )
+}
+
+/// How long answers took.
+fn times(counters: &Counters, page: &mut Page<'_, '_>) -> fmt::Result {
+    let (counts, sum) = counters.times();
+    let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
+    let ends = TIMES.into_iter().map(seconds).chain([f64::MAX]);
+    let buckets: Vec<(f64, u64)> = ends.zip(counts).collect();
+    page.histogram(
+        (
+            "ratelimit_service_response_time_seconds",
+            "Time from a question to its answer.",
+        ),
+        &[("grpc_method", "ShouldRateLimit")],
+        seconds(sum),
+        &buckets,
     )
 }

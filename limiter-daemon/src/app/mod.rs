@@ -4,6 +4,7 @@
 mod asked;
 mod backends;
 mod handover;
+mod held;
 mod kernel;
 mod notify;
 mod privileges;
@@ -11,6 +12,7 @@ mod reload;
 mod service;
 mod sockets;
 mod stop;
+mod store;
 mod watch;
 
 use std::net::SocketAddr;
@@ -29,8 +31,6 @@ use tokio::time::MissedTickBehavior;
 use crate::admin::socket::Socket;
 use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
-use crate::engine::store::Store;
-use crate::global::RedisStore;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
 use crate::l7::access_log::{self, AccessLog};
@@ -44,6 +44,7 @@ use crate::policy::plan::{DaemonConfig, Plan};
 use asked::Asked;
 use backends::Backends;
 use handover::{Event, HandOver, Taken, Taking};
+use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
@@ -121,6 +122,8 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    /// `None`: each node counts for itself.
+    held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
@@ -198,7 +201,10 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Ok(()) => daemon.look_after_backends(),
                 Err(error) => break Ended::Failed(error),
             },
-            _ = tick.tick() => daemon.look_after_kernel(),
+            _ = tick.tick() => {
+                daemon.look_after_kernel();
+                daemon.look_after_leases();
+            }
         }
     };
     daemon.stop(ended, &mut signals).await
@@ -214,7 +220,6 @@ impl Daemon {
             passed,
             takeover,
         } = first;
-        service::warn_of_domains(&plan);
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
         let counters = Arc::new(Counters::default());
@@ -245,13 +250,17 @@ impl Daemon {
 
         let (sink, log) = access_log(&config)?;
 
-        let shared_store = store(&config)?;
         let mut state = State::new(config.max_buckets);
-        if let Some(store) = &shared_store {
-            let store: Arc<dyn Store> = Arc::<RedisStore>::clone(store);
-            state = state.with_store(store);
+        let (mut shared_store, mut held) = (None, None);
+        if let Some(stores) = store::store(&config)? {
+            shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
+            held = Some(stores.held);
+            state = state
+                .with_store(Arc::new(stores.requests))
+                .with_domain_store(Arc::new(stores.domains));
         } else {
             reload::warn_of_global_limits(&plan);
+            service::warn_of_domains(&plan);
         }
         let (domains, asked) = (Arc::default(), Arc::default());
         let services = Asked::new(Arc::clone(&domains), Arc::clone(&asked));
@@ -285,6 +294,7 @@ impl Daemon {
             resolver: Arc::clone(backends.resolver()),
             service: Arc::clone(service.counters()),
             store: shared_store,
+            held: held.as_ref().map(Held::watched),
             asked,
             clock,
             kernel: kernel.clone(),
@@ -307,6 +317,7 @@ impl Daemon {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
             state: Arc::clone(&state),
+            domains: Arc::clone(service.domains()),
             clock,
             metrics: Metrics::new(sources),
             l4,
@@ -366,6 +377,7 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            held,
             tasks,
         })
     }
@@ -456,17 +468,6 @@ fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
         tracing::info!(%admin, "no limiterd runs with this admin address: there is nothing to take over");
     }
     Ok(taking)
-}
-
-/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
-/// say for that.
-fn store(config: &DaemonConfig) -> anyhow::Result<Option<Arc<RedisStore>>> {
-    let Some(settings) = &config.store else {
-        return Ok(None);
-    };
-    let store = RedisStore::new(settings)?;
-    tracing::info!(store = %settings.address, budget = ?settings.budget, "global limits are counted there");
-    Ok(Some(Arc::new(store)))
 }
 
 /// Starts the access log, if there is to be one.

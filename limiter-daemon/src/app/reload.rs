@@ -89,8 +89,8 @@ impl Daemon {
     async fn put_in_force(&mut self, plan: Plan) -> anyhow::Result<Plan> {
         if self.config.store.is_none() {
             warn_of_global_limits(&plan);
+            warn_of_domains(&plan);
         }
-        warn_of_domains(&plan);
         if plan.daemon != self.config {
             tracing::warn!(
                 "changes of the LimiterConfig, and of the EnvoyGateway, take effect at the next start"
@@ -100,7 +100,7 @@ impl Daemon {
             bail!("the kernel half is not running");
         }
         let mut wanted = binds(&plan);
-        wanted.extend(self.config.rls.map(|rls| rls.listen));
+        wanted.extend(self.config.rls.as_ref().map(|rls| rls.listen));
         let opened = self.sockets.open(&wanted, self.worker_count)?;
         let now = self.clock.now();
         let active = self

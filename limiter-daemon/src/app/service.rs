@@ -15,7 +15,7 @@ use crate::engine::state::State;
 use crate::l7::clock::Clock;
 use crate::l7::tls;
 use crate::policy::plan::{DaemonConfig, Plan, RlsTls};
-use crate::rls::{Counters, Server, Service};
+use crate::rls::{Counters, Server, Service, Telling};
 
 /// The service, which is there also where it is not served.
 pub(super) struct RateLimitService {
@@ -54,7 +54,12 @@ impl RateLimitService {
             clock: Arc::new(move || clock.both()),
             counters: Arc::clone(&started.counters),
             tls: Arc::clone(&started.tls),
-            response_headers: rls.response_headers,
+            telling: Arc::new(Telling {
+                response_headers: rls.response_headers.clone(),
+                request_headers: rls.request_headers.clone(),
+                echo: rls.echo,
+            }),
+            store: state.domain_store().map(Arc::clone),
         };
         let server =
             privileges::without(|| Server::start(own, &service).map_err(std::io::Error::other))
@@ -63,6 +68,10 @@ impl RateLimitService {
         tracing::info!(address = %rls.listen, threads, "rate limit service");
         started.server = Some(server);
         Ok(started)
+    }
+
+    pub(super) const fn domains(&self) -> &Arc<ArcSwap<Domains>> {
+        &self.domains
     }
 
     pub(super) const fn counters(&self) -> &Arc<Counters> {
@@ -124,9 +133,12 @@ fn server_config(plan: &Plan) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     }
 }
 
-/// Says that its limits are per node: there is no store yet that nodes share.
+/// Says that its limits are per node, where there is no store that nodes share.
 pub(super) fn warn_of_domains(plan: &Plan) {
     if plan.daemon.rls.is_some() && !plan.domains.is_empty() {
-        tracing::warn!("the rate limit service counts on this node for itself: no store is shared");
+        tracing::warn!(
+            "the rate limit service counts on this node for itself: name a store in rateLimit of the \
+             EnvoyGateway or LimiterConfig"
+        );
     }
 }

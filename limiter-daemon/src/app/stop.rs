@@ -68,6 +68,7 @@ impl Daemon {
         let rls_shared = self
             .config
             .rls
+            .as_ref()
             .is_some_and(|rls| shared.contains(&rls.listen));
         let cut_service = Notify::new();
         let serviced = self
@@ -87,6 +88,9 @@ impl Daemon {
                 _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
             }
         };
+        if let Some(held) = &self.held {
+            held.end(self.clock.both()).await;
+        }
         if let Some(log) = self.log
             && !log.finish(LOG_PATIENCE)
         {

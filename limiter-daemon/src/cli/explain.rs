@@ -1,5 +1,7 @@
 //! `limiterd explain`: what becomes of a request, and why, by files or by the running daemon.
 
+mod domain;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use http::Method;
 use super::check::Format;
 use super::client;
 use super::paint::{Paint, Style};
-use crate::admin::Question;
+use crate::admin::{DomainQuestion, Question};
 use crate::engine::explain::{BackendSaid, Explanation, NoBuckets, Passed, RuleSaid};
 use crate::engine::time::Now;
 use crate::policy::{self, Plan, Severity};
@@ -33,9 +35,17 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
     /// Method of the request, as GET.
-    method: String,
+    #[arg(required_unless_present = "domain", conflicts_with = "domain")]
+    method: Option<String>,
     /// URL of the request, or its path with a `Host` header.
-    url: String,
+    #[arg(required_unless_present = "domain", conflicts_with = "domain")]
+    url: Option<String>,
+    /// Ask about a domain of the rate limit service instead.
+    #[arg(long, value_name = "NAME", requires = "descriptors")]
+    domain: Option<String>,
+    /// A descriptor of the question to it; may be given several times.
+    #[arg(long = "descriptor", value_name = "KEY=VALUE,...", requires = "domain")]
+    descriptors: Vec<String>,
     /// A header of the request, as `name: value`; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
@@ -52,9 +62,17 @@ pub struct Args {
 /// # Errors
 /// When the files are not valid, the daemon cannot be asked, or it is no request.
 pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(domain) = args.domain {
+        let question = DomainQuestion {
+            domain,
+            descriptors: args.descriptors,
+        };
+        let source = (args.admin, args.config);
+        return domain::run(&question, source, args.format, paint, out);
+    }
     let question = Question {
-        method: args.method,
-        url: args.url,
+        method: args.method.unwrap_or_default(),
+        url: args.url.unwrap_or_default(),
         headers: args.headers,
         from: args.from,
     };

@@ -95,11 +95,45 @@ impl Matcher {
 
     /// Writes the value that has a bucket of its own, if there is such, with its end marked.
     pub(super) fn feed(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        if self.is_distinct() {
+            self.feed_value(request, hasher);
+        }
+    }
+
+    /// Whether each value has a bucket of its own.
+    pub(super) const fn is_distinct(&self) -> bool {
+        match self {
+            Self::Header { test, .. } | Self::Query { test, .. } => matches!(test, ValueTest::Each),
+            Self::Source { each, .. } => each.is_some(),
+            Self::Method(_) | Self::Path { .. } => false,
+        }
+    }
+
+    /// What of a request has one value in all requests of a bucket: because each value has a bucket of
+    /// its own, or because the condition wants this one. The same text on every node.
+    pub(super) fn pin(&self) -> Option<String> {
         match self {
             Self::Header {
                 name,
-                test: ValueTest::Each,
-            } => {
+                test: ValueTest::Each | ValueTest::Is(_),
+            } => Some(format!("header {name}")),
+            Self::Query {
+                name,
+                test: ValueTest::Each | ValueTest::Is(_),
+            } => Some(format!("query {name}")),
+            Self::Source {
+                each: Some(SourcePrefixes { v4, v6 }),
+                ..
+            } => Some(format!("source /{v4} /{v6}")),
+            _ => None,
+        }
+    }
+
+    /// Writes the value of what the condition is about, with its end marked; nothing for methods,
+    /// paths and sources as a whole.
+    pub(super) fn feed_value(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        match self {
+            Self::Header { name, .. } => {
                 // As the joined value, whatever lines it came in.
                 let mut separator: &[u8] = b"";
                 for line in request.headers.get_all(name) {
@@ -109,10 +143,7 @@ impl Matcher {
                 }
                 hasher.write_u8(0);
             }
-            Self::Query {
-                name,
-                test: ValueTest::Each,
-            } => {
+            Self::Query { name, .. } => {
                 if let Some(value) = request.parameter(name) {
                     percent_decode(value).for_each(|byte| hasher.write_u8(byte));
                 }
@@ -134,7 +165,7 @@ impl Matcher {
                     }
                 }
             }
-            _ => {}
+            Self::Source { each: None, .. } | Self::Method(_) | Self::Path { .. } => {}
         }
     }
 

@@ -28,6 +28,7 @@ use super::outcome::{Decisive, Denied, Outcome, Status};
 use super::request::RequestView;
 use super::rule::Rule;
 use super::settle::Settlement;
+use super::spread;
 use super::state::{Reach, State};
 use super::store::{Answer, ChargeRequest, Store};
 use super::time::Now;
@@ -164,10 +165,17 @@ impl Limits {
 
 impl Policy {
     fn compile(limits: &PolicyLimits, reach: Reach, route: &str, state: &State) -> Self {
-        let rule = |rule: &LimitRule| Arc::new(Rule::compile(rule, reach, limits, route, state));
+        let rule = |rule: &LimitRule| Rule::compile(rule, reach, limits, route, state);
+        let mut rules: Vec<Rule> = limits.rules.iter().map(rule).collect();
+        let mut default = limits.default.as_ref().map(rule);
+        if reach == Reach::Global {
+            // The default is only met where no other is.
+            spread::together(&mut rules);
+            spread::together(default.as_mut_slice());
+        }
         Self {
-            rules: RuleIndex::new(limits.rules.iter().map(rule).collect()),
-            default: limits.default.as_ref().map(rule),
+            rules: RuleIndex::new(rules.into_iter().map(Arc::new).collect()),
+            default: default.map(Arc::new),
         }
     }
 

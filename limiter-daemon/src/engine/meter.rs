@@ -108,6 +108,15 @@ impl Meter {
         }
     }
 
+    /// Seconds of its windows; 0 of a token bucket.
+    #[must_use]
+    pub const fn window(&self) -> u64 {
+        match self {
+            Self::Bucket { .. } => 0,
+            Self::Fixed(window) | Self::Sliding(window) => window.length() / SECOND,
+        }
+    }
+
     /// Tokens that it admits at once at most.
     #[must_use]
     pub const fn capacity(&self) -> u64 {

@@ -22,6 +22,7 @@ pub mod route;
 pub mod rule;
 pub mod runtime;
 pub mod settle;
+pub mod spread;
 pub mod state;
 pub mod store;
 pub mod time;

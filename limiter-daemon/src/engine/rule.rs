@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::condition::Matcher;
 use super::meter::{Meter, Standing};
 use super::request::RequestView;
+use super::spread::Spread;
 use super::state::{Account, Place, Reach, Scope, ScopeName, State};
+use super::store::ledger::Lease;
 use super::time::Now;
 use crate::policy::plan::{
     Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RefundOn, ResponseCost,
@@ -21,6 +23,8 @@ pub struct Rule {
     pub scope: Arc<Scope>,
     conditions: Vec<Matcher>,
     distinct: bool,
+    /// Which of the values that its bucket is for say where in a cluster it lies.
+    pub spread: Spread,
     pub measure: Measure,
     /// Seconds of the limit's unit, or of its window; 0: unknown.
     pub window: u64,
@@ -35,6 +39,8 @@ pub struct Rule {
     pub candidates: Vec<Tried>,
     /// Of a global limit, while its store does not answer; `None`: as the store has it.
     pub on_store_failure: Option<OnStoreFailure>,
+    /// Of a global limit: what a node may hold of it.
+    pub lease: Option<Lease>,
 }
 
 /// How much a rule admits.
@@ -101,6 +107,7 @@ impl Rule {
             },
             conditions: rule.conditions.iter().map(Matcher::compile).collect(),
             distinct,
+            spread: Spread::default(),
             measure,
             window,
             shadow: rule.shadow,
@@ -110,6 +117,10 @@ impl Rule {
             refund_on: rule.refund_on,
             candidates: candidates.iter().filter_map(tried).collect(),
             on_store_failure: rule.on_store_failure,
+            lease: rule.lease.map(|lease| Lease {
+                size: lease.size,
+                max_age: u64::try_from(lease.max_age.as_nanos()).unwrap_or(u64::MAX),
+            }),
         }
     }
 
@@ -190,6 +201,14 @@ impl Rule {
     pub fn feed(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
         for condition in &self.conditions {
             condition.feed(request, hasher);
+        }
+    }
+
+    /// Writes the values that say where in a cluster the bucket lies, the same on every node and for all
+    /// rules with the same ones.
+    pub fn feed_spread(&self, request: &RequestView<'_>, hasher: &mut impl Hasher) {
+        for index in self.spread.conditions() {
+            self.conditions[*index].feed_value(request, hasher);
         }
     }
 

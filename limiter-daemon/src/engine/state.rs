@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
-use super::domain::LimitStats;
+use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats};
 use super::meter::{Meter, Words};
 use super::named::Named;
 use super::runtime::Runtime;
 use super::store::{MemoryStore, Store};
 use super::time::Now;
 use super::upstream::Registry;
+use crate::policy::plan::{Descriptor, DomainLimit};
 
 /// Aggregate buckets of a rule with a bucket a value, for values that find no room in the table.
 const AGGREGATES: usize = 256;
@@ -26,8 +27,11 @@ pub struct State {
     service_scopes: Named<Scope>,
     routes: Named<RouteStats>,
     limits: Named<LimitStats>,
+    detailed: Named<Detailed>,
+    detailed_bound: Arc<DetailedBound>,
     upstreams: Registry,
     store: Arc<dyn Store>,
+    domain_store: Option<Arc<DomainStore>>,
     services: Arc<dyn Services>,
     runtime: Runtime,
 }
@@ -179,8 +183,11 @@ impl State {
             service_scopes: Named::default(),
             routes: Named::default(),
             limits: Named::default(),
+            detailed: Named::default(),
+            detailed_bound: Arc::default(),
             upstreams: Registry::default(),
             store: Arc::new(MemoryStore),
+            domain_store: None,
             services: Arc::new(Nobody),
             runtime: Runtime::default(),
         }
@@ -190,6 +197,22 @@ impl State {
     #[must_use]
     pub fn with_store(self, store: Arc<dyn Store>) -> Self {
         Self { store, ..self }
+    }
+
+    /// The same, with the limits of domains counted by `store`.
+    #[must_use]
+    pub fn with_domain_store(self, store: Arc<DomainStore>) -> Self {
+        let domain_store = Some(store);
+        Self {
+            domain_store,
+            ..self
+        }
+    }
+
+    /// What counts the limits of domains; `None`: this node's memory.
+    #[must_use]
+    pub const fn domain_store(&self) -> Option<&Arc<DomainStore>> {
+        self.domain_store.as_ref()
     }
 
     /// The same, with `services` to ask about requests.
@@ -294,10 +317,39 @@ impl State {
         self.limits.get(name, || new)
     }
 
-    /// The counts of every limit of the rate limit service in force, by name.
+    /// The statistics of the limit `rule` by values: those in use if there are.
+    pub(super) fn detailed(
+        &self,
+        domain: &str,
+        rule: &str,
+        limit: &DomainLimit,
+        path: &[&Descriptor],
+    ) -> Arc<Detailed> {
+        let bound = Arc::clone(&self.detailed_bound);
+        let new = Detailed::new(domain, limit.detailed, path, bound);
+        let name = format!("{rule}\0{}", new.kind());
+        self.detailed.get(name, || new)
+    }
+
+    /// Questions of the rate limit service about values for which there was no room for statistics.
+    #[must_use]
+    pub fn details_refused(&self) -> u64 {
+        self.detailed_bound.refused()
+    }
+
+    /// The counts of every limit of the rate limit service in force.
     #[must_use]
     pub fn service_limits(&self) -> Vec<Arc<LimitStats>> {
-        self.limits.living()
+        let mut all = self.limits.living();
+        let mut detailed: Vec<_> = self
+            .detailed
+            .living()
+            .iter()
+            .flat_map(|one| one.all())
+            .collect();
+        detailed.sort_by(|a, b| (&a.domain, &a.path).cmp(&(&b.domain, &b.path)));
+        all.extend(detailed);
+        all
     }
 
     /// Every scope of the plan in force, by name.

@@ -1,7 +1,17 @@
 //! What counts global limits: a store that nodes share, or this node's memory.
 
 pub mod breaker;
+#[cfg(test)]
+mod fake;
 pub mod fallback;
+mod key;
+pub mod lease;
+pub mod ledger;
+pub mod over_limit;
+pub mod parts;
+mod shared;
+pub mod slot;
+mod told;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -13,6 +23,8 @@ use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::Account;
 use super::time::Now;
+pub(in crate::engine) use key::hex_of;
+pub use shared::{SharedStore, Without};
 
 /// Counts global limits.
 ///

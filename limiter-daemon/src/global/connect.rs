@@ -33,6 +33,12 @@ impl Connector {
         let address = match &config.address {
             StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
             StoreAddress::Tcp(host) => place(host, config.tls.is_some()),
+            StoreAddress::Cluster(_) => {
+                return Err(RedisError::from((
+                    ErrorKind::InvalidClientConfig,
+                    "a cluster is no server",
+                )));
+            }
             StoreAddress::Sentinel { .. } => {
                 // So that what is wrong is said at the start.
                 sentinels(config)?;
@@ -125,7 +131,12 @@ fn certificates(tls: &StoreTls) -> TlsCertificates {
 /// The Sentinels, beginning with any of them: one that swallows what it is asked must not keep the
 /// others from being asked.
 fn sentinels(config: &StoreConfig) -> Result<SentinelClient, RedisError> {
-    let StoreAddress::Sentinel { master, sentinels } = &config.address else {
+    let StoreAddress::Sentinel {
+        master,
+        sentinels,
+        login,
+    } = &config.address
+    else {
         return Err(RedisError::from((
             ErrorKind::InvalidClientConfig,
             "no Sentinel",
@@ -143,6 +154,12 @@ fn sentinels(config: &StoreConfig) -> Result<SentinelClient, RedisError> {
     }
     if let Some(password) = &config.password {
         builder = builder.set_client_to_redis_password(&password.0);
+    }
+    if let Some(login) = login {
+        builder = builder.set_client_to_sentinel_password(&login.password.0);
+        if let Some(user) = &login.user {
+            builder = builder.set_client_to_sentinel_username(user);
+        }
     }
     if let Some(tls) = &config.tls {
         builder = builder

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Inner;
 use crate::engine::store::breaker::{Breaker, Condition, Permit, Settings};
 use crate::engine::time::Now;
-use crate::policy::plan::OnStoreFailure;
 
 /// Why a request was decided without the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +29,37 @@ pub struct Counts {
     disconnected: AtomicU64,
     error: AtomicU64,
     not_asked: AtomicU64,
-    local: AtomicU64,
-    allow: AtomicU64,
-    deny: AtomicU64,
+    redirected: AtomicU64,
     lost_adjustments: AtomicU64,
     connections: AtomicI64,
+    /// Changes that are under way.
+    changing: watch::Sender<usize>,
+}
+
+/// A change that is under way, until it is dropped: with its runtime at the latest.
+#[derive(Debug)]
+pub(super) struct Changing(Arc<Counts>);
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        self.0.changing.send_modify(|under_way| *under_way -= 1);
+    }
 }
 
 impl Counts {
+    /// A change begins.
+    pub(super) fn begin_change(self: &Arc<Self>) -> Changing {
+        self.changing.send_modify(|under_way| *under_way += 1);
+        Changing(Arc::clone(self))
+    }
+
+    /// Waits until no change is under way.
+    pub(super) async fn settled(&self) {
+        let mut changing = self.changing.subscribe();
+        // The sender is here, so there is an end to hear of.
+        let _told = changing.wait_for(|under_way| *under_way == 0).await;
+    }
+
     /// How often it was asked, and what came of it.
     #[must_use]
     pub fn asked(&self) -> [(&'static str, u64); 5] {
@@ -48,17 +70,6 @@ impl Counts {
             ("disconnected", read(&self.disconnected)),
             ("error", read(&self.error)),
             ("not_asked", read(&self.not_asked)),
-        ]
-    }
-
-    /// Limits that were decided without it, by what held.
-    #[must_use]
-    pub fn without(&self) -> [(&'static str, u64); 3] {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        [
-            ("local", read(&self.local)),
-            ("allow", read(&self.allow)),
-            ("deny", read(&self.deny)),
         ]
     }
 
@@ -74,12 +85,20 @@ impl Counts {
         u64::try_from(self.connections.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    pub(super) fn decided_without(&self, mode: OnStoreFailure) {
-        add(match mode {
-            OnStoreFailure::Local => &self.local,
-            OnStoreFailure::Allow => &self.allow,
-            OnStoreFailure::Deny => &self.deny,
-        });
+    /// Answers of a cluster's servers that a key is elsewhere.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        self.redirected.load(Ordering::Relaxed)
+    }
+
+    /// The time was over before there was anybody to ask again.
+    pub(super) fn late(&self) {
+        add(&self.timeout);
+    }
+
+    /// There is nobody to ask.
+    pub(super) fn nobody(&self) {
+        add(&self.not_asked);
     }
 
     pub(super) fn lost_adjustment(&self) {
@@ -91,7 +110,7 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The breaker of a store, shared by all threads.
+/// The breaker of a server, shared by all threads.
 #[derive(Debug)]
 pub(super) struct Guard {
     address: String,
@@ -100,22 +119,24 @@ pub(super) struct Guard {
     well: AtomicBool,
     /// How often it has opened.
     openings: AtomicU64,
-    counts: Counts,
+    /// Of the store that it is one of.
+    counts: Arc<Counts>,
 }
 
 impl Guard {
-    pub(super) fn new(address: String) -> Self {
+    /// As [`Counts::begin_change`].
+    pub(super) fn begin_change(&self) -> Changing {
+        self.counts.begin_change()
+    }
+
+    pub(super) fn new(address: String, counts: Arc<Counts>) -> Self {
         Self {
             address,
             breaker: Mutex::new(Breaker::new(Settings::default())),
             well: AtomicBool::new(true),
             openings: AtomicU64::new(0),
-            counts: Counts::default(),
+            counts,
         }
-    }
-
-    pub(super) const fn counts(&self) -> &Counts {
-        &self.counts
     }
 
     pub(super) fn condition(&self) -> Condition {
@@ -155,6 +176,10 @@ impl Guard {
         result
     }
 
+    pub(super) fn lost_adjustment(&self) {
+        self.counts.lost_adjustment();
+    }
+
     pub(super) fn connected(&self, more: i64) {
         self.counts.connections.fetch_add(more, Ordering::Relaxed);
     }
@@ -171,7 +196,7 @@ impl Guard {
 /// Leave to ask once; told what came of it, or that nobody waits any more.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    inner: Arc<Inner>,
+    guard: Arc<Guard>,
     /// `None`: it was told.
     permit: Option<Permit>,
     began: Now,
@@ -181,8 +206,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// `None`: the store is not to be asked at `now`.
-    pub(super) fn begin(inner: &Arc<Inner>, now: Now) -> Option<Self> {
-        let guard = &inner.guard;
+    pub(super) fn begin(guard: &Arc<Guard>, now: Now) -> Option<Self> {
         let permit = if guard.well.load(Ordering::Acquire) {
             Some(Permit::well(guard.openings.load(Ordering::Relaxed)))
         } else {
@@ -193,7 +217,7 @@ impl Attempt {
             return None;
         }
         Some(Self {
-            inner: Arc::clone(inner),
+            guard: Arc::clone(guard),
             permit,
             began: now,
             since: Instant::now(),
@@ -204,18 +228,30 @@ impl Attempt {
         self.permit.is_some_and(|permit| permit.probe)
     }
 
-    pub(super) fn succeed(mut self) {
-        let guard = &self.inner.guard;
-        add(&guard.counts.ok);
+    pub(super) fn succeed(self) {
+        add(&self.guard.counts.ok);
+        self.known();
+    }
+
+    /// It is well, and sends who asks elsewhere; what time that was.
+    pub(super) fn redirected(self) -> Now {
+        add(&self.guard.counts.redirected);
+        self.known()
+    }
+
+    /// What was wanted is known; what time that was.
+    pub(super) fn known(mut self) -> Now {
+        let guard = &self.guard;
         if let Some(permit) = self.permit.take()
             && !guard.well.load(Ordering::Relaxed)
         {
             guard.change(|breaker| breaker.succeeded(permit));
         }
+        self.now()
     }
 
     pub(super) fn fail(mut self, failure: Failure) {
-        let guard = &self.inner.guard;
+        let guard = &self.guard;
         add(match failure {
             Failure::Timeout => &guard.counts.timeout,
             Failure::Disconnected => &guard.counts.disconnected,
@@ -235,15 +271,12 @@ impl Attempt {
             unix: self.began.unix.saturating_add(elapsed),
         }
     }
-
-    /// There was nothing to ask.
-    pub(super) fn abandon(self) {}
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take().filter(|permit| permit.probe) {
-            self.inner.guard.change(|breaker| breaker.abandoned(permit));
+            self.guard.change(|breaker| breaker.abandoned(permit));
         }
     }
 }

@@ -96,15 +96,21 @@ impl Link {
         self.connection.has_changed().is_err()
     }
 
-    /// Runs a script, when there is a connection.
-    pub(super) async fn run(&self, script: &Script, arguments: &Arguments) -> Result<Value, Error> {
+    /// Runs a script, when there is a connection. `asking`: of a cluster's slot that is being moved to
+    /// this server.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        arguments: &Arguments,
+        asking: bool,
+    ) -> Result<Value, Error> {
         let mut watched = self.connection.clone();
         let found = watched.wait_for(Option::is_some).await;
         let mut connection = found
             .ok()
             .and_then(|found| found.clone())
             .ok_or(Error::Ended)?;
-        let answer = run(&mut connection, script, arguments).await;
+        let answer = run(&mut connection, script, arguments, asking).await;
         match &answer {
             Err(error) if error.is_unrecoverable_error() || moved(error) => {
                 self.shared.gone.notify_one();
@@ -146,7 +152,8 @@ async fn keep(
         let attempt = timeout(CONNECT, attempt).await;
         match attempt {
             Ok(Ok(made)) => {
-                inner.guard.connected(1);
+                let guard = Arc::clone(&inner.guard);
+                guard.connected(1);
                 told = false;
                 pause = FIRST_PAUSE;
                 drop(inner);
@@ -156,9 +163,7 @@ async fn keep(
                     () = connection.closed() => {}
                 }
                 connection.send_replace(None);
-                if let Some(inner) = store.upgrade() {
-                    inner.guard.connected(-1);
-                }
+                guard.connected(-1);
             }
             failed => {
                 if !told {

@@ -11,15 +11,18 @@
 //! wake another thread, and that thread would be what all cores wait for.
 //!
 //! **Nobody waits longer than the budget.** What comes later is not heard: the request is decided
-//! without the store ([`fallback`]), and what the server charged for it stays charged. So a slow
+//! without the store (`engine::store::fallback`), and what the server charged for it stays charged. So a slow
 //! store makes limits stricter, never looser. After some failures in a row nobody waits at all
 //! (`engine::store::breaker`).
+//!
+//! A cluster is several such servers, and a map of what each of them counts (`cluster`).
 
+mod cluster;
 mod connect;
 mod guard;
-mod key;
 mod link;
 mod script;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,35 +32,42 @@ use redis::{Cmd, RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use crate::engine::charge::{Draw, Few, Receipt, Verdicts};
-use crate::engine::rule::Rule;
 use crate::engine::store::breaker::Condition;
-use crate::engine::store::{Adjustment, Answer, ChargeRequest, Store, fallback};
+use crate::engine::store::ledger::{Asking, Change, Item, Ledger, Question, Reply, Unanswered};
 use crate::engine::time::Now;
-use crate::policy::plan::{OnStoreFailure, StoreConfig};
+use crate::policy::plan::{StoreAddress, StoreConfig, StoreHost};
+use cluster::Cluster;
 use guard::{Attempt, Guard};
 pub use guard::{Counts, Failure};
-use key::Names;
-use script::{Asked, Script};
+use script::Script;
+pub use windows::Windows;
 
 /// An adjustment is waited for so long; nobody else waits for it.
 const ADJUST: Duration = Duration::from_secs(1);
 
-/// Counts global limits in a Redis or Valkey.
+/// Counts in a Redis or Valkey.
 #[derive(Debug)]
-pub struct RedisStore {
-    inner: Arc<Inner>,
+pub struct RedisLedger {
+    servers: Servers,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
+enum Servers {
+    One(Arc<Inner>),
+    Cluster(Arc<Cluster>),
+}
+
+/// A server.
+#[derive(Debug)]
 struct Inner {
-    names: Names,
+    /// `None`: it is found otherwise.
+    host: Option<StoreHost>,
     budget: Duration,
-    on_failure: OnStoreFailure,
     time: Time,
     charge: Script,
     adjust: Script,
-    guard: Guard,
+    guard: Arc<Guard>,
     connector: connect::Connector,
 }
 
@@ -79,7 +89,7 @@ pub struct StoreError {
     cause: RedisError,
 }
 
-impl RedisStore {
+impl RedisLedger {
     /// A store with these settings. Nothing is connected before a thread joins it.
     ///
     /// # Errors
@@ -91,142 +101,149 @@ impl RedisStore {
     /// The same, by another clock.
     ///
     /// # Errors
-    /// As [`RedisStore::new`].
+    /// As [`RedisLedger::new`].
     pub fn by(config: &StoreConfig, time: Time) -> Result<Self, StoreError> {
-        let connector = connect::Connector::new(config).map_err(|cause| StoreError {
-            address: config.address.to_string(),
-            cause,
-        })?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                names: Names::new(&config.prefix),
-                budget: config.budget,
-                on_failure: config.on_failure,
-                time,
-                charge: Script::charge(),
-                adjust: Script::adjust(),
-                guard: Guard::new(config.address.to_string()),
-                connector,
-            }),
-        })
+        let counts = Arc::<Counts>::default();
+        let shared = Arc::clone(&counts);
+        let servers = match &config.address {
+            StoreAddress::Cluster(hosts) => {
+                Servers::Cluster(Cluster::new(config, hosts, time, shared)?)
+            }
+            _ => Servers::One(Arc::new(Inner::new(config, time, shared)?)),
+        };
+        Ok(Self { servers, counts })
+    }
+
+    /// Waits until no change is under way any more, for as long as one may take at most.
+    pub async fn settled(&self) {
+        self.counts.settled().await;
     }
 
     /// What has been counted of it.
     #[must_use]
     pub fn counts(&self) -> &Counts {
-        self.inner.guard.counts()
+        &self.counts
     }
 
-    /// Whether it is asked.
+    /// Whether it is asked; of a cluster, whether the worst of its servers is.
     #[must_use]
     pub fn condition(&self) -> Condition {
-        self.inner.guard.condition()
+        match &self.servers {
+            Servers::One(inner) => inner.guard.condition(),
+            Servers::Cluster(cluster) => cluster.condition(),
+        }
     }
 }
 
-impl Store for RedisStore {
-    fn charge(&self, request: &ChargeRequest<'_>) -> Answer {
-        let &ChargeRequest {
-            draws,
-            request,
-            now,
-        } = request;
-        let inner = &self.inner;
-        let Some(attempt) = Attempt::begin(inner, now) else {
-            return Answer::Ready(inner.without(draws, now));
-        };
-        let Some(link) = link::here(inner) else {
-            attempt.fail(Failure::Disconnected);
-            return Answer::Ready(inner.without(draws, now));
-        };
-        let (asked, arguments) = script::ask(draws, request, &inner.names, inner.time, now);
-        let owned: Few<_> = draws.iter().cloned().map(Draw::owned).collect();
-        if asked.is_empty() {
-            // Blocked and unlimited: there is nothing to count.
-            attempt.abandon();
-            return Answer::Ready(asked.uncounted(&owned));
+impl Ledger for RedisLedger {
+    fn ask(&self, question: Question, now: Now) -> Option<Asking> {
+        match &self.servers {
+            Servers::One(inner) => inner.ask(question, now),
+            Servers::Cluster(cluster) => cluster.ask(question, now),
         }
-        let inner = Arc::clone(inner);
-        Answer::Pending(Box::pin(async move {
-            let answer = timeout(inner.budget, link.run(&inner.charge, &arguments)).await;
-            match read(answer, &owned, &asked) {
-                Ok(verdicts) => {
+    }
+
+    fn change(&self, changes: Vec<Change>, now: Now) {
+        match &self.servers {
+            Servers::One(inner) => inner.change(&changes, now),
+            Servers::Cluster(cluster) => cluster.change(&changes, now),
+        }
+    }
+
+    fn join(&self) {
+        match &self.servers {
+            Servers::One(inner) => drop(link::here(inner)),
+            Servers::Cluster(cluster) => cluster.join(),
+        }
+    }
+}
+
+impl Inner {
+    fn new(config: &StoreConfig, time: Time, counts: Arc<Counts>) -> Result<Self, StoreError> {
+        let connector = connect::Connector::new(config).map_err(|cause| StoreError {
+            address: config.address.to_string(),
+            cause,
+        })?;
+        let host = match &config.address {
+            StoreAddress::Tcp(host) => Some(host.clone()),
+            _ => None,
+        };
+        Ok(Self {
+            host,
+            budget: config.budget,
+            time,
+            charge: Script::charge(),
+            adjust: Script::adjust(),
+            guard: Arc::new(Guard::new(config.address.to_string(), counts)),
+            connector,
+        })
+    }
+
+    fn ask(self: &Arc<Self>, question: Question, now: Now) -> Option<Asking> {
+        let attempt = Attempt::begin(&self.guard, now)?;
+        let Some(link) = link::here(self) else {
+            attempt.fail(Failure::Disconnected);
+            return None;
+        };
+        let arguments = script::charge(&question, self.time, now);
+        let inner = Arc::clone(self);
+        Some(Box::pin(async move {
+            let run = link.run(&inner.charge, &arguments, false);
+            match read(timeout(inner.budget, run).await, &question.items) {
+                Ok(reply) => {
                     attempt.succeed();
-                    verdicts
+                    Ok(reply)
                 }
                 Err(failure) => {
-                    // By the time that it is now: others may have been charged since.
-                    let late = attempt.now();
+                    let now = attempt.now();
                     link.failed(attempt.is_probe());
                     attempt.fail(failure);
-                    inner.without(&owned, late)
+                    Err(Unanswered { now })
                 }
             }
         }))
     }
 
-    fn adjust(&self, rule: &Arc<Rule>, receipt: &Receipt, adjustment: Adjustment, now: Now) {
-        let inner = &self.inner;
-        let Some(arguments) = script::adjust(rule, receipt, adjustment, inner.time, now) else {
-            // Counted here, when the store did not answer.
-            crate::engine::store::MemoryStore.adjust(rule, receipt, adjustment, now);
-            return;
-        };
+    fn change(self: &Arc<Self>, changes: &[Change], now: Now) {
         let (Some(attempt), Some(link), Ok(runtime)) = (
-            Attempt::begin(inner, now),
-            link::here(inner),
+            Attempt::begin(&self.guard, now),
+            link::here(self),
             Handle::try_current(),
         ) else {
-            inner.guard.counts().lost_adjustment();
+            self.guard.lost_adjustment();
             return;
         };
-        let inner = Arc::clone(inner);
+        let arguments = script::adjust(changes, self.time, now);
+        let inner = Arc::clone(self);
+        let changing = inner.guard.begin_change();
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
-            match timeout(ADJUST, link.run(&inner.adjust, &arguments)).await {
+            let _until_then = changing;
+            match timeout(ADJUST, link.run(&inner.adjust, &arguments, false)).await {
                 Ok(Ok(_done)) => attempt.succeed(),
                 Ok(Err(error)) => {
                     attempt.fail(error.into());
-                    inner.guard.counts().lost_adjustment();
+                    inner.guard.lost_adjustment();
                 }
                 Err(_late) => {
                     link.failed(attempt.is_probe());
                     attempt.fail(Failure::Timeout);
-                    inner.guard.counts().lost_adjustment();
+                    inner.guard.lost_adjustment();
                 }
             }
         });
-    }
-
-    fn join(&self) {
-        link::here(&self.inner);
-    }
-}
-
-impl Inner {
-    /// Decides without the store.
-    fn without<R>(&self, draws: &[Draw<R>], now: Now) -> Verdicts
-    where
-        R: std::borrow::Borrow<Arc<Rule>> + Clone,
-    {
-        for draw in draws {
-            let mode = fallback::mode(draw.rule.borrow(), self.on_failure);
-            self.guard.counts().decided_without(mode);
-        }
-        fallback::decide(draws, self.on_failure, now)
     }
 }
 
 /// What an answer says, if it came and says something.
 fn read(
     answer: Result<Result<Value, link::Error>, tokio::time::error::Elapsed>,
-    draws: &[Draw<Arc<Rule>>],
-    asked: &Asked,
-) -> Result<Verdicts, Failure> {
+    items: &[Item],
+) -> Result<Reply, Failure> {
     let Ok(answer) = answer else {
         return Err(Failure::Timeout);
     };
-    asked.verdicts(draws, &answer?).ok_or(Failure::Error)
+    script::reply(items, &answer?).ok_or(Failure::Error)
 }
 
 /// Runs a script by its digest, and as a whole where the server does not know it (any more).
@@ -234,18 +251,33 @@ async fn run(
     connection: &mut MultiplexedConnection,
     script: &Script,
     arguments: &script::Arguments,
+    asking: bool,
 ) -> Result<Value, RedisError> {
-    let answer = connection
-        .send_packed_command(&script.by_digest(arguments))
-        .await;
-    match flat(answer) {
-        Err(error) if script::is_unknown(&error) => flat(
-            connection
-                .send_packed_command(&script.whole(arguments))
-                .await,
-        ),
+    let answer = send(connection, script.by_digest(arguments), asking).await;
+    match answer {
+        Err(error) if script::is_unknown(&error) => {
+            send(connection, script.whole(arguments), asking).await
+        }
         answer => answer,
     }
+}
+
+async fn send(
+    connection: &mut MultiplexedConnection,
+    command: Cmd,
+    asking: bool,
+) -> Result<Value, RedisError> {
+    if !asking {
+        return flat(connection.send_packed_command(&command).await);
+    }
+    // It holds for the one command after it.
+    let mut both = redis::pipe();
+    both.cmd("ASKING").add_command(command);
+    let mut answers = connection.send_packed_commands(&both, 0, 2).await?;
+    flat(answers.pop().ok_or_else(|| {
+        let nothing = (redis::ErrorKind::UnexpectedReturnType, "no answer");
+        RedisError::from(nothing)
+    }))
 }
 
 /// An error of the server is an error.

@@ -1,17 +1,13 @@
 //! The scripts that run in the store: what they are asked, and what their answers mean.
 
-use std::borrow::Borrow;
-use std::sync::Arc;
-
 use redis::{Cmd, RedisError, Value};
 
 use super::Time;
-use super::key::{Names, Values};
-use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
-use crate::engine::meter::{self, Meter, NEVER, Reading, Snapshot, Standing, Verdict, Window};
-use crate::engine::request::RequestView;
-use crate::engine::rule::{Measure, Rule};
-use crate::engine::store::Adjustment;
+use crate::engine::charge::Few;
+use crate::engine::meter::{self, Meter, Reading, Window};
+use crate::engine::store::ledger::{
+    Change, ChangeKind, Conforms, Form, Item, Question, Reply, Role, Said,
+};
 use crate::engine::time::Now;
 
 const SECOND: u64 = 1_000_000_000;
@@ -36,26 +32,8 @@ pub(super) struct Arguments {
     keys: Vec<String>,
     head: Vec<String>,
     items: Vec<(char, char, [u64; 7])>,
-}
-
-/// Which keys are whose.
-#[derive(Debug)]
-pub(super) struct Asked {
-    items: Few<Item>,
-}
-
-#[derive(Debug)]
-struct Item {
-    draw: usize,
-    candidate: Option<u8>,
-    key: String,
-}
-
-/// What the store says of one key.
-struct Said {
-    /// 0 denied, 1 admitted, 2 not asked.
-    said: i64,
-    reading: Reading,
+    /// One for each item, or none.
+    tail: Vec<u64>,
 }
 
 impl Script {
@@ -116,6 +94,9 @@ impl Arguments {
                 command.arg(*number);
             }
         }
+        for number in &self.tail {
+            command.arg(*number);
+        }
         command
     }
 
@@ -140,44 +121,44 @@ impl Arguments {
     }
 }
 
-/// What is to be asked about `draws`.
-pub(super) fn ask(
-    draws: &[Draw<&Arc<Rule>>],
-    request: &RequestView<'_>,
-    names: &Names,
-    time: Time,
-    now: Now,
-) -> (Asked, Arguments) {
+/// What is to be asked.
+pub(super) fn charge(question: &Question, time: Time, now: Now) -> Arguments {
     let mut arguments = Arguments::begin(time, now);
-    let blocked = draws.iter().filter(|draw| blocks(draw.rule)).count();
-    arguments.head.push(blocked.to_string());
-    let mut items = Few::new();
-    for (place, draw) in draws.iter().enumerate() {
-        let rule = draw.rule;
-        let Measure::Metered(meter) = &rule.measure else {
-            continue;
+    arguments.head.push(question.denials.to_string());
+    for item in &question.items {
+        let role = match item.role {
+            Role::Enforced => 'e',
+            Role::Shadow => 's',
+            Role::Candidate => 'c',
+            Role::Quota => 'q',
+            Role::Refund => 'g',
         };
-        let values = Values::of(rule, request);
-        let mut add = |scope, meter: &Meter, candidate: Option<u8>, role| {
-            let key = names.key(&rule.policy, scope, meter, &values);
-            arguments.push(&key, role, charge_numbers(meter, rule.request_cost));
-            items.push(Item {
-                draw: place,
-                candidate,
-                key,
-            });
+        let mut numbers = if item.role == Role::Refund {
+            refund_numbers(&item.meter, item.tokens)
+        } else {
+            charge_numbers(&item.meter, item.tokens)
         };
-        let role = if rule.shadow { 's' } else { 'e' };
-        add(&rule.scope.name, meter, None, role);
-        for (index, tried) in (0u8..64).zip(&rule.candidates) {
-            add(&tried.scope.name, &tried.meter, Some(index), 'c');
-        }
+        as_written(item.form, &mut numbers);
+        arguments.push(&item.key, role, numbers);
     }
-    (Asked { items }, arguments)
+    if grants(&question.items) {
+        let again = question.items.iter().map(|item| item.again);
+        arguments.tail.extend(again);
+    }
+    arguments
 }
 
-fn blocks(rule: &Rule) -> bool {
-    rule.measure == Measure::Nothing && !rule.shadow
+/// Whether more than its own tokens is asked for an item.
+fn grants(items: &[Item]) -> bool {
+    items.iter().any(|item| item.again > 0)
+}
+
+/// What is under a key may be a plain count of one window.
+fn as_written(form: Form, (kind, numbers): &mut (char, [u64; 7])) {
+    if let Form::Plain { begins } = form {
+        *kind = 'p';
+        numbers[5] = begins.unwrap_or_default();
+    }
 }
 
 const fn split(nanoseconds: u64) -> [u64; 2] {
@@ -197,6 +178,19 @@ fn charge_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
         }
         Meter::Fixed(window) => ('f', window_numbers(window, false, least, tokens)),
         Meter::Sliding(window) => ('s', window_numbers(window, true, least, tokens)),
+    }
+}
+
+/// Kind and numbers of a key that tokens are given back to: the worth of tokens, or their number.
+fn refund_numbers(meter: &Meter, tokens: u64) -> (char, [u64; 7]) {
+    match meter {
+        Meter::Bucket { limit, deepest } => {
+            let [worth_s, worth_n] = split(meter::worth(limit, tokens));
+            let [deep_s, deep_n] = split(*deepest);
+            ('b', [worth_s, worth_n, 0, 0, deep_s, deep_n, 0])
+        }
+        Meter::Fixed(window) => ('f', window_numbers(window, false, tokens, 0)),
+        Meter::Sliding(window) => ('s', window_numbers(window, true, tokens, 0)),
     }
 }
 
@@ -224,154 +218,61 @@ fn window_numbers(window: &Window, sliding: bool, first: u64, second: u64) -> [u
     ]
 }
 
-impl Asked {
-    /// Whether there is nothing that a store counts.
-    pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+/// What the answer of the store says; `None`: it is not one to a question about these items.
+pub(super) fn reply(items: &[Item], answer: &Value) -> Option<Reply> {
+    let Value::Array(numbers) = answer else {
+        return None;
+    };
+    let numbers: Few<i64> = numbers.iter().map(number).collect::<Option<_>>()?;
+    let (head, said) = numbers.split_at_checked(2)?;
+    let granted = if grants(items) { items.len() } else { 0 };
+    if said.len() != items.len() * SAID + granted {
+        return None;
     }
-
-    /// The verdicts where there is nothing to count.
-    pub(super) fn uncounted(&self, draws: &[Draw<Arc<Rule>>]) -> Verdicts {
-        self.judge(draws, &[], Now::default())
-    }
-
-    /// What the answer of the store comes to; `None`: it is not one to this question.
-    pub(super) fn verdicts(&self, draws: &[Draw<Arc<Rule>>], answer: &Value) -> Option<Verdicts> {
-        let Value::Array(numbers) = answer else {
-            return None;
-        };
-        let numbers: Few<i64> = numbers.iter().map(number).collect::<Option<_>>()?;
-        let (head, said) = numbers.split_at_checked(2)?;
-        if said.len() != self.items.len() * SAID {
-            return None;
-        }
-        let nanoseconds = |number: i64, unit: u64| u64::try_from(number).ok()?.checked_mul(unit);
-        let now = nanoseconds(head[0], SECOND)?.checked_add(nanoseconds(head[1], MICROSECOND)?)?;
-        let read = |(item, numbers): (&Item, &[i64])| {
-            let reading = match meter_of(&draws[item.draw].rule, item.candidate)? {
-                Meter::Bucket { .. } => {
-                    let ahead = nanoseconds(numbers[1], SECOND)?;
-                    let ahead = ahead.checked_add(nanoseconds(numbers[2], 1)?)?;
-                    Reading::Tat(now.checked_add(ahead)?)
-                }
-                Meter::Fixed(_) | Meter::Sliding(_) => Reading::Counts {
-                    end: nanoseconds(numbers[1], SECOND)?,
-                    count: nanoseconds(numbers[2], 1)?,
-                    last: nanoseconds(numbers[3], 1)?,
-                },
-            };
-            Some(Said {
-                said: numbers[0],
-                reading,
-            })
-        };
-        let items = self.items.iter().zip(said.chunks_exact(SAID));
-        let said: Vec<Said> = items.map(read).collect::<Option<_>>()?;
-        let now = Now {
+    let (said, granted) = said.split_at(items.len() * SAID);
+    let granted = granted.iter().copied().chain(std::iter::repeat(0));
+    let now = nanoseconds(head[0], SECOND)?.checked_add(nanoseconds(head[1], MICROSECOND)?)?;
+    let said = items.iter().zip(said.chunks_exact(SAID)).zip(granted);
+    Some(Reply {
+        now: Now {
             mono: now,
             unix: now,
-        };
-        Some(self.judge(draws, &said, now))
-    }
-
-    fn judge(&self, draws: &[Draw<Arc<Rule>>], said: &[Said], now: Now) -> Verdicts {
-        let mut drawn: Few<Drawn> = draws.iter().map(|_| Drawn::default()).collect();
-        let mut denied: Option<Denial> = None;
-        let mut deny = |by: usize, wait: u64| {
-            denied = Some(match denied {
-                Some(other) if other.wait >= wait => Denial {
-                    alone: false,
-                    ..other
-                },
-                other => Denial {
-                    by,
-                    wait,
-                    alone: other.is_none(),
-                    unknown: false,
-                },
-            });
-        };
-        let mut items = self.items.iter().zip(said).peekable();
-        for (by, (draw, drawn)) in draws.iter().zip(&mut drawn).enumerate() {
-            let rule = &draw.rule;
-            if rule.measure == Measure::Nothing {
-                drawn.standing = Some(Standing::default());
-                if !rule.shadow {
-                    deny(by, NEVER);
-                }
-            }
-            while let Some((item, said)) = items.next_if(|(item, _)| item.draw == by) {
-                if let Some(wait) = tell(rule, item, said, drawn, now) {
-                    deny(by, wait);
-                }
-            }
-        }
-        if denied.is_none() {
-            for (draw, drawn) in draws.iter().zip(&mut drawn) {
-                drawn.shadow_over |= draw.rule.shadow && draw.rule.measure == Measure::Nothing;
-            }
-        } else {
-            // What candidates took stays: there is no request to give it back for.
-            drawn.iter_mut().for_each(|drawn| drawn.taken = None);
-        }
-        Verdicts { drawn, denied }
-    }
-}
-
-/// Writes down what is said of one key; how long the request has to wait, if that denies it.
-fn tell(rule: &Rule, item: &Item, said: &Said, drawn: &mut Drawn, now: Now) -> Option<u64> {
-    let meter = meter_of(rule, item.candidate)?;
-    let tally = || Tally {
-        candidate: item.candidate,
-        name: item.key.clone(),
-        mark: match said.reading {
-            Reading::Tat(tat) => tat,
-            Reading::Counts { end, .. } => end,
         },
-    };
-    let (over, admitted) = (said.said == 0, said.said == 1);
-    if let Some(index) = item.candidate {
-        let bit = 1 << index;
-        drawn.tried.0 |= if admitted { bit } else { 0 };
-        drawn.tried.1 |= if over { bit } else { 0 };
-        if let Some(Receipt {
-            account: Handle::Stored(tallies),
-            ..
-        }) = drawn.taken.as_mut().filter(|_| admitted)
-        {
-            tallies.push(tally());
-        }
-        return None;
-    }
-    let snapshot = Snapshot::new(meter, said.reading);
-    drawn.standing = Some(meter.standing(&snapshot, now));
-    if admitted && rule.settles() {
-        drawn.taken = Some(Receipt {
-            account: Handle::Stored(vec![tally()]),
-            mark: 0,
-            tried: smallvec::SmallVec::new(),
-        });
-    }
-    if !over || rule.shadow {
-        drawn.shadow_over = over && rule.shadow;
-        return None;
-    }
-    Some(match meter.peek(&snapshot, rule.request_cost, now) {
-        Verdict::Deny { wait } => wait,
-        // Only where weights were rounded up to grains: a moment.
-        Verdict::Admit { .. } => SECOND,
+        said: said
+            .map(|((item, numbers), granted)| {
+                let granted = u64::try_from(granted).ok()?;
+                Some(said_of(item, numbers, now)?.granted(item, granted))
+            })
+            .collect::<Option<_>>()?,
+        clocks: Few::new(),
     })
 }
 
-fn meter_of(rule: &Rule, candidate: Option<u8>) -> Option<&Meter> {
-    match (candidate, &rule.measure) {
-        (None, Measure::Metered(meter)) => Some(meter),
-        (None, Measure::Nothing | Measure::Everything) => None,
-        (Some(index), _) => {
-            let tried = rule.candidates.get(usize::from(index))?;
-            Some(&tried.meter)
+fn said_of(item: &Item, numbers: &[i64], now: u64) -> Option<Said> {
+    let reading = match item.meter {
+        Meter::Bucket { .. } => {
+            let ahead = nanoseconds(numbers[1], SECOND)?;
+            let ahead = ahead.checked_add(nanoseconds(numbers[2], 1)?)?;
+            Reading::Tat(now.checked_add(ahead)?)
         }
-    }
+        Meter::Fixed(_) | Meter::Sliding(_) => Reading::Counts {
+            end: nanoseconds(numbers[1], SECOND)?,
+            count: nanoseconds(numbers[2], 1)?,
+            last: nanoseconds(numbers[3], 1)?,
+        },
+    };
+    let conforms = match numbers[0] {
+        0 => Conforms::No,
+        1 => Conforms::Yes,
+        2 => Conforms::NotAsked,
+        3 => Conforms::OtherWindow,
+        _ => return None,
+    };
+    Some(Said::new(conforms, reading))
+}
+
+fn nanoseconds(number: i64, unit: u64) -> Option<u64> {
+    u64::try_from(number).ok()?.checked_mul(unit)
 }
 
 fn number(value: &Value) -> Option<i64> {
@@ -381,44 +282,27 @@ fn number(value: &Value) -> Option<i64> {
     }
 }
 
-/// What is to be asked to change the buckets of `receipt`; `None`: they are not in the store.
-pub(super) fn adjust<R: Borrow<Rule>>(
-    rule: &R,
-    receipt: &Receipt,
-    adjustment: Adjustment,
-    time: Time,
-    now: Now,
-) -> Option<Arguments> {
-    let rule = rule.borrow();
-    let Handle::Stored(tallies) = &receipt.account else {
-        return None;
-    };
-    let (what, tokens) = match adjustment {
-        Adjustment::GiveBack => ('g', rule.request_cost),
-        Adjustment::Charge(tokens) => ('c', tokens),
-    };
+/// What is to be asked to make these changes.
+pub(super) fn adjust(changes: &[Change], time: Time, now: Now) -> Arguments {
     let mut arguments = Arguments::begin(time, now);
-    for tally in tallies {
-        let Some(meter) = meter_of(rule, tally.candidate) else {
-            continue;
+    for change in changes {
+        let (what, mark) = match change.kind {
+            ChangeKind::GiveBack { mark } => ('g', mark),
+            ChangeKind::Charge => ('c', 0),
         };
-        let numbers = match meter {
+        let tokens = change.tokens;
+        let mut numbers = match &change.meter {
             Meter::Bucket { limit, deepest } => {
                 let [worth_s, worth_n] = split(meter::worth(limit, tokens));
-                let [mark_s, mark_n] = split(tally.mark);
+                let [mark_s, mark_n] = split(mark);
                 let [deep_s, deep_n] = split(*deepest);
                 ('b', [worth_s, worth_n, mark_s, mark_n, deep_s, deep_n, 0])
             }
-            Meter::Fixed(window) => (
-                'f',
-                window_numbers(window, false, tokens, tally.mark / SECOND),
-            ),
-            Meter::Sliding(window) => (
-                's',
-                window_numbers(window, true, tokens, tally.mark / SECOND),
-            ),
+            Meter::Fixed(window) => ('f', window_numbers(window, false, tokens, mark / SECOND)),
+            Meter::Sliding(window) => ('s', window_numbers(window, true, tokens, mark / SECOND)),
         };
-        arguments.push(&tally.name, what, numbers);
+        as_written(change.form, &mut numbers);
+        arguments.push(&change.key, what, numbers);
     }
-    (!arguments.keys.is_empty()).then_some(arguments)
+    arguments
 }

@@ -1,7 +1,6 @@
 //! What is asked by which path.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +9,23 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::Service as TowerService;
-use tonic::server::{Grpc, UnaryService};
-use tonic_prost::ProstCodec;
 
+use super::body::RequestBody;
 use super::json;
-use super::proto::{Code, RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT};
+use super::proto::Code;
 use super::service::Service;
+use super::unary::MAX_MESSAGE;
 
-/// Bytes of a question.
-const MAX_MESSAGE: usize = 256 << 10;
 /// How long a question may take to be there.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A gRPC service of another crate, as a function.
-pub(super) type Handler = Arc<dyn Fn(Request<Incoming>) -> Answering + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Request<RequestBody>) -> Answering + Send + Sync>;
 
 /// Everything that is served at the address.
 #[derive(Clone)]
@@ -43,7 +39,7 @@ pub(super) struct Paths {
 /// Makes a function of a service.
 pub(super) fn handler<S>(service: S) -> Handler
 where
-    S: TowerService<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+    S: TowerService<Request<RequestBody>, Response = Response<Body>, Error = Infallible>,
     S: Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
@@ -58,29 +54,9 @@ where
     })
 }
 
-/// The method, as tonic calls it.
-struct Call<'a>(&'a Service);
-
-impl UnaryService<RateLimitRequest> for Call<'_> {
-    type Response = RateLimitResponse;
-    type Future = Ready<Result<tonic::Response<RateLimitResponse>, tonic::Status>>;
-
-    fn call(&mut self, request: tonic::Request<RateLimitRequest>) -> Self::Future {
-        ready(self.0.answer(request.get_ref()).map(tonic::Response::new))
-    }
-}
-
 impl Paths {
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn answer(&self, request: Request<RequestBody>) -> Response<Body> {
         let path = request.uri().path();
-        if path == SHOULD_RATE_LIMIT {
-            let mut grpc = Grpc::new(ProstCodec::<RateLimitResponse, RateLimitRequest>::default())
-                .max_decoding_message_size(MAX_MESSAGE);
-            let answer = grpc.unary(Call(&self.service), request);
-            return timeout(PATIENCE, answer).await.unwrap_or_else(|_late| {
-                tonic::Status::deadline_exceeded("the request did not come").into_http()
-            });
-        }
         if path.starts_with("/grpc.health.v1.Health/") {
             return (self.health)(request).await;
         }
@@ -107,7 +83,7 @@ impl Paths {
     }
 
     /// 200, 429 over a limit, 400 for what is no question, 500 for what cannot be answered.
-    async fn json(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn json(&self, request: Request<RequestBody>) -> Response<Body> {
         let body = Limited::new(request.into_body(), MAX_MESSAGE).collect();
         let body = match timeout(PATIENCE, body).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -125,7 +101,7 @@ impl Paths {
             Ok(question) => question,
             Err(why) => return plain(StatusCode::BAD_REQUEST, format!("{why}\n")),
         };
-        match self.service.answer(&question) {
+        match self.service.answer(&question).answer().await {
             Ok(answer) => {
                 let status = if answer.overall_code == i32::from(Code::OverLimit) {
                     StatusCode::TOO_MANY_REQUESTS
@@ -148,7 +124,7 @@ impl Paths {
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
+fn is_grpc(request: &Request<RequestBody>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

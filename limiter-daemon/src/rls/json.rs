@@ -1,5 +1,7 @@
 //! The question and the answer as JSON, in the names of the messages (protobuf's JSON form).
 
+use prost_types::Struct;
+use prost_types::value::Kind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -142,24 +144,40 @@ pub(super) fn response(response: &RateLimitResponse) -> Value {
         "overallCode": code(response.overall_code),
         "statuses": statuses.collect::<Vec<_>>(),
     });
-    if !response.response_headers_to_add.is_empty() {
-        let headers = response.response_headers_to_add.iter();
-        let headers = headers.map(|one| json!({ "key": one.key, "value": one.value }));
-        answer["responseHeadersToAdd"] = headers.collect();
+    for (name, headers) in [
+        ("responseHeadersToAdd", &response.response_headers_to_add),
+        ("requestHeadersToAdd", &response.request_headers_to_add),
+    ] {
+        if !headers.is_empty() {
+            let headers = headers.iter();
+            let headers = headers.map(|one| json!({ "key": one.key, "value": one.value }));
+            answer[name] = headers.collect();
+        }
     }
     if let Some(metadata) = &response.dynamic_metadata {
-        use prost_types::value::Kind;
-        let fields = metadata.fields.iter().map(|(name, value)| {
-            let value = match &value.kind {
-                Some(Kind::StringValue(text)) => json!(text),
-                Some(Kind::NumberValue(number)) => json!(number),
-                _ => Value::Null,
-            };
-            (name.clone(), value)
-        });
-        answer["dynamicMetadata"] = Value::Object(fields.collect());
+        answer["dynamicMetadata"] = structure(metadata);
     }
     answer
+}
+
+fn structure(metadata: &Struct) -> Value {
+    let fields = metadata.fields.iter();
+    let fields = fields.map(|(name, value)| (name.clone(), plain(value.kind.as_ref())));
+    Value::Object(fields.collect())
+}
+
+fn plain(kind: Option<&Kind>) -> Value {
+    match kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => json!(value),
+        Some(Kind::StringValue(text)) => json!(text),
+        Some(Kind::NumberValue(number)) => json!(number),
+        Some(Kind::StructValue(metadata)) => structure(metadata),
+        Some(Kind::ListValue(list)) => {
+            let values = list.values.iter();
+            values.map(|value| plain(value.kind.as_ref())).collect()
+        }
+    }
 }
 
 fn code(code: i32) -> &'static str {
@@ -170,7 +188,7 @@ fn code(code: i32) -> &'static str {
     })
 }
 
-fn unit_name(unit: i32) -> &'static str {
+pub(super) fn unit_name(unit: i32) -> &'static str {
     Unit::try_from(unit).map_or("UNKNOWN", |unit| match unit {
         Unit::Unknown => "UNKNOWN",
         Unit::Second => "SECOND",

@@ -10,21 +10,26 @@
 //! uses all.
 //!
 //! A question that cannot be answered is a gRPC error, which Envoy's `failure_mode_deny` is about:
-//! `UNAVAILABLE` for a domain whose files were never valid, `INVALID_ARGUMENT` for what is no question.
+//! `UNAVAILABLE` for a domain whose files were never valid and for a store that does not answer,
+//! `INVALID_ARGUMENT` for what is no question.
 
+mod body;
 mod client;
 mod clients;
 mod counters;
 mod http;
+mod http2;
 mod json;
+mod metadata;
 pub mod proto;
 mod reflect;
 mod service;
 mod translate;
+mod unary;
 mod worker;
 
 pub use client::{Client, PeerError};
 pub use clients::Clients;
-pub use counters::Counters;
-pub use service::{Clock, Service};
+pub use counters::{Counters, TIMES};
+pub use service::{Answer, Answering, Clock, Service, Telling};
 pub use worker::{Server, StartError};

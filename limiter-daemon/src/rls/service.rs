@@ -1,23 +1,26 @@
 //! From a question to its answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use prost_types::value::Kind;
-use prost_types::{Duration, Struct, Value};
+use prost_types::{Duration, Struct};
 use rustls::ServerConfig;
 use smallvec::SmallVec;
 use tonic::Status as Failure;
 
 use super::counters::Counters;
+use super::metadata;
 use super::proto::{
     Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
     RateLimitResponse, Unit,
 };
-use crate::engine::domain::{Asked, Decision, Domains, Hits, NoDomain, Override, Status};
+use crate::engine::domain::{
+    Asked, Decided, Decision, DomainStore, Domains, Hits, NoDomain, Outcome, Override, Status,
+};
 use crate::engine::time::Now;
-use crate::policy::plan::TimeUnit;
+use crate::policy::plan::{RlsHeaders, TimeUnit};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -34,8 +37,50 @@ pub struct Service {
     pub counters: Arc<Counters>,
     /// `None`: no TLS is spoken.
     pub tls: Arc<ArcSwapOption<ServerConfig>>,
-    /// `RateLimit-*` are among the headers that Envoy is told to add.
-    pub response_headers: bool,
+    /// How answers are told.
+    pub telling: Arc<Telling>,
+    /// What counts, if it is not this node's memory: every thread joins it.
+    pub store: Option<Arc<DomainStore>>,
+}
+
+/// What answers tell besides codes and limits.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// Headers that Envoy is told to add to responses.
+    pub response_headers: Option<RlsHeaders>,
+    /// The same for requests.
+    pub request_headers: Option<RlsHeaders>,
+    /// The dynamic metadata repeat the question.
+    pub echo: bool,
+}
+
+/// When a question is answered.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
+pub enum Answering {
+    Ready(Answer),
+    Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Answering {
+    /// The answer, whenever it comes.
+    pub async fn answer(self) -> Answer {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Pending(answer) => answer.await,
+        }
+    }
+}
+
+/// What a question is answered with.
+pub type Answer = Result<RateLimitResponse, Failure>;
+
+impl std::fmt::Debug for Answering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answering").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Service {
@@ -45,20 +90,74 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// Decides.
-    ///
-    /// # Errors
-    /// What is no question; and `UNAVAILABLE` where the domain's files were never valid.
-    pub fn answer(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+    /// Decides. Errors: what is no question; and `UNAVAILABLE` where the domain's files were never
+    /// valid, or the store that counts does not answer.
+    pub fn answer(&self, request: &RateLimitRequest) -> Answering {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.decide(request);
+        let began = (self.clock)();
+        let decided = match self.decide(request, began) {
+            Err(failure) => Err(failure),
+            Ok(None) => Ok(nothing_is_limited(request.descriptors.len())),
+            Ok(Some(Decision::Ready(decided))) => {
+                self.compose(&request.domain, self.echo(request), decided)
+            }
+            Ok(Some(Decision::Pending(decided))) => {
+                let (this, domain) = (self.clone(), request.domain.clone());
+                let echo = self.echo(request);
+                return Answering::Pending(Box::pin(async move {
+                    let answer = this.compose(&domain, echo, decided.await);
+                    this.told(began, answer)
+                }));
+            }
+        };
+        Answering::Ready(self.told(began, decided))
+    }
+
+    /// Counts an answer.
+    fn told(&self, began: Now, answer: Answer) -> Answer {
         if answer.is_err() {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         }
+        let now = (self.clock)();
+        self.counters.took(now.mono.saturating_sub(began.mono));
         answer
     }
 
-    fn decide(&self, request: &RateLimitRequest) -> Result<RateLimitResponse, Failure> {
+    fn echo(&self, request: &RateLimitRequest) -> Struct {
+        if self.telling.echo {
+            metadata::echo(request)
+        } else {
+            Struct::default()
+        }
+    }
+
+    fn compose(&self, domain: &str, echo: Struct, decided: Decided) -> Answer {
+        let outcome = decided.map_err(|undecided| {
+            let counters = &self.counters;
+            counters.store_errors.fetch_add(1, Ordering::Relaxed);
+            Failure::unavailable(undecided.to_string())
+        })?;
+        if outcome.shadowed {
+            let counters = &self.counters;
+            counters.shadowed.fetch_add(1, Ordering::Relaxed);
+        }
+        let Telling {
+            response_headers,
+            request_headers,
+            ..
+        } = &*self.telling;
+        Ok(RateLimitResponse {
+            overall_code: code(outcome.over_limit),
+            statuses: outcome.statuses.iter().map(status).collect(),
+            response_headers_to_add: headers(response_headers.as_ref(), &outcome, true),
+            request_headers_to_add: headers(request_headers.as_ref(), &outcome, false),
+            dynamic_metadata: metadata::dynamic(domain, echo, &outcome),
+            ..RateLimitResponse::default()
+        })
+    }
+
+    /// `None`: nobody has the domain.
+    fn decide(&self, request: &RateLimitRequest, now: Now) -> Result<Option<Decision>, Failure> {
         if request.domain.is_empty() {
             return Err(Failure::invalid_argument("the request names no domain"));
         }
@@ -81,21 +180,10 @@ impl Service {
                 self.counters
                     .domain_not_found
                     .fetch_add(1, Ordering::Relaxed);
-                return Ok(nothing_is_limited(asked.len()));
+                return Ok(None);
             }
         };
-        let decision = domain.decide(&asked, (self.clock)());
-        Ok(RateLimitResponse {
-            overall_code: code(decision.over_limit),
-            statuses: decision.statuses.iter().map(status).collect(),
-            response_headers_to_add: if self.response_headers {
-                headers(&decision)
-            } else {
-                Vec::new()
-            },
-            dynamic_metadata: who_decided(&request.domain, &decision),
-            ..RateLimitResponse::default()
-        })
+        Ok(Some(domain.decide(&asked, now)))
     }
 }
 
@@ -181,7 +269,7 @@ fn nothing_is_limited(descriptors: usize) -> RateLimitResponse {
     }
 }
 
-fn status(status: &Status<'_>) -> DescriptorStatus {
+fn status(status: &Status) -> DescriptorStatus {
     let name = status.limited.as_ref().and_then(|limited| limited.name());
     DescriptorStatus {
         code: code(status.over_limit),
@@ -200,13 +288,14 @@ fn status(status: &Status<'_>) -> DescriptorStatus {
 }
 
 /// `RateLimit-*` of draft-polli-ratelimit-headers-03: of the status that decided, with the quotas of
-/// all.
-fn headers(decision: &Decision<'_>) -> Vec<HeaderValue> {
-    let Some(status) = decision.decisive.map(|index| &decision.statuses[index]) else {
+/// all if `quotas`.
+fn headers(names: Option<&RlsHeaders>, decision: &Outcome, quotas: bool) -> Vec<HeaderValue> {
+    let status = decision.decisive.map(|index| &decision.statuses[index]);
+    let (Some(names), Some(status)) = (names, status) else {
         return Vec::new();
     };
     let mut limits = status.limit.map_or(0, |limit| limit.requests).to_string();
-    for other in &decision.statuses {
+    for other in decision.statuses.iter().filter(|_| quotas) {
         let Some(limit) = other.limit else { continue };
         limits.push_str(&format!(", {};w={}", limit.requests, limit.unit.seconds()));
         if let Some(name) = other.limited.as_ref().and_then(|limited| limited.name()) {
@@ -218,28 +307,8 @@ fn headers(decision: &Decision<'_>) -> Vec<HeaderValue> {
         value,
     };
     vec![
-        header("RateLimit-Limit", limits),
-        header("RateLimit-Remaining", status.remaining.to_string()),
-        header("RateLimit-Reset", status.reset.div_ceil(SECOND).to_string()),
+        header(&names.limit, limits),
+        header(&names.remaining, status.remaining.to_string()),
+        header(&names.reset, status.reset.div_ceil(SECOND).to_string()),
     ]
-}
-
-/// Of a denied request, which descriptor and which rule it was, and after how long it would conform.
-fn who_decided(domain: &str, decision: &Decision<'_>) -> Option<Struct> {
-    let index = decision.decisive.filter(|_| decision.over_limit)?;
-    let status = decision.statuses.get(index)?;
-    let text = |text: &str| Kind::StringValue(text.to_owned());
-    let rule = status.limited.as_ref().map_or("", |limited| limited.rule());
-    // Exact in a double for 285,000 years.
-    let number = |number: u64| Kind::NumberValue(number as f64);
-    let fields = [
-        ("domain", text(domain)),
-        ("rule", text(rule)),
-        ("descriptor", number(index as u64)),
-        ("retry_after_ms", number(status.reset.div_ceil(1_000_000))),
-    ];
-    let fields = fields.map(|(name, kind)| (name.to_owned(), Value { kind: Some(kind) }));
-    Some(Struct {
-        fields: fields.into(),
-    })
 }

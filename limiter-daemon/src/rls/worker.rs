@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
@@ -22,24 +24,22 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use super::body::RequestBody;
 use super::http::{Paths, handler};
+use super::http2;
 use super::proto::SERVICE;
 use super::reflect;
 use super::service::Service;
 
 /// Connections of a thread; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 4_096;
-/// Requests at once on a connection.
-const MAX_STREAMS: u32 = 1_024;
-/// Bytes of a request's head.
-const MAX_HEAD: u32 = 16 << 10;
 /// Until a connection says something, and until an HTTP/1.1 request's head is there.
 const SILENCE: Duration = Duration::from_secs(10);
-/// How often an HTTP/2 connection is asked whether it is alive, and how long it may take to say so.
-const PING: Duration = Duration::from_secs(30);
 /// TCP handshakes under way when a socket is closed.
 const HANDSHAKE: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Until a connection is looked at again that has said too little to be told.
+const PEEK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,12 @@ impl Server {
             .name(format!("rls-{index}"))
             .spawn(move || {
                 let _alive: oneshot::Sender<Infallible> = alive;
-                runtime.block_on(serve(listener, paths, stage));
+                runtime.block_on(async {
+                    if let Some(store) = &paths.service.store {
+                        store.join();
+                    }
+                    serve(listener, paths, stage).await;
+                });
             })?;
         self.threads.push(thread);
         self.died.push(died);
@@ -239,11 +244,19 @@ async fn converse(stream: TcpStream, paths: Arc<Paths>, mut stage: watch::Receiv
             tracing::debug!(%error, "rate limit service: TCP_NODELAY");
         }
         match paths.service.tls.load_full() {
-            None => talk(stream, paths, stage).await,
+            None => match timeout(SILENCE, opens_http2(&stream)).await {
+                Ok(Ok(http2)) => talk(stream, http2, paths, stage).await,
+                _mute => {
+                    counters.mute.fetch_add(1, Ordering::Relaxed);
+                }
+            },
             Some(config) => {
                 let handshake = TlsAcceptor::from(config).accept(stream);
                 match timeout(SILENCE, handshake).await {
-                    Ok(Ok(stream)) => talk(stream, paths, stage).await,
+                    Ok(Ok(stream)) => {
+                        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        talk(stream, http2, paths, stage).await;
+                    }
                     refused => {
                         counters.mute.fetch_add(1, Ordering::Relaxed);
                         if let Ok(Err(error)) = refused {
@@ -259,30 +272,44 @@ async fn converse(stream: TcpStream, paths: Arc<Paths>, mut stage: watch::Receiv
     counters.active.fetch_sub(1, Ordering::Relaxed);
 }
 
-async fn talk<S>(stream: S, paths: Arc<Paths>, mut stage: watch::Receiver<Stage>)
+/// Whether what comes first is how HTTP/2 begins (RFC 9113 section 3.4): no method of HTTP/1.1 is called
+/// so.
+async fn opens_http2(stream: &TcpStream) -> io::Result<bool> {
+    const BEGIN: &[u8] = b"PRI";
+    let mut seen = [0; BEGIN.len()];
+    loop {
+        let read = stream.peek(&mut seen).await?;
+        let seen = &seen[..read];
+        if seen == BEGIN || read == 0 || !BEGIN.starts_with(seen) {
+            return Ok(seen == BEGIN);
+        }
+        sleep(PEEK_PAUSE).await;
+    }
+}
+
+async fn talk<S>(stream: S, http2: bool, paths: Arc<Paths>, mut stage: watch::Receiver<Stage>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
-    let service = service_fn(move |request| {
+    let leaving = told(&mut stage, |stage| stage != Stage::Serving);
+    if http2 {
+        if let Err(error) = http2::serve(stream, paths, leaving).await {
+            tracing::debug!(%error, "rate limit service: connection ended");
+        }
+        return;
+    }
+    let service = service_fn(move |request: Request<Incoming>| {
         let paths = Arc::clone(&paths);
-        async move { Ok::<_, Infallible>(paths.answer(request).await) }
+        async move { Ok::<_, Infallible>(paths.answer(request.map(RequestBody::Http1)).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(SILENCE);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD);
     let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = &mut served => result,
-        () = told(&mut stage, |stage| stage != Stage::Serving) => {
+        () = leaving => {
             served.as_mut().graceful_shutdown();
             served.await
         }

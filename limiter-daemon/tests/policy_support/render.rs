@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
     Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
-    Descriptor, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener, PathMatch, Plan,
-    PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic, ValueMatch,
+    Descriptor, DomainKeys, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener,
+    OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic,
+    ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -63,7 +64,22 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
     }
     for domain in &plan.domains {
-        writeln!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        write!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();
+        if let DomainKeys::Reference { prefix } = &domain.keys {
+            write!(out, " reference keys `{prefix}`").unwrap();
+        }
+        if domain.on_store_failure != OnDomainFailure::Error {
+            write!(out, " or {}", domain.on_store_failure.name()).unwrap();
+        }
+        for (name, set) in [("shadow", domain.shadow), ("quota", domain.quota)] {
+            if set {
+                write!(out, " {name}").unwrap();
+            }
+        }
+        if domain.near != 800_000 {
+            write!(out, " near {}", domain.near).unwrap();
+        }
+        out.push('\n');
         if let Some(why) = &domain.broken {
             writeln!(out, "  broken: {why}").unwrap();
         }
@@ -84,7 +100,11 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
                 }
                 other => write!(out, ": {other:?}").unwrap(),
             }
-            for (name, set) in [("shadow", limit.shadow), ("quota", limit.quota)] {
+            for (name, set) in [
+                ("shadow", limit.shadow),
+                ("quota", limit.quota),
+                ("detailed", limit.detailed),
+            ] {
                 if set {
                     write!(out, " {name}").unwrap();
                 }
@@ -95,6 +115,12 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
             if !limit.replaces.is_empty() {
                 write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
             }
+            if let Some(metadata) = &limit.metadata {
+                write!(out, " metadata={metadata:?}").unwrap();
+            }
+        }
+        if one.value_to_metric {
+            out.push_str(" told");
         }
         out.push('\n');
         descriptors(&one.descriptors, &format!("{indent}  "), out);
@@ -434,6 +460,7 @@ fn limit_rule(what: &str, rule: &LimitRule, out: &mut String) {
         debug(&rule.on_store_failure),
         debug(&plain.on_store_failure),
     );
+    more("lease", debug(&rule.lease), debug(&plain.lease));
     out.push('\n');
     for one in &rule.candidates {
         writeln!(

@@ -9,28 +9,33 @@ use tests::netns::Netns;
 use tests::policies::limited_host;
 use tests::redis::{Redis, envoy_gateway};
 
-use crate::support::{Node, recovered};
+use crate::support::{Node, recovered, under_load, user};
 
 struct Sentinel {
     port: u16,
+    password: Option<&'static str>,
     _process: Process,
     _dir: TempDir,
 }
 
 impl Sentinel {
-    fn start(netns: &Netns, port: u16) -> Result<Self> {
+    fn start(netns: &Netns, port: u16, password: Option<&'static str>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 7000 2\n\
-             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n",
-            dir.path().display()
+             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{}",
+            dir.path().display(),
+            password.map_or_else(String::new, |password| format!(
+                "requirepass {password}\nsentinel sentinel-pass {password}\n"
+            ))
         );
         std::fs::write(&config, text)?;
         let mut command = Command::new("redis-server");
         command.arg(config).arg("--sentinel");
         Ok(Self {
             port,
+            password,
             _process: Process::spawn(netns, command)?,
             _dir: dir,
         })
@@ -43,6 +48,11 @@ impl Sentinel {
                 let port = self.port.to_string();
                 let output = Command::new("redis-cli")
                     .args(["-p", &port])
+                    .args(
+                        self.password
+                            .into_iter()
+                            .flat_map(|password| ["-a", password]),
+                    )
                     .args(command)
                     .output()?;
                 Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -54,23 +64,45 @@ impl Sentinel {
     }
 }
 
+/// A master, its replica, and three that watch them.
+struct Trio {
+    master: Redis,
+    replica: Redis,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Trio {
+    fn start(netns: &Netns, password: Option<&'static str>) -> Result<Self> {
+        let mut master = Redis::absent(&["--port", "7000"])?;
+        master.begin(netns)?;
+        let mut replica = Redis::absent(&["--port", "7001", "--replicaof", "127.0.0.1", "7000"])?;
+        replica.begin(netns)?;
+        let ports = [26379, 26380, 26381];
+        let sentinels = ports.map(|port| Sentinel::start(netns, port, password));
+        let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
+        eventually("the Sentinels to know each other", || {
+            let ready: Vec<bool> = sentinels
+                .iter()
+                .map(|sentinel| sentinel.is_ready(netns))
+                .collect::<Result<_>>()?;
+            Ok(ready.iter().all(|ready| *ready).then_some(()))
+        })?;
+        Ok(Self {
+            master,
+            replica,
+            sentinels,
+        })
+    }
+}
+
 #[test]
 fn the_replica_goes_on_with_what_the_master_had_counted() -> Result<()> {
     let netns = Netns::new("node")?;
-    let mut master = Redis::absent(&["--port", "7000"])?;
-    master.begin(&netns)?;
-    let mut replica = Redis::absent(&["--port", "7001", "--replicaof", "127.0.0.1", "7000"])?;
-    replica.begin(&netns)?;
-    let ports = [26379, 26380, 26381];
-    let sentinels = ports.map(|port| Sentinel::start(&netns, port));
-    let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
-    eventually("the Sentinels to know each other", || {
-        let ready: Vec<bool> = sentinels
-            .iter()
-            .map(|sentinel| sentinel.is_ready(&netns))
-            .collect::<Result<_>>()?;
-        Ok(ready.iter().all(|ready| *ready).then_some(()))
-    })?;
+    let Trio {
+        mut master,
+        replica,
+        sentinels: _sentinels,
+    } = Trio::start(&netns, None)?;
     let policies = [
         limited_host(
             "ten",
@@ -103,5 +135,77 @@ fn the_replica_goes_on_with_what_the_master_had_counted() -> Result<()> {
     recovered(&node, "plain")?;
     assert_eq!(node.burst("ten", 15)?, [4, 11, 0]);
     assert!(replica.ask(&["ROLE"])?.starts_with("master"));
+    Ok(())
+}
+
+#[test]
+fn under_load_behind_sentinels_that_ask_who_one_is() -> Result<()> {
+    const USERS: usize = 20;
+    let netns = Netns::new("node")?;
+    let Trio {
+        mut master,
+        replica,
+        sentinels: _sentinels,
+    } = Trio::start(&netns, Some("wh0"))?;
+    let policies = [
+        limited_host(
+            "users",
+            "global: {rules: [{clientSelectors: [{headers: [{name: x-user, type: Distinct}]}],
+               limit: {requests: 20, unit: Day}, limiterd: {onStoreFailure: Deny}}]}",
+        ),
+        limited_host(
+            "plain",
+            "global: {rules: [{limit: {requests: 100000, unit: Day}}]}",
+        ),
+    ]
+    .concat();
+    let store = "\
+apiVersion: v1
+kind: Secret
+metadata: {name: sentinels}
+stringData: {password: wh0}
+---
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {name: limiterd}
+spec:
+  rateLimit:
+    backend:
+      type: Redis
+      redis:
+        url: \"shop,127.0.0.1:26379,127.0.0.1:26380,127.0.0.1:26381\"
+        sentinel: {passwordRef: {secretKeyRef: {name: sentinels, key: password}}}
+    timeout: 500ms
+";
+    let node = Node::inside(netns, store, &policies)?;
+    recovered(&node, "plain")?;
+    let names: Vec<String> = (0..USERS).map(|number| format!("u{number}")).collect();
+    for name in &names {
+        assert_eq!(user(&node, "users", name, 10)?, [10, 0, 0], "{name}");
+    }
+    eventually("the replica to have them all", || {
+        let keys = replica.keys()?;
+        let users = keys.iter().filter(|key| key.contains("default/users"));
+        Ok((users.count() == USERS).then_some(()))
+    })?;
+    let seen = under_load(&node, "users", &names, || {
+        master.kill()?;
+        eventually("requests that nobody answers", || {
+            Ok((node.unanswered()? > 0.0).then_some(()))
+        })?;
+        eventually("the replica to be asked", || {
+            // While it is promoted it closes connections.
+            let role = replica.ask(&["ROLE"]);
+            let promoted = role.is_ok_and(|role| role.starts_with("master"));
+            Ok((promoted && node.state()? == 0.0).then_some(()))
+        })
+    })?;
+    let failed: usize = seen.values().map(|[_, _, failed]| failed).sum();
+    assert!(failed > 0, "{seen:?}");
+    // What the replica had not got passes again: at most what the load took of it, never the first ten.
+    for (name, [admitted, ..]) in &seen {
+        assert!(*admitted <= 20, "{name}: {admitted}");
+        assert_eq!(user(&node, "users", name, 1)?, [0, 1, 0], "{name}");
+    }
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! Random rules and requests, through memory and through a real Redis, against one plain model.
+//! Random rules and requests, through memory and through a real Redis, or a Cluster whose servers have
+//! a part of them each, against one plain model.
 //!
 //! The time is told, in steps of microseconds; so nothing sleeps, and all three see the same.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -14,58 +16,63 @@ use limiter_daemon::engine::outcome::Outcome;
 use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::settle::{Ending, Failure};
 use limiter_daemon::engine::state::State;
+use limiter_daemon::engine::store::SharedStore;
+use limiter_daemon::engine::store::ledger::{Asking, Change, Ledger, Question};
+use limiter_daemon::engine::store::parts::{Parts, Place};
 use limiter_daemon::engine::time::Now;
-use limiter_daemon::global::{RedisStore, Time};
+use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{
-    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
-    RefundOn, ResponseCost, StoreAddress, StoreConfig, ValueTest,
+    Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,
+    RateLimits, RefundOn, ResponseCost, StoreAddress, StoreConfig, StoreHost, ValueTest,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tests::netns::Netns;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 
-const SECOND: u64 = 1_000_000_000;
-const USER: HeaderName = HeaderName::from_static("x-user");
+pub(crate) const SECOND: u64 = 1_000_000_000;
+pub(crate) const USER: HeaderName = HeaderName::from_static("x-user");
 /// Some day, on no boundary.
-const BEGIN: u64 = 1_700_000_123_456_789_000;
+pub(crate) const BEGIN: u64 = 1_700_000_123_456_789_000;
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     Blocked,
     Counted(Algorithm),
 }
 
 #[derive(Clone, Debug)]
-struct Spec {
-    kind: Kind,
-    capacity: u64,
-    seconds: u64,
-    cost: u64,
-    each: bool,
-    shadow: bool,
-    candidates: Vec<u64>,
-    response: Option<u64>,
-    refunds: bool,
+pub(crate) struct Spec {
+    pub(crate) kind: Kind,
+    pub(crate) capacity: u64,
+    pub(crate) seconds: u64,
+    pub(crate) cost: u64,
+    pub(crate) each: bool,
+    pub(crate) shadow: bool,
+    pub(crate) candidates: Vec<u64>,
+    pub(crate) response: Option<u64>,
+    pub(crate) refunds: bool,
+    pub(crate) lease: Option<Lease>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum End {
+pub(crate) enum End {
     Fails,
     Answers,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub(crate) struct Step {
     /// Microseconds since the last one.
-    later: u64,
+    pub(crate) later: u64,
     /// So many requests come before it is over.
-    lasts: usize,
-    user: u8,
-    end: End,
+    pub(crate) lasts: usize,
+    pub(crate) user: u8,
+    pub(crate) end: End,
 }
 
-fn spec() -> impl Strategy<Value = Spec> {
+pub(crate) fn spec() -> impl Strategy<Value = Spec> {
     let kind = prop_oneof![
         1 => Just(Kind::Blocked),
         12 => Just(Kind::Counted(Algorithm::TokenBucket)),
@@ -93,6 +100,7 @@ fn spec() -> impl Strategy<Value = Spec> {
             candidates,
             response,
             refunds,
+            lease: None,
         },
     )
 }
@@ -120,7 +128,7 @@ fn microseconds() -> impl Strategy<Value = u64> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let end = prop_oneof![Just(End::Fails), Just(End::Answers)];
     (microseconds(), 0usize..3, 0u8..3, end).prop_map(|(later, lasts, user, end)| Step {
         later,
@@ -166,24 +174,32 @@ impl Spec {
                     limit: self.limit(*capacity),
                 })
                 .collect(),
+            lease: self.lease,
             ..LimitRule::new(format!("d/p/rule/{index}"), conditions, quota)
         }
     }
 }
 
-fn limits(specs: &[Spec], state: &State) -> Limits {
-    let rules = specs
+/// The rules, of one policy or of one each.
+pub(crate) fn limits(specs: &[Spec], split: bool, state: &State) -> Limits {
+    let mut rules = specs
         .iter()
         .enumerate()
         .map(|(index, spec)| spec.rule(index));
-    let global = PolicyLimits {
-        policy: "d/p".to_owned(),
-        rules: rules.collect(),
+    let policy = |name: String, rules: Vec<LimitRule>| PolicyLimits {
+        policy: name,
+        rules,
         default: None,
+    };
+    let global = if split {
+        let one = |(index, rule)| policy(format!("d/p{index}"), vec![rule]);
+        rules.enumerate().map(one).collect()
+    } else {
+        vec![policy("d/p".to_owned(), rules.by_ref().collect())]
     };
     let limits = RateLimits {
         local: Vec::new(),
-        global: vec![global],
+        global,
     };
     Limits::compile(&limits, "d/r", state).expect("there are limits")
 }
@@ -368,7 +384,7 @@ impl Model {
 }
 
 /// Whether the request passed, what it would have to wait for, what is told of the limits.
-fn said(outcome: &Outcome) -> String {
+pub(crate) fn said(outcome: &Outcome) -> String {
     let wait = outcome
         .denied
         .as_ref()
@@ -376,7 +392,7 @@ fn said(outcome: &Outcome) -> String {
     format!("{wait:?} {:?}", outcome.statuses)
 }
 
-fn end(outcome: Outcome, end: End, now: Now) {
+pub(crate) fn end(outcome: Outcome, end: End, now: Now) {
     let mut settlement = outcome.settlement;
     match end {
         End::Fails => settlement.failed(Failure::Upstream, now),
@@ -425,20 +441,35 @@ impl UnderWay {
     }
 }
 
-async fn answered(store: &RedisStore, questions: u64) {
+async fn answered(store: &RedisLedger, questions: u64) {
     while store.counts().asked()[0].1 < questions {
         tokio::task::yield_now().await;
     }
 }
 
-async fn case(
-    redis: &Redis,
-    prefix: String,
-    (specs, modelled): (&[Spec], bool),
-    steps: &[Step],
-) -> Result<()> {
-    let config = StoreConfig {
-        address: StoreAddress::Unix(redis.socket()),
+/// Counts what a Redis is asked.
+#[derive(Clone, Debug)]
+struct Counting {
+    ledger: Arc<RedisLedger>,
+    questions: Arc<AtomicU64>,
+}
+
+impl Ledger for Counting {
+    fn ask(&self, question: Question, now: Now) -> Option<Asking> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.ledger.ask(question, now)
+    }
+
+    fn change(&self, changes: Vec<Change>, now: Now) {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.ledger.change(changes, now);
+    }
+}
+
+/// The store at `address` whose keys begin so, which nobody waits for too short.
+pub(crate) fn config(address: &StoreAddress, prefix: String) -> StoreConfig {
+    StoreConfig {
+        address: address.clone(),
         user: None,
         password: None,
         database: 0,
@@ -446,11 +477,38 @@ async fn case(
         budget: Duration::from_secs(60),
         prefix,
         on_failure: OnStoreFailure::Deny,
+        over_limit_memory: 0,
+    }
+}
+
+async fn case(
+    address: &StoreAddress,
+    prefix: String,
+    (specs, modelled): (&[Spec], bool),
+    steps: &[Step],
+) -> Result<()> {
+    let config = config(address, prefix);
+    let store = Arc::new(RedisLedger::by(&config, Time::Told)?);
+    let split = matches!(address, StoreAddress::Cluster(_));
+    let counting = Counting {
+        ledger: Arc::clone(&store),
+        questions: Arc::default(),
     };
-    let store = Arc::new(RedisStore::by(&config, Time::Told)?);
-    let shared = State::new(1024).with_store(Arc::<RedisStore>::clone(&store));
+    let asked = Arc::clone(&counting.questions);
+    let ledger: Arc<dyn Ledger> = if split {
+        let place = Place {
+            ledger: Arc::new(counting),
+            slots: true,
+        };
+        Arc::new(Parts::new(place, None))
+    } else {
+        Arc::new(counting)
+    };
+    let shared = SharedStore::new(ledger, &config.prefix, config.on_failure);
+    let shared = State::new(1024).with_store(Arc::new(shared));
     let here = State::new(1024);
-    let (by_store, by_memory) = (limits(specs, &shared), limits(specs, &here));
+    let by_store = limits(specs, split, &shared);
+    let by_memory = limits(specs, split, &here);
     let mut model = Model::default();
     let (mut now, mut questions) = (BEGIN, 0);
     let mut under_way = Vec::new();
@@ -477,6 +535,8 @@ async fn case(
             said(&redis),
             said(&memory)
         );
+        // What parts give back is there before the next request.
+        answered(&store, asked.load(Ordering::Relaxed)).await;
         let passes = memory.denied.is_none();
         let mut taken = Taken::new();
         if modelled {
@@ -509,9 +569,9 @@ async fn case(
             if one.passes {
                 model.end(specs, &one.taken, one.end, now);
             }
-            answered(&store, questions).await;
+            answered(&store, asked.load(Ordering::Relaxed)).await;
             anyhow::ensure!(
-                store.counts().asked()[0].1 == questions,
+                split || store.counts().asked()[0].1 == questions,
                 "{:?}, not {questions}",
                 store.counts()
             );
@@ -521,15 +581,18 @@ async fn case(
     Ok(())
 }
 
-/// Runs random cases through memory and Redis, and the model if it is for them.
-fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
-    let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+/// Runs random cases through memory and a Redis, and the model if it is for them.
+fn compare(
+    address: &StoreAddress,
+    cases: u32,
+    specs: impl Strategy<Value = Spec>,
+    modelled: bool,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut runner = TestRunner::new(Config {
-        cases: 96,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
@@ -542,10 +605,17 @@ fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
         number.set(number.get() + 1);
         let prefix = format!("m{}:", number.get());
         runtime
-            .block_on(case(&redis, prefix, (&specs, modelled), &steps))
+            .block_on(case(address, prefix, (&specs, modelled), &steps))
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
-    result.map_err(|error| anyhow::anyhow!("{error}"))?;
+    result.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The same, with a Redis for it.
+fn compare_with_one(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    compare(&StoreAddress::Unix(redis.socket()), 96, specs, modelled)?;
     let keys: usize = redis
         .ask(&["DBSIZE"])?
         .parse()
@@ -556,10 +626,37 @@ fn compare(specs: impl Strategy<Value = Spec>, modelled: bool) -> Result<()> {
 
 #[test]
 fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
-    compare(spec(), true)
+    compare_with_one(spec(), true)
 }
 
 #[test]
 fn redis_decides_as_memory_does_on_large_numbers() -> Result<()> {
-    compare(large(), false)
+    compare_with_one(large(), false)
+}
+
+#[test]
+fn a_cluster_decides_as_the_model_does() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let hosts: Vec<StoreHost> = cluster
+        .url()
+        .split(',')
+        .filter_map(|place| {
+            let (host, port) = place.split_once(':')?;
+            Some(StoreHost {
+                host: host.to_owned(),
+                port: port.parse().ok()?,
+            })
+        })
+        .collect();
+    let address = StoreAddress::Cluster(hosts);
+    cluster
+        .netns
+        .enter(|| compare(&address, 48, spec(), true))?;
+    let servers: std::collections::BTreeSet<usize> = cluster
+        .keys()?
+        .into_iter()
+        .map(|(server, _)| server)
+        .collect();
+    anyhow::ensure!(servers.len() == 3, "{servers:?}");
+    Ok(())
 }

@@ -1,7 +1,12 @@
 //! Nodes: a daemon and a backend each, in network namespaces of their own.
 
-use anyhow::Result;
-use tests::daemon::{Process, demo_backend};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Result, anyhow};
+use tests::daemon::{Process, binary, demo_backend, eventually};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
 use tests::policies::GATEWAY;
@@ -30,6 +35,11 @@ impl Node {
 
     /// The same in a namespace where the store may be already.
     pub(crate) fn inside(netns: Netns, store: &str, policies: &str) -> Result<Self> {
+        Self::by(Command::new(binary()), netns, store, policies)
+    }
+
+    /// The same by `limiterd`, a command that takes its arguments.
+    pub(crate) fn by(limiterd: Command, netns: Netns, store: &str, policies: &str) -> Result<Self> {
         let backend = demo_backend(&netns)?;
         let files = [
             ("gateway.yaml", GATEWAY),
@@ -37,7 +47,7 @@ impl Node {
             ("policies.yaml", policies),
         ];
         Ok(Self {
-            scene: Scene::start(netns, &files)?,
+            scene: Scene::start_by(limiterd, netns, &files)?,
             _backend: backend,
         })
     }
@@ -73,6 +83,13 @@ impl Node {
         Ok(page.sum(name, &[("mode", mode)]))
     }
 
+    /// Requests that were answered from what is remembered of keys over their limit.
+    pub(crate) fn remembered(&self) -> Result<f64> {
+        let page = self.scene.metrics()?;
+        let name = "limiterd_store_over_limit_memory_total";
+        Ok(page.sum(name, &[("result", "answered")]))
+    }
+
     /// 0: the store is asked, 1: now and then, 2: not at all.
     pub(crate) fn state(&self) -> Result<f64> {
         Ok(self.scene.metrics()?.sum("limiterd_store_state", &[]))
@@ -81,10 +98,69 @@ impl Node {
 
 /// Sends requests to `host` until the store is asked again.
 pub(crate) fn recovered(node: &Node, host: &str) -> Result<()> {
-    tests::daemon::eventually("the store to be asked again", || {
+    eventually("the store to be asked again", || {
         let answered = node.asked("ok")?;
         node.burst(host, 1)?;
         let well = node.state()? == 0.0 && node.asked("ok")? > answered;
         Ok(well.then_some(()))
+    })
+}
+
+/// How many of so many requests of a user at once were answered with 200, 429 and 500: all are, and
+/// within what clients here wait.
+pub(crate) fn user(node: &Node, host: &str, user: &str, requests: usize) -> Result<[usize; 3]> {
+    let host = format!("{host}.test");
+    let headers = [("host", host.as_str()), ("x-user", user)];
+    let answers = node
+        .scene
+        .netns
+        .enter(|| gets("http://127.0.0.1:8080/", &headers, requests))?;
+    let counts = [200, 429, 500].map(|status| count(&answers, status));
+    assert_eq!(counts.iter().sum::<usize>(), requests, "{counts:?}");
+    Ok(counts)
+}
+
+/// Does `work` while users ask, and goes on until the store has counted for some time again; what
+/// became of each user's requests.
+pub(crate) fn under_load(
+    node: &Node,
+    host: &str,
+    names: &[String],
+    work: impl FnOnce() -> Result<()>,
+) -> Result<BTreeMap<String, [usize; 3]>> {
+    let over = AtomicBool::new(false);
+    let load = |names: &[String]| -> Result<BTreeMap<String, [usize; 3]>> {
+        let mut seen: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+        while !over.load(Ordering::Relaxed) {
+            for name in names {
+                let counts = user(node, host, name, 2)?;
+                let sums = seen.entry(name.clone()).or_default();
+                *sums = [0, 1, 2].map(|index| sums[index] + counts[index]);
+            }
+        }
+        Ok(seen)
+    };
+    let counted = |more: f64| {
+        let before = node.asked("ok")?;
+        eventually("some load", || {
+            Ok((node.asked("ok")? >= before + more).then_some(()))
+        })
+    };
+    thread::scope(|scope| {
+        let (first, second) = names.split_at(names.len() / 2);
+        let clients = [scope.spawn(|| load(first)), scope.spawn(|| load(second))];
+        let result = counted(20.0)
+            .and_then(|()| work())
+            .and_then(|()| counted(200.0));
+        over.store(true, Ordering::Relaxed);
+        let mut seen = BTreeMap::new();
+        for client in clients {
+            seen.extend(
+                client
+                    .join()
+                    .map_err(|_panic| anyhow!("a client failed"))??,
+            );
+        }
+        result.map(|()| seen)
     })
 }

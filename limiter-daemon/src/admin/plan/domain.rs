@@ -2,12 +2,16 @@
 
 use serde::Serialize;
 
-use crate::policy::plan::{Algorithm, Amount, Descriptor, Domain};
+use crate::policy::plan::{Algorithm, Amount, Descriptor, Domain, DomainKeys};
 
 #[derive(Debug, Serialize)]
 pub(super) struct DomainView {
     name: String,
     algorithm: &'static str,
+    /// What its counts are called in the store.
+    keys: &'static str,
+    on_store_failure: &'static str,
+    shadow: bool,
     /// Why nothing can be said of its requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     broken: Option<String>,
@@ -21,12 +25,13 @@ struct LimitView {
     /// As `10 / minute`, or `unlimited`.
     limit: String,
     shadow: bool,
+    quota: bool,
 }
 
 impl From<&Domain> for DomainView {
     fn from(domain: &Domain) -> Self {
         let mut limits = Vec::new();
-        walk(&domain.descriptors, "", &mut limits);
+        walk(domain, &domain.descriptors, "", &mut limits);
         Self {
             name: domain.name.clone(),
             algorithm: match domain.algorithm {
@@ -34,16 +39,22 @@ impl From<&Domain> for DomainView {
                 Algorithm::FixedWindow => "FixedWindow",
                 Algorithm::SlidingWindow => "SlidingWindow",
             },
+            keys: match domain.keys {
+                DomainKeys::Own => "Limiterd",
+                DomainKeys::Reference { .. } => "Reference",
+            },
+            on_store_failure: domain.on_store_failure.name(),
+            shadow: domain.shadow,
             broken: domain.broken.clone(),
             limits,
         }
     }
 }
 
-fn walk(level: &[Descriptor], above: &str, limits: &mut Vec<LimitView>) {
+fn walk(domain: &Domain, level: &[Descriptor], above: &str, limits: &mut Vec<LimitView>) {
     for one in level {
         let descriptor = format!("{above}{}", one.label());
-        walk(&one.descriptors, &format!("{descriptor}."), limits);
+        walk(domain, &one.descriptors, &format!("{descriptor}."), limits);
         if let Some(limit) = &one.limit {
             limits.push(LimitView {
                 descriptor,
@@ -55,6 +66,7 @@ fn walk(level: &[Descriptor], above: &str, limits: &mut Vec<LimitView>) {
                     }
                 },
                 shadow: limit.shadow,
+                quota: limit.quota || domain.quota,
             });
         }
     }

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use smallvec::SmallVec;
 
 use super::{Answer, Failure, Question, RateLimitService, Reply, ReplyLimit, ReplyStatus};
-use crate::engine::domain::{Asked, Decision, Domains, Hits, NoDomain, Override, Status};
+use crate::engine::domain::{Asked, Decided, Decision, Domains, Hits, NoDomain, Override, Status};
 use crate::engine::time::Now;
 use crate::policy::plan::HitsAddend;
 
@@ -58,7 +58,12 @@ impl RateLimitService for OwnService {
                 hits: hits(descriptor.hits),
             })
             .collect();
-        Answer::Ready(Ok(reply(&domain.decide(&asked, now))))
+        match domain.decide(&asked, now) {
+            Decision::Ready(decided) => Answer::Ready(reply(decided)),
+            Decision::Pending(decided) => {
+                Answer::Pending(Box::pin(async move { reply(decided.await) }))
+            }
+        }
     }
 }
 
@@ -70,15 +75,16 @@ fn hits(said: Option<HitsAddend>) -> Hits {
     }
 }
 
-fn reply(decision: &Decision<'_>) -> Reply {
-    Reply {
-        over_limit: decision.over_limit,
-        statuses: decision.statuses.iter().map(status).collect(),
+fn reply(decided: Decided) -> Result<Reply, Failure> {
+    let outcome = decided.map_err(|undecided| Failure::Refused(undecided.to_string()))?;
+    Ok(Reply {
+        over_limit: outcome.over_limit,
+        statuses: outcome.statuses.iter().map(status).collect(),
         ..Reply::default()
-    }
+    })
 }
 
-fn status(status: &Status<'_>) -> ReplyStatus {
+fn status(status: &Status) -> ReplyStatus {
     let name = status.limited.as_ref().and_then(|limited| limited.name());
     ReplyStatus {
         over_limit: status.over_limit,

@@ -148,12 +148,12 @@ fn settings_say_for_which_part_of_the_requests() {
 fn own(requests: u32) -> OwnService {
     let second = 1_000_000_000;
     let domain = Domain {
-        name: "shop".into(),
         algorithm: Algorithm::TokenBucket,
         descriptors: vec![Node {
             key: "generic_key".into(),
             value: EntryValue::Is("a".into()),
             share_threshold: false,
+            value_to_metric: false,
             limit: Some(DomainLimit {
                 amount: Amount::PerUnit {
                     requests,
@@ -164,16 +164,16 @@ fn own(requests: u32) -> OwnService {
                 replaces: Vec::new(),
                 shadow: false,
                 quota: false,
+                detailed: false,
+                metadata: None,
             }),
             descriptors: Vec::new(),
         }],
-        broken: None,
+        ..Domain::new("shop")
     };
     let broken = Domain {
-        name: "broken".into(),
-        algorithm: Algorithm::TokenBucket,
-        descriptors: Vec::new(),
         broken: Some("it is".into()),
+        ..Domain::new("broken")
     };
     let domains = Domains::compile(&[domain, broken], &State::new(64));
     OwnService {

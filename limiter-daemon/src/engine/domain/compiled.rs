@@ -1,17 +1,31 @@
 //! A domain, ready to decide.
 
+use std::fmt::Write as _;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use limiter_common as common;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::stats::LimitStats;
+use super::stats::{Detailed, LimitStats};
+use super::stored::{Names, Stored};
 use super::tree::Level;
 use super::{Asked, Override};
 use crate::engine::meter::Meter;
-use crate::engine::state::{Account, Place, Scope, State};
-use crate::policy::plan::{self, Algorithm, Amount, DomainLimit, EntryValue, TimeUnit};
+use crate::engine::state::{Place, Scope, State};
+use crate::policy::plan::{self, Algorithm, Amount, DomainLimit, EntryValue, Metadata, TimeUnit};
 
 const SECOND: u64 = 1_000_000_000;
+/// What has a meaning of its own in the path of a key.
+const SPECIAL: &AsciiSet = &CONTROLS
+    .add(b'%')
+    .add(b'/')
+    .add(b'=')
+    .add(b'~')
+    .add(b'#')
+    .add(b'(')
+    .add(b'{')
+    .add(b'}');
 
 /// A domain.
 #[derive(Debug)]
@@ -19,9 +33,13 @@ pub struct Domain {
     pub name: String,
     tree: Level<Arc<Limit>>,
     algorithm: Algorithm,
-    /// Of limits that requests bring along, by unit.
-    overrides: Vec<(TimeUnit, Arc<Scope>)>,
-    overridden: Arc<LimitStats>,
+    brought: Arc<Brought>,
+    /// Millionths of a limit that are near it.
+    near: u64,
+    /// Says what it would deny, denies nothing.
+    pub(super) shadow: bool,
+    /// `None`: it is counted in this node's memory.
+    pub(super) stored: Option<Arc<Stored>>,
 }
 
 /// A limit of a domain.
@@ -31,34 +49,49 @@ pub struct Limit {
     pub rule: String,
     /// Told to clients.
     pub name: Option<String>,
+    /// Told with requests that conform.
+    pub metadata: Option<Metadata>,
     pub(super) replaces: Vec<String>,
     pub(super) shadow: bool,
     pub(super) quota: bool,
     pub(super) amount: Amount,
-    meter: Option<Meter>,
+    pub(super) meter: Option<Meter>,
     scope: Arc<Scope>,
-    /// For each entry, what counts for it; `None`: there is one count.
-    key: Option<Vec<Share>>,
+    /// For each entry, what counts for it.
+    shares: Vec<Share>,
+    /// The names of its place in the tree, for keys.
+    path: String,
     pub(super) stats: Arc<LimitStats>,
+    detailed: Option<Arc<Detailed>>,
+}
+
+/// Limits that requests bring along.
+#[derive(Debug)]
+pub struct Brought {
+    domain: String,
+    scopes: Vec<(TimeUnit, Arc<Scope>)>,
+    stats: Arc<LimitStats>,
 }
 
 /// Which values of an entry are counted together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Share {
-    /// All that lead here.
-    All,
+    /// There is one.
+    One,
+    /// All that match the pattern.
+    Pattern(String),
     None,
 }
 
 /// What a descriptor is limited by.
 #[derive(Clone, Debug)]
-pub enum Limited<'d> {
-    ByDomain(&'d Arc<Limit>),
+pub enum Limited {
+    ByDomain(Arc<Limit>),
     ByRequest {
-        domain: &'d Domain,
+        of: Arc<Brought>,
         limit: Override,
         /// `None`: it admits nothing.
-        meter: Option<(Meter, &'d Arc<Scope>)>,
+        meter: Option<Meter>,
     },
 }
 
@@ -66,9 +99,9 @@ impl Domain {
     pub(super) fn compile(domain: &plan::Domain, state: &State) -> Self {
         let algorithm = domain.algorithm;
         let mut make = |limit: &DomainLimit, path: &[&plan::Descriptor]| {
-            Arc::new(Limit::compile(&domain.name, algorithm, limit, path, state))
+            Arc::new(Limit::compile(domain, limit, path, state))
         };
-        let overrides = TimeUnit::ALL.into_iter().filter_map(|unit| {
+        let scopes = TimeUnit::ALL.into_iter().filter_map(|unit| {
             let meter = meter(Override { requests: 1, unit }, algorithm)?;
             let rule = format!("{} (limits of requests, a {})", domain.name, unit.name());
             Some((unit, state.service_scope(rule, Some(&meter), true)))
@@ -78,22 +111,39 @@ impl Domain {
             name: domain.name.clone(),
             tree: Level::new(&domain.descriptors, &mut Vec::new(), &mut make),
             algorithm,
-            overrides: overrides.collect(),
-            overridden: state.limit_stats(stats),
+            brought: Arc::new(Brought {
+                domain: domain.name.clone(),
+                scopes: scopes.collect(),
+                stats: state.limit_stats(stats),
+            }),
+            near: u64::from(domain.near),
+            shadow: domain.shadow,
+            stored: Stored::of(domain, state),
         }
     }
 
     /// What a descriptor is limited by; `None`: nothing.
-    pub fn limit(&self, asked: &Asked<'_>) -> Option<Limited<'_>> {
+    #[must_use]
+    pub fn limit(&self, asked: &Asked<'_>) -> Option<Limited> {
         let Some(limit) = asked.limit else {
-            return self.tree.find(asked.entries).map(Limited::ByDomain);
+            let found = self.tree.find(asked.entries);
+            return found.map(Arc::clone).map(Limited::ByDomain);
         };
-        let scope = self.overrides.iter().find(|(unit, _)| *unit == limit.unit);
         Some(Limited::ByRequest {
-            domain: self,
+            of: Arc::clone(&self.brought),
             limit,
-            meter: meter(limit, self.algorithm).zip(scope.map(|(_, scope)| scope)),
+            meter: meter(limit, self.algorithm),
         })
+    }
+
+    /// How each entry is matched, in words.
+    pub(super) fn trace(&self, entries: &[(&str, &str)]) -> Vec<String> {
+        self.tree.trace(entries)
+    }
+
+    /// Tokens of a limit of so many beyond which hits are near it.
+    pub(super) fn near(&self, limit: u64) -> u64 {
+        limit.saturating_mul(self.near) / 1_000_000
     }
 }
 
@@ -107,77 +157,144 @@ fn meter(limit: Override, algorithm: Algorithm) -> Option<Meter> {
 
 impl Limit {
     fn compile(
-        domain: &str,
-        algorithm: Algorithm,
+        domain: &plan::Domain,
         limit: &DomainLimit,
         path: &[&plan::Descriptor],
         state: &State,
     ) -> Self {
         let labels: Vec<String> = path.iter().map(|one| one.label()).collect();
-        let rule = format!("{domain}.{}", labels.join("."));
+        let rule = format!("{}.{}", domain.name, labels.join("."));
         let meter = match limit.amount {
             Amount::Unlimited | Amount::Nothing(_) => None,
             Amount::PerUnit { unit, limit, .. } => {
-                Some(Meter::new(limit, algorithm, unit.seconds(), false))
+                Some(Meter::new(limit, domain.algorithm, unit.seconds(), false))
             }
         };
-        let shares = path.iter().map(|one| match one.value {
-            EntryValue::Is(_) => Share::All,
-            EntryValue::Like(_) if one.share_threshold => Share::All,
+        let shares = path.iter().map(|one| match &one.value {
+            EntryValue::Is(_) => Share::One,
+            EntryValue::Like(pattern) if one.share_threshold => Share::Pattern(pattern.clone()),
             EntryValue::Like(_) | EntryValue::Any => Share::None,
         });
         let shares: Vec<Share> = shares.collect();
         let distinct = shares.contains(&Share::None);
+        let detailed = limit.detailed || path.iter().any(|one| one.value_to_metric);
         Self {
             name: limit.name.clone(),
+            metadata: limit.metadata.clone(),
             replaces: limit.replaces.clone(),
             shadow: limit.shadow,
-            quota: limit.quota,
+            quota: limit.quota || domain.quota,
             amount: limit.amount,
             scope: state.service_scope(rule.clone(), meter.as_ref(), distinct),
             meter,
-            key: distinct.then_some(shares),
-            stats: state.limit_stats(LimitStats::new(domain, labels)),
+            shares,
+            path: path_of(path),
+            stats: state.limit_stats(LimitStats::new(&domain.name, labels)),
+            detailed: detailed.then(|| state.detailed(&domain.name, &rule, limit, path)),
             rule,
         }
     }
 
-    fn place(&self, meter: &Meter, entries: &[(&str, &str)]) -> Place {
-        let Some(shares) = &self.key else {
-            return Place::Single;
-        };
-        self.scope.keyed(meter, |hasher| {
-            for ((_, value), share) in entries.iter().zip(shares) {
-                if *share == Share::None {
-                    hasher.write(value.as_bytes());
-                    hasher.write_u8(0xff);
-                }
+    /// The values that it has counts of their own for.
+    fn feed(&self, entries: &[(&str, &str)], hasher: &mut dyn Hasher) {
+        for ((_, value), share) in entries.iter().zip(&self.shares) {
+            if *share == Share::None {
+                hasher.write(value.as_bytes());
+                hasher.write_u8(0xff);
             }
-        })
+        }
+    }
+
+    fn is_distinct(&self) -> bool {
+        self.shares.contains(&Share::None)
     }
 }
 
-impl Limited<'_> {
-    /// How it is counted, and where; `None`: it admits all or nothing, which [`Limited::amount`] says.
-    pub(super) fn account(&self, entries: &[(&str, &str)]) -> Option<(Meter, Account<'_>)> {
-        match self {
-            Self::ByDomain(limit) => {
-                let meter = limit.meter?;
-                let place = limit.place(&meter, entries);
-                let scope = &limit.scope;
-                Some((meter, Account { scope, place }))
+/// `key=value/key~pattern/key`, so that no two places have one.
+fn path_of(path: &[&plan::Descriptor]) -> String {
+    let quoted = |text| utf8_percent_encode(text, SPECIAL);
+    let mut all = String::new();
+    for one in path {
+        if !all.is_empty() {
+            all.push('/');
+        }
+        // Writing to a String does not fail.
+        let _infallible = match &one.value {
+            EntryValue::Any => write!(all, "{}", quoted(&one.key)),
+            EntryValue::Is(value) => write!(all, "{}={}", quoted(&one.key), quoted(value)),
+            EntryValue::Like(like) => write!(all, "{}~{}", quoted(&one.key), quoted(like)),
+        };
+    }
+    all
+}
+
+/// All keys and values, of limits that are not of the tree.
+fn feed_all(entries: &[(&str, &str)], hasher: &mut dyn Hasher) {
+    for (key, value) in entries {
+        hasher.write(key.as_bytes());
+        hasher.write_u8(0xff);
+        hasher.write(value.as_bytes());
+        hasher.write_u8(0xff);
+    }
+}
+
+impl Limited {
+    /// How it is counted, and where in this node's memory; `None`: it admits all or nothing, which
+    /// [`Limited::amount`] says.
+    pub(super) fn counted(&self, entries: &[(&str, &str)]) -> Option<(Meter, Place)> {
+        let meter = self.meter()?;
+        let scope = self.scope()?;
+        let place = match self {
+            Self::ByDomain(limit) if limit.is_distinct() => {
+                scope.keyed(&meter, |hasher| limit.feed(entries, hasher))
             }
-            Self::ByRequest { meter, .. } => {
-                let (meter, scope) = (*meter)?;
-                let place = scope.keyed(&meter, |hasher| {
-                    for (key, value) in entries {
-                        hasher.write(key.as_bytes());
-                        hasher.write_u8(0xff);
-                        hasher.write(value.as_bytes());
-                        hasher.write_u8(0xff);
-                    }
+            Self::ByDomain(_) => Place::Single,
+            Self::ByRequest { .. } => scope.keyed(&meter, |hasher| feed_all(entries, hasher)),
+        };
+        Some((meter, place))
+    }
+
+    pub(super) fn meter(&self) -> Option<Meter> {
+        match self {
+            Self::ByDomain(limit) => limit.meter,
+            Self::ByRequest { meter, .. } => *meter,
+        }
+    }
+
+    pub(super) fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::ByDomain(limit) => Some(&limit.scope),
+            Self::ByRequest { of, limit, .. } => {
+                let mut scopes = of.scopes.iter();
+                let (_, scope) = scopes.find(|(unit, _)| *unit == limit.unit)?;
+                Some(scope)
+            }
+        }
+    }
+
+    /// The key of its count in a store.
+    pub(super) fn key(&self, names: &Names, meter: &Meter, entries: &[(&str, &str)]) -> String {
+        match (names, self) {
+            (Names::Own { .. }, Self::ByDomain(limit)) => {
+                let values = limit.is_distinct().then_some(|hasher: &mut dyn Hasher| {
+                    limit.feed(entries, hasher);
                 });
-                Some((meter, Account { scope, place }))
+                names.own(&limit.path, meter, values)
+            }
+            (Names::Own { .. }, Self::ByRequest { limit, .. }) => {
+                let path = format!("(request)/{}", limit.unit.name());
+                let values = |hasher: &mut dyn Hasher| feed_all(entries, hasher);
+                names.own(&path, meter, Some(values))
+            }
+            (Names::Reference { .. }, Self::ByDomain(limit)) => {
+                let shares = limit.shares.iter().map(|share| match share {
+                    Share::Pattern(pattern) => Some(pattern.as_str()),
+                    Share::One | Share::None => None,
+                });
+                names.reference(entries, shares)
+            }
+            (Names::Reference { .. }, Self::ByRequest { .. }) => {
+                names.reference(entries, std::iter::repeat(None))
             }
         }
     }
@@ -204,20 +321,33 @@ impl Limited<'_> {
         }
     }
 
+    /// What is told with requests that conform.
+    #[must_use]
+    pub fn metadata(&self) -> Option<&Metadata> {
+        match self {
+            Self::ByDomain(limit) => limit.metadata.as_ref(),
+            Self::ByRequest { .. } => None,
+        }
+    }
+
     /// `domain.key_value.key`, as the files have it.
     #[must_use]
     pub fn rule(&self) -> &str {
         match self {
             Self::ByDomain(limit) => &limit.rule,
-            Self::ByRequest { domain, .. } => &domain.name,
+            Self::ByRequest { of, .. } => &of.domain,
         }
     }
 
-    pub(super) fn shadow(&self) -> bool {
+    /// Counts what it would deny, denies nothing.
+    #[must_use]
+    pub fn shadow(&self) -> bool {
         matches!(self, Self::ByDomain(limit) if limit.shadow)
     }
 
-    pub(super) fn quota(&self) -> bool {
+    /// Denies only together with others.
+    #[must_use]
+    pub fn quota(&self) -> bool {
         matches!(self, Self::ByDomain(limit) if limit.quota)
     }
 
@@ -228,10 +358,14 @@ impl Limited<'_> {
         }
     }
 
-    pub(super) fn stats(&self) -> &LimitStats {
+    /// Where hits of these entries are counted.
+    pub(super) fn stats(&self, entries: &[(&str, &str)]) -> Arc<LimitStats> {
         match self {
-            Self::ByDomain(limit) => &limit.stats,
-            Self::ByRequest { domain, .. } => &domain.overridden,
+            Self::ByDomain(limit) => {
+                let of_values = limit.detailed.as_ref().and_then(|all| all.of(entries));
+                of_values.unwrap_or_else(|| Arc::clone(&limit.stats))
+            }
+            Self::ByRequest { of, .. } => Arc::clone(&of.stats),
         }
     }
 }

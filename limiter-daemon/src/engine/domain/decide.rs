@@ -1,22 +1,50 @@
 //! Taking what a request asks for from all limits that its descriptors meet, or from none.
 
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use super::stats::LimitStats;
 use super::{Asked, Domain, Hits, Limited, Override};
 use crate::engine::meter::{Meter, NEVER, Standing, Verdict};
-use crate::engine::state::Account;
+use crate::engine::state::{Account, Place};
 use crate::engine::time::Now;
 
 /// Descriptors that a request usually has at most; more of them allocate.
 const INLINE: usize = 4;
 
+/// When it is decided.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the usual one, and is not to be allocated"
+)]
+pub enum Decision {
+    Ready(Decided),
+    /// When the store that counts answers, or its time is over.
+    Pending(Pin<Box<dyn Future<Output = Decided> + Send>>),
+}
+
+/// What is said of a request, if anything can be.
+pub type Decided = Result<Outcome, Undecided>;
+
+/// Nothing can be said: the store does not answer, and the domain is not decided without it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store that counts the limits of the domain `{domain}` does not answer")]
+pub struct Undecided {
+    pub domain: String,
+}
+
 /// What is said of a request.
 #[derive(Debug)]
-pub struct Decision<'d> {
+pub struct Outcome {
     /// It may not pass.
     pub over_limit: bool,
+    /// It would not, if the domain were not in shadow mode.
+    pub shadowed: bool,
     /// One for each descriptor, in their order.
-    pub statuses: SmallVec<[Status<'d>; INLINE]>,
+    pub statuses: SmallVec<[Status; INLINE]>,
     /// Index of the status that decided: the one that makes the request wait longest, or the one
     /// with the fewest tokens left of a request that may pass; `None`: none with a limit.
     pub decisive: Option<usize>,
@@ -24,11 +52,11 @@ pub struct Decision<'d> {
 
 /// What is said of one descriptor.
 #[derive(Clone, Debug, Default)]
-pub struct Status<'d> {
+pub struct Status {
     /// The limit has nothing (or not enough) left for it, and is not in shadow mode.
     pub over_limit: bool,
     /// What it is limited by; `None`: nothing.
-    pub limited: Option<Limited<'d>>,
+    pub limited: Option<Limited>,
     /// Requests and their unit; `None`: there is no limit, or it admits everything.
     pub limit: Option<Override>,
     /// Whole tokens left.
@@ -37,52 +65,85 @@ pub struct Status<'d> {
     pub reset: u64,
 }
 
+/// A limit for each descriptor that meets one.
+pub(super) type Meets = SmallVec<[Option<Met>; INLINE]>;
+
+/// What is left of each.
+pub(super) type Standings = SmallVec<[Option<Standing>; INLINE]>;
+
 /// A limit that a descriptor meets.
-struct Met<'a, 'd> {
-    limited: &'a Limited<'d>,
-    account: Option<(Meter, Account<'a>)>,
-    hits: Hits,
+#[derive(Debug)]
+pub(super) struct Met {
+    pub(super) limited: Limited,
+    /// `None`: it admits all, or nothing.
+    pub(super) counted: Option<(Meter, Place)>,
+    pub(super) hits: Hits,
     /// Nanoseconds until it would conform, if it does not.
-    over: Option<u64>,
+    pub(super) over: Option<u64>,
     /// What is to be known to give back what was taken.
     taken: Option<u64>,
+    stats: Arc<LimitStats>,
+    /// Tokens in use beyond which it is nearly over.
+    near: u64,
 }
 
-impl Domain {
-    /// Charges a request at `now` for all its descriptors, or for none if it is over a limit.
-    pub fn decide(&self, asked: &[Asked<'_>], now: Now) -> Decision<'_> {
-        let mut limits: SmallVec<[Option<Limited<'_>>; INLINE]> =
-            asked.iter().map(|asked| self.limit(asked)).collect();
-        replace(&mut limits);
-        let mut met: SmallVec<[Option<Met<'_, '_>>; INLINE]> = limits
-            .iter()
-            .zip(asked)
-            .map(|(limited, asked)| Some(Met::new(limited.as_ref()?, asked)))
-            .collect();
-        let over_limit = charge(&mut met, now);
-        let statuses: SmallVec<[Status<'_>; INLINE]> = met
-            .iter()
-            .map(|met| {
-                met.as_ref()
-                    .map_or_else(Status::default, |met| met.status(now))
-            })
-            .collect();
-        drop(met);
-        let mut statuses = statuses;
-        for (status, limited) in statuses.iter_mut().zip(limits) {
-            status.limited = limited;
-        }
-        Decision {
-            over_limit,
-            decisive: decisive(&statuses, over_limit),
-            statuses,
+impl Decision {
+    /// The outcome, whenever it comes.
+    ///
+    /// # Errors
+    /// [`Undecided`]
+    pub async fn outcome(self) -> Decided {
+        match self {
+            Self::Ready(decided) => decided,
+            Self::Pending(decided) => decided.await,
         }
     }
 }
 
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(decided) => f.debug_tuple("Ready").field(decided).finish(),
+            Self::Pending(_) => f.write_str("Pending"),
+        }
+    }
+}
+
+impl Domain {
+    /// Charges a request at `now` for all its descriptors, or for none if it is over a limit.
+    pub fn decide(&self, asked: &[Asked<'_>], now: Now) -> Decision {
+        let met = self.meet(asked);
+        match &self.stored {
+            None => Decision::Ready(Ok(here(met, self.shadow, now))),
+            Some(stored) => stored.decide(met, asked, self.shadow, now),
+        }
+    }
+
+    /// The limits that descriptors meet, without those that others of them replace.
+    pub(super) fn meet(&self, asked: &[Asked<'_>]) -> Meets {
+        let mut limits: SmallVec<[Option<Limited>; INLINE]> =
+            asked.iter().map(|asked| self.limit(asked)).collect();
+        replace(&mut limits);
+        let met = |(limited, asked): (Option<Limited>, &Asked<'_>)| {
+            let limited = limited?;
+            let requests = limited.amount().map_or(0, |limit| limit.requests);
+            Some(Met {
+                counted: limited.counted(asked.entries),
+                stats: limited.stats(asked.entries),
+                near: self.near(u64::from(requests)),
+                limited,
+                hits: asked.hits,
+                over: None,
+                taken: None,
+            })
+        };
+        limits.into_iter().zip(asked).map(met).collect()
+    }
+}
+
 /// Leaves out the limits that others replace.
-fn replace(limits: &mut [Option<Limited<'_>>]) {
-    let any = |limited: &Option<Limited<'_>>| {
+fn replace(limits: &mut [Option<Limited>]) {
+    let any = |limited: &Option<Limited>| {
         limited
             .as_ref()
             .is_some_and(|one| !one.replaces().is_empty())
@@ -111,33 +172,37 @@ fn replace(limits: &mut [Option<Limited<'_>>]) {
     }
 }
 
-/// Whether the request is over a limit. All are asked before any is charged; if another core takes
-/// the last token in between, what was taken is given back.
-fn charge(met: &mut [Option<Met<'_, '_>>], now: Now) -> bool {
-    for met in met.iter_mut().flatten() {
-        match met.hits {
-            Hits::GiveBack(hits) => {
-                if let Some((meter, account)) = &met.account {
-                    meter.refund(account, hits, now);
-                }
-            }
-            Hits::Take(hits) => {
-                met.limited.stats().asked(hits);
-                if !met.limited.shadow() {
-                    met.over = met.wait(|meter, account| meter.peek(account, hits, now));
-                }
-            }
+/// Decides in this node's memory. What comes back comes first; then all are asked before any is
+/// charged, and if another core takes the last token in between, what was taken is given back.
+pub(super) fn here(mut met: Meets, shadow: bool, now: Now) -> Outcome {
+    for met in met.iter().flatten() {
+        if let (Hits::GiveBack(hits), Some((meter, account))) = (met.hits, met.account()) {
+            meter.refund(&account, hits, now);
         }
     }
-    let denied = denies(met) || !take_all(met, now);
     for met in met.iter_mut().flatten() {
-        met.finish(denied, now);
+        if let Hits::Take(hits) = met.hits
+            && !met.limited.shadow()
+        {
+            met.over = met.wait(|meter, account| meter.peek(account, hits, now));
+        }
     }
-    denied
+    let denied = denies(&met) || !take_all(&mut met, now);
+    for met in met.iter_mut().flatten() {
+        if let Hits::Take(hits) = met.hits
+            && met.limited.shadow()
+            && !denied
+        {
+            met.take(hits, now);
+        }
+    }
+    let standing = |met: &Option<Met>| met.as_ref()?.standing(now);
+    let standings: Standings = met.iter().map(standing).collect();
+    conclude(met, &standings, denied, shadow, now)
 }
 
 /// Whether those that are over deny the request together.
-fn denies(met: &[Option<Met<'_, '_>>]) -> bool {
+pub(super) fn denies(met: &[Option<Met>]) -> bool {
     let (mut quotas, mut left) = (false, false);
     for met in met.iter().flatten() {
         if met.limited.shadow() || matches!(met.hits, Hits::GiveBack(_)) {
@@ -159,7 +224,7 @@ fn denies(met: &[Option<Met<'_, '_>>]) -> bool {
 }
 
 /// Takes from all that are not over; `false`: not all had it any more, and nothing is taken.
-fn take_all(met: &mut [Option<Met<'_, '_>>], now: Now) -> bool {
+fn take_all(met: &mut [Option<Met>], now: Now) -> bool {
     for at in 0..met.len() {
         let Some(one) = &mut met[at] else {
             continue;
@@ -181,7 +246,34 @@ fn take_all(met: &mut [Option<Met<'_, '_>>], now: Now) -> bool {
     true
 }
 
-fn decisive(statuses: &[Status<'_>], over_limit: bool) -> Option<usize> {
+/// Counts what was decided, and says it.
+pub(super) fn conclude(
+    met: Meets,
+    standings: &Standings,
+    denied: bool,
+    shadow: bool,
+    now: Now,
+) -> Outcome {
+    let statuses: SmallVec<[Status; INLINE]> = met
+        .into_iter()
+        .zip(standings)
+        .map(|(met, standing)| {
+            let Some(met) = met else {
+                return Status::default();
+            };
+            met.count(*standing, denied);
+            met.status(*standing, now)
+        })
+        .collect();
+    Outcome {
+        over_limit: denied && !shadow,
+        shadowed: denied && shadow,
+        decisive: decisive(&statuses, denied),
+        statuses,
+    }
+}
+
+fn decisive(statuses: &[Status], over_limit: bool) -> Option<usize> {
     let limited = statuses
         .iter()
         .enumerate()
@@ -196,24 +288,28 @@ fn decisive(statuses: &[Status<'_>], over_limit: bool) -> Option<usize> {
     .map(|(index, _)| index)
 }
 
-impl<'a, 'd> Met<'a, 'd> {
-    fn new(limited: &'a Limited<'d>, asked: &Asked<'_>) -> Self {
-        Self {
-            account: limited.account(asked.entries),
-            limited,
-            hits: asked.hits,
-            over: None,
-            taken: None,
-        }
+impl Met {
+    fn account(&self) -> Option<(&Meter, Account<'_>)> {
+        let (meter, place) = self.counted.as_ref()?;
+        let scope = self.limited.scope()?;
+        let place = *place;
+        Some((meter, Account { scope, place }))
+    }
+
+    /// Why it denies whatever is counted: it admits nothing.
+    pub(super) fn never(&self) -> Option<u64> {
+        let takes = matches!(self.hits, Hits::Take(_));
+        let nothing = self.counted.is_none() && self.limited.amount().is_some();
+        (takes && nothing).then_some(NEVER)
     }
 
     fn wait(&self, ask: impl FnOnce(&Meter, &Account<'_>) -> Verdict) -> Option<u64> {
-        match &self.account {
-            Some((meter, account)) => match ask(meter, account) {
+        match self.account() {
+            Some((meter, account)) => match ask(meter, &account) {
                 Verdict::Deny { wait } => Some(wait),
                 Verdict::Admit { .. } => None,
             },
-            None => self.limited.amount().map(|_nothing| NEVER),
+            None => self.never(),
         }
     }
 
@@ -230,47 +326,39 @@ impl<'a, 'd> Met<'a, 'd> {
     }
 
     fn give_back(&mut self, now: Now) {
+        let mark = self.taken.take();
         if let (Some(mark), Some((meter, account)), Hits::Take(hits)) =
-            (self.taken.take(), &self.account, self.hits)
+            (mark, self.account(), self.hits)
         {
-            meter.give_back(account, hits, mark, now);
+            meter.give_back(&account, hits, mark, now);
         }
     }
 
-    /// Asks limits in shadow mode, and counts.
-    fn finish(&mut self, denied: bool, now: Now) {
+    fn count(&self, standing: Option<Standing>, denied: bool) {
         let Hits::Take(hits) = self.hits else {
             return;
         };
-        let shadow = self.limited.shadow();
-        if shadow && !denied {
-            self.take(hits, now);
-        }
-        let stats = self.limited.stats();
+        self.stats.asked(hits);
         if self.over.is_some() {
-            stats.over(hits, shadow);
+            self.stats.over(hits, self.limited.shadow());
         } else if !denied {
-            let limit = self
-                .limited
-                .amount()
-                .map_or(0, |limit| u64::from(limit.requests));
-            let remaining = self
-                .standing(now)
-                .map_or(limit, |standing| standing.remaining);
-            stats.within(hits, remaining, limit);
+            let limit = self.limited.amount();
+            let limit = limit.map_or(0, |limit| u64::from(limit.requests));
+            let remaining = standing.map_or(limit, |standing| standing.remaining);
+            let used = limit.saturating_sub(remaining);
+            self.stats.within(hits, used, self.near);
         }
     }
 
-    fn standing(&self, now: Now) -> Option<Standing> {
-        let (meter, account) = self.account.as_ref()?;
-        Some(meter.standing(account, now))
+    pub(super) fn standing(&self, now: Now) -> Option<Standing> {
+        let (meter, account) = self.account()?;
+        Some(meter.standing(&account, now))
     }
 
-    fn status<'s>(&self, now: Now) -> Status<'s> {
-        let standing = self.standing(now);
+    pub(super) fn status(self, standing: Option<Standing>, now: Now) -> Status {
         let over = self.over.filter(|_| !self.limited.shadow());
         let limit = self.limited.amount();
-        let window = match &self.account {
+        let window = match &self.counted {
             Some((Meter::Fixed(window), _)) => window.left(now.unix),
             _ => 0,
         };
@@ -281,7 +369,7 @@ impl<'a, 'd> Met<'a, 'd> {
         };
         Status {
             over_limit: over.is_some(),
-            limited: None,
+            limited: Some(self.limited),
             limit,
             remaining,
             reset: over.filter(|wait| *wait != NEVER).unwrap_or(reset),

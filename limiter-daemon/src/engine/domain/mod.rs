@@ -11,12 +11,17 @@
 //!   that is admitted those that are not over are charged.
 //! - A request that only asks (no hits) is over a limit that has nothing left; there, only over one
 //!   that has been exceeded, which is never here.
-//! - A refund is never denied, and is made whatever becomes of the request's other descriptors. It
-//!   ends with the window that the tokens were taken in.
+//! - A refund is never denied, and is made whatever becomes of the request's other descriptors,
+//!   before they are asked. It ends with the window that the tokens were taken in.
+//!
+//! With a store that nodes share, all limits of a request are one question to its ledger
+//! (`stored.rs`), which does the same there.
 
 mod compiled;
 mod decide;
+mod explain;
 mod stats;
+mod stored;
 mod tree;
 
 use std::collections::HashMap;
@@ -24,9 +29,12 @@ use std::sync::Arc;
 
 use super::state::State;
 use crate::policy::plan::{self, TimeUnit};
-pub use compiled::{Domain, Limit, Limited};
-pub use decide::{Decision, Status};
-pub use stats::{LimitStats, STATISTICS};
+pub use compiled::{Brought, Domain, Limit, Limited};
+pub use decide::{Decided, Decision, Outcome, Status, Undecided};
+pub use explain::{CountSaid, DescriptorSaid, DomainSaid};
+pub(super) use stats::DetailedBound;
+pub use stats::{Detailed, LimitStats, STATISTICS};
+pub use stored::DomainStore;
 
 /// The domains of a plan, ready to decide. Immutable; counts lie in the [`State`].
 #[derive(Debug, Default)]

@@ -32,6 +32,8 @@ fn limit(amount: Amount) -> DomainLimit {
         replaces: Vec::new(),
         shadow: false,
         quota: false,
+        detailed: false,
+        metadata: None,
     }
 }
 
@@ -46,6 +48,7 @@ fn node(entry: &str, limit: Option<DomainLimit>, descriptors: Vec<Descriptor>) -
         key: key.to_owned(),
         value,
         share_threshold: false,
+        value_to_metric: false,
         limit,
         descriptors,
     }
@@ -61,10 +64,9 @@ fn per_minute(entry: &str, requests: u32) -> Descriptor {
 
 fn compile_in(state: &State, algorithm: Algorithm, descriptors: Vec<Descriptor>) -> Domain {
     let domain = plan::Domain {
-        name: "d".to_owned(),
         algorithm,
         descriptors,
-        broken: None,
+        ..plan::Domain::new("d")
     };
     Domain::compile(&domain, state)
 }
@@ -86,6 +88,14 @@ fn entries(text: &str) -> Vec<(&str, &str)> {
     entries
         .map(|entry| entry.split_once('=').unwrap_or((entry, "")))
         .collect()
+}
+
+/// What is decided in memory.
+fn ready(domain: &Domain, asked: &[Asked<'_>], now: u64) -> Outcome {
+    match domain.decide(asked, at(now)) {
+        Decision::Ready(decided) => decided.unwrap(),
+        Decision::Pending(_) => panic!("memory makes nobody wait"),
+    }
 }
 
 /// The rule that a descriptor meets, without its domain.
@@ -211,10 +221,8 @@ fn the_references_examples_meet_the_limits_that_its_documents_say() {
 fn domains_are_found_broken_or_unknown() {
     let state = State::new(64);
     let domain = |name: &str, broken: Option<&str>| plan::Domain {
-        name: name.to_owned(),
-        algorithm: Algorithm::FixedWindow,
-        descriptors: Vec::new(),
         broken: broken.map(str::to_owned),
+        ..plan::Domain::new(name)
     };
     let domains = Domains::compile(&[domain("a", None), domain("b", Some("why"))], &state);
     assert_eq!(domains.get("a").unwrap().name, "a");

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 
+use crate::engine::explain::clean;
 use crate::policy::plan::{self, EntryValue};
 
 /// A level of the tree.
@@ -81,20 +82,74 @@ impl<L> Level<L> {
         level.node(*last)?.limit.as_ref()
     }
 
+    /// How each of these entries is matched, in words; the last that is told is the one at which it
+    /// is known.
+    pub(super) fn trace(&self, entries: &[(&str, &str)]) -> Vec<String> {
+        let mut steps = Vec::new();
+        let mut level = self;
+        for (index, (key, value)) in entries.iter().enumerate() {
+            let entry = format!("{}={}", clean(key), clean(value));
+            let Some(keyed) = level.by_key.get(*key) else {
+                let why = match (level.by_key.is_empty(), index) {
+                    (true, 0) => "the domain has no descriptors",
+                    (true, _) => "there is nothing below that, and no way back",
+                    (false, _) => "no descriptor here has this key",
+                };
+                steps.push(format!("{entry}: {why}"));
+                return steps;
+            };
+            let found = keyed.find(value);
+            let Some((by, node)) = found else {
+                steps.push(format!(
+                    "{entry}: no descriptor here has this value, a pattern for it, or no value"
+                ));
+                return steps;
+            };
+            steps.push(match by {
+                By::Value => format!("{entry}: the descriptor with this value"),
+                By::Pattern(text) => {
+                    format!("{entry}: the first pattern that matches, `{}`", clean(text))
+                }
+                By::Key => format!("{entry}: the descriptor without a value"),
+            });
+            if index + 1 == entries.len() && node.limit.is_none() {
+                steps.push("it has no `rate_limit`: nothing is limited".to_owned());
+            }
+            level = &node.below;
+        }
+        steps
+    }
+
     fn node(&self, (key, value): (&str, &str)) -> Option<&Node<L>> {
-        let keyed = self.by_key.get(key)?;
+        let (_, node) = self.by_key.get(key)?.find(value)?;
+        Some(node)
+    }
+}
+
+/// What a value was found by.
+enum By<'a> {
+    Value,
+    Pattern(&'a str),
+    Key,
+}
+
+impl<L> Keyed<L> {
+    fn find(&self, value: &str) -> Option<(By<'_>, &Node<L>)> {
+        if let Some(node) = self.exact.get(value) {
+            return Some((By::Value, node));
+        }
         let like = |(pattern, _): &&(Pattern, _)| pattern.matches(value);
-        keyed
-            .exact
-            .get(value)
-            .or_else(|| keyed.patterns.iter().find(like).map(|(_, node)| node))
-            .or(keyed.any.as_ref())
+        if let Some((pattern, node)) = self.patterns.iter().find(like) {
+            return Some((By::Pattern(&pattern.text), node));
+        }
+        self.any.as_ref().map(|node| (By::Key, node))
     }
 }
 
 /// A text in which each `*` stands for any text.
 #[derive(Debug)]
 struct Pattern {
+    text: String,
     first: String,
     between: Vec<String>,
     last: String,
@@ -107,6 +162,7 @@ impl Pattern {
         let mut between: Vec<_> = parts.collect();
         let last = between.pop().unwrap_or_default();
         Self {
+            text: text.to_owned(),
             first,
             between,
             last,

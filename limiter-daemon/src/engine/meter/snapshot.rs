@@ -1,6 +1,6 @@
 //! A state that was counted elsewhere: a store says how it is, and the meter what follows from it.
 
-use super::{Meter, Words};
+use super::{Meter, Words, worth};
 use crate::engine::buckets::{Bucket, Word};
 use crate::engine::time::Now;
 
@@ -11,6 +11,26 @@ pub enum Reading {
     Tat(u64),
     /// Of windows: where the one that is counted in ends, its count, and that of the one before.
     Counts { end: u64, count: u64, last: u64 },
+    /// Nobody looked.
+    Unknown,
+}
+
+impl Reading {
+    /// What it would be without the last of `tokens` that were counted.
+    #[must_use]
+    pub fn without(self, meter: &Meter, tokens: u64) -> Self {
+        match (meter, self) {
+            (Meter::Bucket { limit, .. }, Self::Tat(tat)) => {
+                Self::Tat(tat.saturating_sub(worth(limit, tokens)))
+            }
+            (_, Self::Counts { end, count, last }) => Self::Counts {
+                end,
+                count: count.saturating_sub(tokens),
+                last,
+            },
+            (_, other) => other,
+        }
+    }
 }
 
 /// The words of a state, as a meter has them.
@@ -18,7 +38,7 @@ pub enum Reading {
 pub struct Snapshot([Word; 2]);
 
 impl Snapshot {
-    /// What `meter` makes of `reading`; of one that is not its kind a full bucket.
+    /// What `meter` makes of `reading`; of none, or of one that is not its kind, a full bucket.
     #[must_use]
     pub fn new(meter: &Meter, reading: Reading) -> Self {
         let mut words = [0, 0];

@@ -104,9 +104,30 @@ local function save_window(it)
   put(it.key, string.format('%.0f:%.0f:%.0f', it.e, it.count, it.last), ms)
 end
 
+-- A plain count, which others add to by INCRBY as well; so it is changed by a difference. The key is of
+-- one window, which the sixth number says the beginning of. It lives on for a window, and up to five
+-- minutes more: then not all keys of a window end at once.
+local function load_plain(it)
+  it.e, it.last = it[6] + it[4], 0
+  it.other = math.floor(s / it[4]) * it[4] ~= it[6]
+  it.found = tonumber(redis.call('GET', it.key) or '0')
+  it.count = it.found
+end
+
+local function save_plain(it)
+  if it.count == it.found then
+    return
+  end
+  redis.call('INCRBY', it.key, string.format('%.0f', it.count - it.found))
+  redis.call('EXPIRE', it.key, string.format('%.0f', it[4] + us % 301 + keep / 1000))
+  it.found = it.count
+end
+
 local function load(it)
   if it.kind == 'b' then
     load_bucket(it)
+  elseif it.kind == 'p' then
+    load_plain(it)
   else
     load_window(it)
   end
@@ -115,6 +136,8 @@ end
 local function save(it)
   if it.kind == 'b' then
     save_bucket(it)
+  elseif it.kind == 'p' then
+    save_plain(it)
   else
     save_window(it)
   end

@@ -16,11 +16,12 @@ use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
 
 use super::{certificates, in_force};
+use crate::policy::suggest;
 
 /// All domains, by name. Of those in `asked` limits are asked for by limiterd itself.
 pub(super) fn compile(
     resources: &Resources,
-    (settings, asked): (DomainSettings, &BTreeSet<&str>),
+    (settings, asked): (&DomainSettings, &BTreeSet<&str>),
     daemon: &DaemonConfig,
     statuses: &mut Statuses,
     findings: &mut Findings,
@@ -31,10 +32,8 @@ pub(super) fn compile(
         match domains.get_mut(name.name.as_str()) {
             None => {
                 let domain = Domain {
-                    name: name.name.clone(),
-                    algorithm: settings.algorithm,
                     descriptors: file.descriptors.clone(),
-                    broken: None,
+                    ..settings.domain(&name.name)
                 };
                 domains.insert(&name.name, (domain, file));
             }
@@ -75,13 +74,23 @@ pub(super) fn compile(
         .collect();
     for rejected in resources.rejected.iter().filter(never_valid) {
         let name = &rejected.name.name;
-        let broken = domains.entry(name.clone()).or_insert_with(|| Domain {
-            name: name.clone(),
-            algorithm: settings.algorithm,
-            descriptors: Vec::new(),
-            broken: None,
-        });
+        let broken = domains
+            .entry(name.clone())
+            .or_insert_with(|| settings.domain(name));
         broken.broken = Some(in_force::reason(rejected));
+    }
+    let config = resources.configs.values().next();
+    // Without any, there is nothing yet that a name could be compared with.
+    if let Some(config) = config.filter(|_| !domains.is_empty()) {
+        for (name, (_, mark)) in &settings.named {
+            if !domains.contains_key(name) {
+                findings.at(&config.meta.origin).warning(
+                    mark,
+                    format!("no file has the domain `{name}`"),
+                    suggest::remedy(name, domains.keys().map(String::as_str), "there are"),
+                );
+            }
+        }
     }
     domains.into_values().collect()
 }

@@ -62,7 +62,7 @@ pub(crate) fn compile(
     let network = network::compile(resources, &daemon, findings);
     domains::check_address(&listeners, resources, &daemon, findings);
     let asked = asks.own_domains();
-    let domains = domains::compile(resources, (served, &asked), &daemon, statuses, findings);
+    let domains = domains::compile(resources, (&served, &asked), &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);
     in_force.report(resources, statuses, findings);
@@ -132,11 +132,14 @@ fn daemon(resources: &Resources, findings: &mut Findings) -> (DaemonConfig, bool
     let (mut daemon, unlimited_if_invalid, domains) = first
         .map(|config| {
             let daemon = config.daemon.clone();
-            (daemon, config.unlimited_if_invalid, config.domains)
+            (daemon, config.unlimited_if_invalid, config.domains.clone())
         })
         .unwrap_or_default();
     match store::compile(first, resources, findings) {
-        Some(Ok(store)) => daemon.store = Some(store),
+        Some(Ok(stores)) => {
+            daemon.store = Some(stores.main);
+            daemon.per_second_store = stores.per_second;
+        }
         Some(Err(store::Unusable)) => daemon.store_unusable = true,
         None => {}
     }

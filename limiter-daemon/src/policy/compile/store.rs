@@ -5,24 +5,32 @@ use super::missing;
 use crate::policy::core;
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway;
-use crate::policy::envoy_gateway::store::{self, StoreSettings, Url, UrlSource};
+use crate::policy::envoy_gateway::store::{
+    self, SentinelSettings, StorePlace, StoreSettings, Url, UrlSource,
+};
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::kinds::Kind;
 use crate::policy::native;
 use crate::policy::native::limiter_config::Config;
-use crate::policy::plan::{StoreAddress, StoreConfig, StoreTls};
+use crate::policy::plan::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreTls};
 use crate::policy::resources::Resources;
 
 /// A store is named that cannot be used. That was said.
 pub(super) struct Unusable;
 
-/// The store; `None`: none is named.
+/// The stores that are named.
+pub(super) struct Stores {
+    pub(super) main: StoreConfig,
+    pub(super) per_second: Option<StoreConfig>,
+}
+
+/// The stores; `None`: none is named.
 pub(super) fn compile(
     config: Option<&Config>,
     resources: &Resources,
     findings: &mut Findings,
-) -> Option<Result<StoreConfig, Unusable>> {
+) -> Option<Result<Stores, Unusable>> {
     let own = config.into_iter().filter_map(|config| {
         let from = (native::GROUP, Kind::LimiterConfig.name());
         Some((from, &config.meta, config.store.as_ref()?))
@@ -41,30 +49,40 @@ pub(super) fn compile(
         );
     }
     let from = (group, kind, meta.name.namespace.as_str());
-    let found = resolve(settings, from, resources, &mut findings.at(&meta.origin));
-    Some(found.ok_or(Unusable))
+    let scope = &mut findings.at(&meta.origin);
+    let mut find = |place| resolve(place, settings, from, resources, scope).ok_or(Unusable);
+    let main = find(&settings.main);
+    let per_second = settings.per_second.as_ref().map(find).transpose();
+    Some(main.and_then(|main| {
+        let per_second = per_second?;
+        Ok(Stores { main, per_second })
+    }))
 }
 
 fn resolve(
+    place: &StorePlace,
     settings: &StoreSettings,
     from: From<'_>,
     resources: &Resources,
     scope: &mut Scope<'_>,
 ) -> Option<StoreConfig> {
-    let url = match &settings.url {
+    let mut url = match &place.url {
         UrlSource::Here(url) => url.value.clone(),
         UrlSource::Secret(reference, key) => from_secret(reference, key, resources, scope)?,
     };
-    let wanted = settings.tls.is_some() || url.tls;
+    let wanted = place.tls.is_some() || url.tls;
     if wanted && matches!(url.address, StoreAddress::Unix(_)) {
         scope.error(
-            &settings.mark,
+            &place.mark,
             "TLS over a Unix socket is not spoken by any store",
             "remove `tls`, or name a host",
         );
         return None;
     }
-    let tls = match &settings.tls {
+    if let Some(login) = &place.sentinel {
+        log_in(login, &mut url.address, resources, scope)?;
+    }
+    let tls = match &place.tls {
         Some(Some(reference)) => {
             let certificate = certificates::certificate(resources, from, reference, scope).ok()?;
             let secret = resources.secrets.get(&reference.name)?;
@@ -84,7 +102,38 @@ fn resolve(
         budget: settings.budget,
         prefix: settings.prefix.clone(),
         on_failure: settings.on_failure,
+        over_limit_memory: settings.over_limit_memory,
     })
+}
+
+/// Has Sentinels logged in at.
+fn log_in(
+    settings: &At<SentinelSettings>,
+    address: &mut StoreAddress,
+    resources: &Resources,
+    scope: &mut Scope<'_>,
+) -> Option<()> {
+    let StoreAddress::Sentinel { login, .. } = address else {
+        scope.error(
+            &settings.mark,
+            "the URL of this store names no Sentinels to log in at",
+            "remove `sentinel`, or write the URL as `master,host:port,host:port`",
+        );
+        return None;
+    };
+    let (reference, key) = &settings.password;
+    let password = secret_text(
+        reference,
+        key,
+        "the password of the Sentinels",
+        resources,
+        scope,
+    )?;
+    *login = Some(SentinelLogin {
+        user: settings.user.clone(),
+        password: Password(password.0.trim().to_owned()),
+    });
+    Some(())
 }
 
 fn from_secret(
@@ -93,6 +142,29 @@ fn from_secret(
     resources: &Resources,
     scope: &mut Scope<'_>,
 ) -> Option<Url> {
+    let text = secret_text(reference, key, "the URL of the store", resources, scope)?;
+    match store::parse(text.0.trim()) {
+        Ok(url) => Some(url),
+        Err((problem, remedy)) => {
+            let name = &reference.name;
+            scope.error(
+                &key.mark,
+                format!("what the Secret `{name}` has there is no URL of a store: {problem}"),
+                remedy,
+            );
+            None
+        }
+    }
+}
+
+/// What is under a key of a Secret.
+fn secret_text<'a>(
+    reference: &ObjectRef,
+    key: &At<String>,
+    what: &str,
+    resources: &'a Resources,
+    scope: &mut Scope<'_>,
+) -> Option<&'a Password> {
     let ObjectRef {
         group,
         kind,
@@ -104,23 +176,13 @@ fn from_secret(
         missing(resources, Kind::Secret, name, mark, scope);
         return None;
     };
-    let Some(text) = secret.texts.get(&key.value) else {
+    let text = secret.texts.get(&key.value);
+    if text.is_none() {
         scope.error(
             &key.mark,
             format!("the Secret `{name}` has no text under `{}`", key.value),
-            "name the key that the URL of the store is under",
+            format!("name the key that {what} is under"),
         );
-        return None;
-    };
-    match store::parse(text.0.trim()) {
-        Ok(url) => Some(url),
-        Err((problem, remedy)) => {
-            scope.error(
-                &key.mark,
-                format!("what the Secret `{name}` has there is no URL of a store: {problem}"),
-                remedy,
-            );
-            None
-        }
     }
+    text
 }

@@ -4,6 +4,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, IntoDeserializer, Visitor};
 
 use super::access::{Fields, Items, Place};
+use super::anything::ANYTHING;
 use super::at::{AT, IGNORED, UNHEEDED, UNSUPPORTED};
 use super::decoder::Decoder;
 use super::fault::{Cause, Fault};
@@ -91,11 +92,17 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        if name == CODE && !matches!(self.node.value, Value::Map(_)) {
-            return self.deserialize_u16(visitor);
-        }
-        if name != NUMBER_OR_TEXT {
-            return visitor.visit_newtype_struct(self);
+        match (name, &self.node.value) {
+            (NUMBER_OR_TEXT, _) => {}
+            (CODE, Value::Map(_)) => return visitor.visit_newtype_struct(self),
+            (CODE, _) => return self.deserialize_u16(visitor),
+            (ANYTHING, Value::Null) => return visitor.visit_unit(),
+            (ANYTHING, Value::Bool(value)) => return visitor.visit_bool(*value),
+            (ANYTHING, Value::Int(_) | Value::Float(_)) => return self.deserialize_f64(visitor),
+            (ANYTHING, Value::String(value)) => return visitor.visit_str(value),
+            (ANYTHING, Value::List(_)) => return self.deserialize_seq(visitor),
+            (ANYTHING, Value::Map(_)) => return self.deserialize_map(visitor),
+            _ => return visitor.visit_newtype_struct(self),
         }
         match self.node.value {
             Value::String(_) => self.deserialize_str(visitor),

@@ -8,6 +8,7 @@
 //! the document decoded again for the next finding; the result is then dropped.
 
 mod access;
+mod anything;
 mod at;
 mod decoder;
 mod deserializer;

@@ -38,6 +38,8 @@ pub struct DaemonConfig {
     pub rls: Option<RlsConfig>,
     /// Counts global limits for all nodes; `None`: each node counts for itself.
     pub store: Option<StoreConfig>,
+    /// Counts those that are forgotten within a second, in place of `store`; never without that.
+    pub per_second_store: Option<StoreConfig>,
     /// A store is named, and what it refers to cannot be used: nothing starts with that.
     pub store_unusable: bool,
 }
@@ -60,18 +62,42 @@ impl Default for DaemonConfig {
             access_log: None,
             rls: None,
             store: None,
+            per_second_store: None,
             store_unusable: false,
         }
     }
 }
 
 /// Where and how Envoy's rate limit service is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RlsConfig {
     /// gRPC (HTTP/2) and JSON (HTTP/1.1 or HTTP/2); with TLS if the plan has certificates for it.
     pub listen: SocketAddr,
-    /// `RateLimit-Limit`, `-Remaining` and `-Reset` are among the headers that Envoy is told to add.
-    pub response_headers: bool,
+    /// The headers that Envoy is told to add to responses; `None`: none.
+    pub response_headers: Option<RlsHeaders>,
+    /// The headers that Envoy is told to add to requests; `None`: none.
+    pub request_headers: Option<RlsHeaders>,
+    /// The dynamic metadata of answers repeat the question.
+    pub echo: bool,
+}
+
+/// What headers that tell of limits are called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RlsHeaders {
+    pub limit: String,
+    pub remaining: String,
+    pub reset: String,
+}
+
+impl Default for RlsHeaders {
+    /// As the reference service has them.
+    fn default() -> Self {
+        Self {
+            limit: "RateLimit-Limit".to_owned(),
+            remaining: "RateLimit-Remaining".to_owned(),
+            reset: "RateLimit-Reset".to_owned(),
+        }
+    }
 }
 
 /// How the rate limit service speaks TLS.

@@ -1,28 +1,104 @@
 //! Limits that Envoy's rate limit service protocol asks about: domains and their descriptors.
 
+use std::collections::BTreeMap;
+
 use limiter_common::Limit;
 
 use super::Algorithm;
 
+/// What hits beyond are near a limit, in millionths of it: the reference service's default.
+const NEAR: u32 = 800_000;
+
 /// A domain: what requests that name it are limited by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Domain {
     pub name: String,
     /// How its limits count.
     pub algorithm: Algorithm,
+    /// What its counts are called in a store that nodes share.
+    pub keys: DomainKeys,
+    /// What holds while that store does not answer.
+    pub on_store_failure: OnDomainFailure,
+    /// It says what it would deny, and denies nothing.
+    pub shadow: bool,
+    /// All its limits are quotas.
+    pub quota: bool,
+    /// Millionths of a limit beyond which hits are near it.
+    pub near: u32,
     /// In the order of the files.
     pub descriptors: Vec<Descriptor>,
     /// A part of it was never valid: nothing can be said of its requests, and why.
     pub broken: Option<String>,
 }
 
+impl Domain {
+    /// A domain without limits, which counts as the reference service does.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            algorithm: Algorithm::FixedWindow,
+            keys: DomainKeys::Own,
+            on_store_failure: OnDomainFailure::default(),
+            shadow: false,
+            quota: false,
+            near: NEAR,
+            descriptors: Vec::new(),
+            broken: None,
+        }
+    }
+}
+
+/// What counts of a domain are called in a store that nodes share.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DomainKeys {
+    /// By limiterd: with a hash tag, and without the values of requests.
+    #[default]
+    Own,
+    /// As the reference service calls them, so that both count together. Fixed windows only.
+    Reference {
+        /// What keys begin with (`CACHE_KEY_PREFIX` there).
+        prefix: String,
+    },
+}
+
+/// What holds of a domain while the store that counts its limits does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDomainFailure {
+    /// Questions are answered with an error; who asks has a failure mode.
+    #[default]
+    Error,
+    /// The node counts in its own memory, where limits are full ones at first.
+    Local,
+    /// Its limits are not there.
+    Allow,
+    /// Requests that meet one are denied.
+    Deny,
+}
+
+impl OnDomainFailure {
+    pub const ALL: [Self; 4] = [Self::Error, Self::Local, Self::Allow, Self::Deny];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Local => "local",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
 /// A node of a domain's tree: what one entry of a descriptor must be like, and what holds then.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Descriptor {
     pub key: String,
     pub value: EntryValue,
     /// All values that a pattern matches are counted together.
     pub share_threshold: bool,
+    /// Its values are told in statistics, unless they are counted together.
+    pub value_to_metric: bool,
     pub limit: Option<DomainLimit>,
     pub descriptors: Vec<Self>,
 }
@@ -50,7 +126,7 @@ pub enum EntryValue {
 }
 
 /// A limit of a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DomainLimit {
     pub amount: Amount,
     /// Told to clients, and what `replaces` of other limits refer to.
@@ -61,6 +137,24 @@ pub struct DomainLimit {
     pub shadow: bool,
     /// Denies only if all such limits that a request meets are over.
     pub quota: bool,
+    /// All values are told in its statistics, unless they are counted together.
+    pub detailed: bool,
+    /// Told with requests that conform.
+    pub metadata: Option<Metadata>,
+}
+
+/// Names and values that files give a limit.
+pub type Metadata = BTreeMap<String, MetadataValue>;
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetadataValue {
+    Null,
+    Bool(bool),
+    Number(f64),
+    Text(String),
+    List(Vec<Self>),
+    Map(Metadata),
 }
 
 /// How much a limit of a domain admits.

@@ -1,5 +1,7 @@
 //! Limits on HTTP requests.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use limiter_common::Limit;
@@ -61,6 +63,18 @@ pub struct LimitRule {
     /// Of a global limit: what holds while the store that counts it does not answer; `None`: as the
     /// store's settings say.
     pub on_store_failure: Option<OnStoreFailure>,
+    /// Of a global limit that is enforced and has no candidates: tokens that a node may take in
+    /// advance.
+    pub lease: Option<Lease>,
+}
+
+/// What a node may hold of a bucket that nodes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Tokens: from what a request costs up to what the bucket holds.
+    pub size: u64,
+    /// When what is left goes back, 10 ms to 60 s.
+    pub max_age: Duration,
 }
 
 /// What holds of a global limit while the store that counts it does not answer.
@@ -95,6 +109,7 @@ impl LimitRule {
             },
             candidates: Vec::new(),
             on_store_failure: None,
+            lease: None,
         }
     }
 }

@@ -37,21 +37,24 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
-    RlsConfig, RlsTls,
+    RlsConfig, RlsHeaders, RlsTls,
 };
-pub use domain::{Amount, Descriptor, Domain, DomainLimit, EntryValue, TimeUnit};
+pub use domain::{
+    Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
+    OnDomainFailure, TimeUnit,
+};
 pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
-    Algorithm, Candidate, Condition, LimitRule, OnStoreFailure, PolicyLimits, Quota, RateLimits,
-    RefundOn, ResponseCost, SourcePrefixes, ValueTest,
+    Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,
+    RateLimits, RefundOn, ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
 pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
-pub use store::{Password, StoreAddress, StoreConfig, StoreHost, StoreTls};
+pub use store::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreHost, StoreTls};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,

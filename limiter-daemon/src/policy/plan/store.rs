@@ -23,6 +23,8 @@ pub struct StoreConfig {
     pub prefix: String,
     /// Of rules that do not say.
     pub on_failure: OnStoreFailure,
+    /// Keys over their limit that a node remembers; 0: none.
+    pub over_limit_memory: usize,
 }
 
 /// Where it is.
@@ -35,11 +37,26 @@ pub enum StoreAddress {
         master: String,
         /// Never empty.
         sentinels: Vec<StoreHost>,
+        /// How Sentinels are logged in at; `None`: not at all.
+        login: Option<SentinelLogin>,
     },
+    /// A Redis Cluster that these are servers of.
+    Cluster(
+        /// Never empty.
+        Vec<StoreHost>,
+    ),
+}
+
+/// Of Sentinels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelLogin {
+    /// `None`: the user `default`.
+    pub user: Option<String>,
+    pub password: Password,
 }
 
 /// A host and its port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoreHost {
     pub host: String,
     pub port: u16,
@@ -61,10 +78,16 @@ impl fmt::Display for StoreAddress {
         match self {
             Self::Tcp(host) => host.fmt(f),
             Self::Unix(path) => write!(f, "{}", path.display()),
-            Self::Sentinel { master, sentinels } => {
+            Self::Sentinel {
+                master, sentinels, ..
+            } => {
                 f.write_str(master)?;
                 sentinels.iter().try_for_each(|host| write!(f, ",{host}"))
             }
+            Self::Cluster(hosts) => hosts.iter().enumerate().try_for_each(|(index, host)| {
+                let comma = if index == 0 { "" } else { "," };
+                write!(f, "{comma}{host}")
+            }),
         }
     }
 }

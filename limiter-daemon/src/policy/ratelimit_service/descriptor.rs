@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::policy::decode::{At, NumberOrText, Unheeded};
+use crate::policy::decode::{At, NumberOrText};
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{Amount, Descriptor, DomainLimit, EntryValue, TimeUnit};
+use crate::policy::plan::{Amount, Descriptor, DomainLimit, EntryValue, Metadata, TimeUnit};
 use crate::policy::suggest;
 use crate::policy::units::{self, BucketMarks};
 
@@ -20,16 +20,18 @@ pub(super) struct RawDescriptor {
     shadow_mode: Option<At<bool>>,
     quota_mode: Option<At<bool>>,
     share_threshold: Option<At<bool>>,
-    #[expect(dead_code, reason = "named, so that it passes: see the documents")]
-    detailed_metric: Option<Unlabelled>,
-    #[expect(dead_code, reason = "named, so that it passes: see the documents")]
-    value_to_metric: Option<Unlabelled>,
-    #[expect(dead_code, reason = "named, so that it passes with a warning")]
-    metadata: Option<Unheeded>,
+    detailed_metric: Option<At<bool>>,
+    value_to_metric: Option<At<bool>>,
+    metadata: Option<At<Metadata>>,
 }
 
-/// A field that puts what requests say into the names of statistics, which is never done here.
-type Unlabelled = Unheeded;
+/// What a descriptor says of the limit that is given in it.
+struct Marked {
+    shadow: bool,
+    quota: bool,
+    detailed: bool,
+    metadata: Option<Metadata>,
+}
 
 #[derive(Debug, Deserialize)]
 struct RawRateLimit {
@@ -104,27 +106,32 @@ fn one(raw: RawDescriptor, mark: &Mark, depth: usize, scope: &mut Scope<'_>) -> 
             "write a `*` in the value, or remove this",
         );
     }
-    let shadow = raw.shadow_mode.as_ref().is_some_and(|mode| mode.value);
-    let quota = raw.quota_mode.as_ref().is_some_and(|mode| mode.value);
+    let is = |mode: &Option<At<bool>>| mode.as_ref().is_some_and(|mode| mode.value);
     if raw.rate_limit.is_none() {
-        for mode in [&raw.shadow_mode, &raw.quota_mode].into_iter().flatten() {
-            if mode.value {
-                scope.warning(
-                    &mode.mark,
-                    "it has no effect without `rate_limit` beside it",
-                    "descriptors below have their own",
-                );
-            }
+        let modes = [&raw.shadow_mode, &raw.quota_mode, &raw.detailed_metric];
+        let modes = modes.into_iter().flatten().filter(|mode| mode.value);
+        let marks = modes.map(|mode| &mode.mark);
+        for mark in marks.chain(raw.metadata.iter().map(|metadata| &metadata.mark)) {
+            scope.warning(
+                mark,
+                "it has no effect without `rate_limit` beside it",
+                "descriptors below have their own",
+            );
         }
     }
+    let marked = Marked {
+        shadow: is(&raw.shadow_mode),
+        quota: is(&raw.quota_mode),
+        detailed: is(&raw.detailed_metric),
+        metadata: raw.metadata.map(|metadata| metadata.value),
+    };
+    let value_to_metric = is(&raw.value_to_metric);
     let empty = raw.rate_limit.is_none()
         && raw
             .descriptors
             .as_ref()
             .is_none_or(|below| below.is_empty());
-    let limit = raw
-        .rate_limit
-        .and_then(|raw| limit(raw, shadow, quota, scope));
+    let limit = raw.rate_limit.and_then(|raw| limit(raw, marked, scope));
     let descriptors = match raw.descriptors {
         Some(below) if depth == MAX_DEPTH && !below.is_empty() => {
             let remedy = format!("at most {MAX_DEPTH} levels are allowed");
@@ -148,6 +155,7 @@ fn one(raw: RawDescriptor, mark: &Mark, depth: usize, scope: &mut Scope<'_>) -> 
         key: key.value,
         value,
         share_threshold,
+        value_to_metric,
         limit,
         descriptors,
     }
@@ -165,8 +173,7 @@ fn value(raw: Option<&At<NumberOrText>>) -> EntryValue {
 
 fn limit(
     At { value: raw, mark }: At<RawRateLimit>,
-    shadow: bool,
-    quota: bool,
+    marked: Marked,
     scope: &mut Scope<'_>,
 ) -> Option<DomainLimit> {
     let unit = raw.unit.as_ref().map(|unit| self::unit(unit, scope));
@@ -214,8 +221,10 @@ fn limit(
         amount: amount?,
         name: name.map(|name| name.value),
         replaces,
-        shadow,
-        quota,
+        shadow: marked.shadow,
+        quota: marked.quota,
+        detailed: marked.detailed,
+        metadata: marked.metadata,
     })
 }
 

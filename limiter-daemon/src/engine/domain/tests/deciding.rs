@@ -14,7 +14,7 @@ fn asks<'a>(entries: &'a [(&'a str, &'a str)], hits: Hits) -> Asked<'a> {
 fn decide(domain: &Domain, descriptors: &[&str], now: u64) -> (bool, Vec<bool>) {
     let all: Vec<Vec<(&str, &str)>> = descriptors.iter().map(|one| entries(one)).collect();
     let asked: Vec<Asked<'_>> = all.iter().map(|one| asks(one, Hits::Take(1))).collect();
-    let decision = domain.decide(&asked, at(now));
+    let decision = ready(domain, &asked, now);
     let statuses = decision.statuses.iter().map(|status| status.over_limit);
     (decision.over_limit, statuses.collect())
 }
@@ -22,7 +22,7 @@ fn decide(domain: &Domain, descriptors: &[&str], now: u64) -> (bool, Vec<bool>) 
 /// One descriptor: over the limit, what is left, seconds until it is reset (rounded up).
 fn one(domain: &Domain, descriptor: &str, hits: Hits, now: u64) -> (bool, u64, u64) {
     let entries = entries(descriptor);
-    let decision = domain.decide(&[asks(&entries, hits)], at(now));
+    let decision = ready(domain, &[asks(&entries, hits)], now);
     let status = &decision.statuses[0];
     assert_eq!(decision.over_limit, status.over_limit);
     (
@@ -122,7 +122,7 @@ fn what_has_no_limit_is_said_to_have_none() {
     let domain = compile(vec![unlimited, per_minute("none", 0), per_minute("k", 1)]);
     let all: Vec<_> = ["u=1", "x=1", "k=1"].map(entries).to_vec();
     let asked: Vec<_> = all.iter().map(|one| asks(one, Hits::Take(1))).collect();
-    let decision = domain.decide(&asked, at(0));
+    let decision = ready(&domain, &asked, 0);
     let said: Vec<_> = decision
         .statuses
         .iter()
@@ -256,7 +256,7 @@ fn requests_may_bring_their_limit_along() {
             limit: Some(Override { requests, unit }),
             ..asks(&entries, Hits::Take(1))
         };
-        let decision = domain.decide(&[asked], at(0));
+        let decision = ready(&domain, &[asked], 0);
         (decision.over_limit, decision.statuses[0].remaining)
     };
     assert_eq!(ask(2, TimeUnit::Minute), (false, 1));

@@ -108,7 +108,7 @@ proptest! {
                 .iter()
                 .map(|(entries, hits)| Asked { entries, limit: None, hits: Hits::Take(*hits) })
                 .collect();
-            let decision = domain.decide(&asked, at(MINUTE));
+            let decision = ready(&domain, &asked, MINUTE);
             let met: Vec<_> = request.iter().map(|(entries, _)| model(&tree, entries)).collect();
             let mut after = counts.clone();
             let mut over = vec![false; request.len()];

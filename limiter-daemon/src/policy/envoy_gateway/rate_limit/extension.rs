@@ -6,6 +6,7 @@ use http::HeaderName;
 use limiter_common::Limit;
 use serde::Deserialize;
 
+use super::lease::RawLease;
 use super::rule::{EACH_ADDRESS, RawLimit, Store};
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway::store::RawOnStoreFailure;
@@ -35,6 +36,7 @@ pub(super) struct RawExtension {
     response_cost: Option<At<RawResponseCost>>,
     refund_on: Option<At<Vec<RawRefund>>>,
     on_store_failure: Option<At<RawOnStoreFailure>>,
+    pub(super) lease: Option<At<RawLease>>,
     #[serde(rename = "ipv4Prefix")]
     ipv4_prefix: Option<At<u8>>,
     #[serde(rename = "ipv6Prefix")]

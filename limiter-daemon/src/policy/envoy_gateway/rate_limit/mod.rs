@@ -1,6 +1,7 @@
 //! `rateLimit` of a BackendTrafficPolicy: `local` and `global` rules.
 
 mod extension;
+mod lease;
 mod rule;
 mod selectors;
 

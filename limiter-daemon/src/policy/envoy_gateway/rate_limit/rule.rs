@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::extension::{self, RawExtension};
+use super::lease;
 use super::selectors::{self, RawSelector};
 use crate::policy::decode::{At, Unsupported};
 use crate::policy::findings::Scope;
@@ -82,7 +83,8 @@ pub(super) fn lower(
     scope: &mut Scope<'_>,
 ) -> Option<LimitRule> {
     let raw = raw.value;
-    let extension = raw.limiterd.map(|own| own.value).unwrap_or_default();
+    let mut extension = raw.limiterd.map(|own| own.value).unwrap_or_default();
+    let lease = extension.lease.take();
     let prefixes = extension.prefixes(scope);
     let conditions = selectors::lower(raw.client_selectors, prefixes, scope);
     let (request, response) = costs(raw.cost, scope);
@@ -115,10 +117,12 @@ pub(super) fn lower(
             Quota::Unlimited,
         )
     };
-    Some(LimitRule {
+    let mut rule = LimitRule {
         quota: more.quota?,
         ..rule
-    })
+    };
+    rule.lease = lease.and_then(|lease| lease::lower(lease, &rule, store, scope));
+    Some(rule)
 }
 
 /// Tokens of the request, and of the response.

@@ -1,0 +1,59 @@
+//! What counts global limits, put together.
+
+use std::sync::Arc;
+
+use super::held::Held;
+use crate::engine::domain::DomainStore;
+use crate::engine::store::SharedStore;
+use crate::engine::store::ledger::Ledger;
+use crate::engine::store::parts::{Parts, Place};
+use crate::global::{RedisLedger, Windows};
+use crate::policy::plan::{DaemonConfig, StoreAddress, StoreConfig};
+
+/// What counts in the store that nodes share.
+pub(super) struct Stores {
+    /// By their names in metrics.
+    pub(super) ledgers: Vec<(&'static str, Arc<RedisLedger>)>,
+    /// What this node holds of it.
+    pub(super) held: Held,
+    /// Limits on requests.
+    pub(super) requests: SharedStore,
+    /// Limits of the rate limit service.
+    pub(super) domains: DomainStore,
+}
+
+/// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they
+/// say for that.
+pub(super) fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
+    let Some(settings) = &config.store else {
+        return Ok(None);
+    };
+    let mut ledgers = Vec::new();
+    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
+        let ledger = Arc::new(RedisLedger::new(settings)?);
+        ledgers.push((name, Arc::clone(&ledger)));
+        tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
+        Ok(Place {
+            slots: matches!(settings.address, StoreAddress::Cluster(_)),
+            ledger,
+        })
+    };
+    let main = place("main", settings)?;
+    let per_second = config.per_second_store.as_ref();
+    let per_second = per_second
+        .map(|settings| place("per_second", settings))
+        .transpose()?;
+    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
+        Arc::new(Parts::new(main, per_second))
+    } else {
+        main.ledger
+    };
+    let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
+    let windows = Arc::new(Windows::new(ledger, settings.budget));
+    Ok(Some(Stores {
+        ledgers,
+        held,
+        requests: SharedStore::new(before, &settings.prefix, settings.on_failure),
+        domains: DomainStore::new(windows, &settings.prefix),
+    }))
+}
