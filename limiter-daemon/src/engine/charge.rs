@@ -138,15 +138,18 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
     }
 
     /// Writes down here what is left by the store's count, so that this node goes on from there when
-    /// the store does not answer any more. Only where the values have a bucket of their own: what they
-    /// share with others is not to be theirs.
+    /// the store does not answer any more. Of values that have a bucket of their own, only when half
+    /// of it is used, and where there is room: values without number are not to take the place of
+    /// those that this node counts, nor to write in what they share.
     pub fn remember(&self, standing: Standing, now: Now) {
         let Measure::Metered(meter) = &self.rule().measure else {
             return;
         };
         let account = self.account();
-        let own = matches!(account.existing(0, now), Bucket::Own { .. });
-        if own || self.place == Place::Single {
+        let remembered = self.place == Place::Single
+            || standing.remaining <= meter.capacity() / 2
+                && matches!(account.existing(0, now), Bucket::Own { .. });
+        if remembered {
             meter.assume(&account, standing, now);
         }
     }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use redis::aio::MultiplexedConnection;
 use redis::{FromRedisValue, RedisError, Script, ScriptInvocation, Value};
 use serde::{Deserialize, Serialize};
 use tokio::time::{error::Elapsed, timeout};
 
 use super::view::Member;
-use super::{ANSWER, EVENTS, GONE, NODES};
+use super::{ANSWER, Connection, EVENTS, GONE, NODES};
 use crate::engine::fleet::{Cause, MAX_BLOCKS, Pending, Remote, StreamId};
 
 /// Fields of the table of blocks that are asked for at a time, about.
@@ -114,7 +113,7 @@ impl Asking {
     async fn run<T: FromRedisValue>(
         &self,
         script: &Script,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         arguments: impl FnOnce(&mut ScriptInvocation<'_>),
     ) -> Result<T, Error> {
         let mut invocation = script.prepare_invoke();
@@ -128,7 +127,7 @@ impl Asking {
     /// This node lives.
     pub(super) async fn beat(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         id: &str,
         running: Duration,
         about: &About,
@@ -151,11 +150,7 @@ impl Asking {
     }
 
     /// This node goes.
-    pub(super) async fn leave(
-        &self,
-        connection: &mut MultiplexedConnection,
-        id: &str,
-    ) -> Result<(), Error> {
+    pub(super) async fn leave(&self, connection: &mut Connection, id: &str) -> Result<(), Error> {
         let mut command = redis::cmd("HDEL");
         command.arg(&self.keys[0]).arg(id);
         Ok(timeout(ANSWER, command.query_async(connection)).await??)
@@ -164,7 +159,7 @@ impl Asking {
     /// All blocks, piece by piece.
     pub(super) async fn all(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
     ) -> Result<BTreeMap<IpNet, Remote>, Error> {
         let mut all = BTreeMap::new();
         let mut cursor = 0u64;
@@ -195,7 +190,7 @@ impl Asking {
     /// Tells it of a block; `None`: it has no room.
     pub(super) async fn block(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         (net, left, age): (IpNet, u64, u64),
         cause: &Cause,
     ) -> Result<Option<(Remote, StreamId)>, Error> {
@@ -232,7 +227,7 @@ impl Asking {
     /// Tells it that a block is lifted.
     pub(super) async fn lift(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         net: IpNet,
         until: Option<u64>,
         by: &Cause,
@@ -254,7 +249,7 @@ impl Asking {
     /// Waits for events after `position`, for `wait` at most.
     pub(super) async fn events_after(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Connection,
         position: StreamId,
         wait: Duration,
     ) -> Result<Vec<Heard>, Error> {
@@ -276,7 +271,7 @@ impl Asking {
 /// What is pending, told to the store.
 pub(super) async fn tell(
     asking: &Asking,
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     pending: &Pending,
 ) -> Result<Option<(Remote, StreamId)>, Error> {
     match pending {

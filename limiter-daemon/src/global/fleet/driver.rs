@@ -3,13 +3,12 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::asking::{About, Beat, Error, tell};
-use super::{BEAT, Order, Shared, feed};
+use super::{BEAT, Connection, Order, Shared, feed};
 use crate::engine::fleet::{Pending, ServerClock, StreamId};
 use crate::global::connect::CONNECT;
 use crate::global::guard::jittered;
@@ -32,8 +31,8 @@ pub struct Driver {
 
 /// Connections, and what is known of the store while they last.
 struct Session {
-    talk: MultiplexedConnection,
-    feed: MultiplexedConnection,
+    talk: Connection,
+    feed: Connection,
     gone: Arc<Notify>,
 }
 
@@ -156,7 +155,7 @@ impl Driver {
     }
 
     /// Beats, and tells the store what is pending.
-    async fn talk(&mut self, connection: &mut MultiplexedConnection) -> Result<Left, Error> {
+    async fn talk(&mut self, connection: &mut Connection) -> Result<Left, Error> {
         let mut due = beats();
         // Those who wait until the store has it all.
         let mut waiting = Vec::new();
@@ -192,7 +191,7 @@ impl Driver {
     }
 
     /// Tells a turn of what is pending; whether there may be more.
-    async fn push(&self, connection: &mut MultiplexedConnection) -> Result<bool, Error> {
+    async fn push(&self, connection: &mut Connection) -> Result<bool, Error> {
         let Shared {
             asking,
             blocks,
@@ -213,7 +212,7 @@ impl Driver {
         Ok(pending.len() == TURN)
     }
 
-    async fn beat(&self, connection: &mut MultiplexedConnection) -> Result<Beat, Error> {
+    async fn beat(&self, connection: &mut Connection) -> Result<Beat, Error> {
         let shared = &self.shared;
         let (node, fleet) = shared.blocks.numbers();
         let about = About {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-
-use super::Shared;
 use super::asking::{Change, Error, Heard};
+use super::{Connection, Shared};
 
 /// How long the server waits for an event before it says that there is none.
 const WAIT: Duration = Duration::from_secs(1);
@@ -14,7 +12,7 @@ const WAIT: Duration = Duration::from_secs(1);
 /// one was missed.
 pub(super) async fn follow(
     shared: &Shared,
-    connection: &mut MultiplexedConnection,
+    connection: &mut Connection,
     mut count: u64,
 ) -> Result<std::convert::Infallible, Error> {
     loop {

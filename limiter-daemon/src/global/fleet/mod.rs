@@ -48,6 +48,9 @@ const NODES: usize = 4_096;
 /// Events kept, about.
 const EVENTS: usize = 100_000;
 
+/// What [`Connector`](super::connect::Connector) makes.
+type Connection = redis::aio::MultiplexedConnection;
+
 /// Reads both clocks; the monotonic one is the kernel's.
 pub type Clock = Arc<dyn Fn() -> Now + Send + Sync>;
 
