@@ -39,6 +39,8 @@ pub(super) struct Arguments {
 impl Script {
     pub(super) fn charge() -> Self {
         let text = concat!(
+            include_str!("lua/time.lua"),
+            include_str!("lua/one.lua"),
             include_str!("lua/common.lua"),
             include_str!("lua/charge.lua")
         );
@@ -47,6 +49,7 @@ impl Script {
 
     pub(super) fn adjust() -> Self {
         let text = concat!(
+            include_str!("lua/time.lua"),
             include_str!("lua/common.lua"),
             include_str!("lua/adjust.lua")
         );

@@ -161,7 +161,6 @@ local function charge()
               anew(taken)
               taken.ds, taken.dn, taken.count = taken.bs, taken.bn, taken.before
               taken.granted = 0
-              taken.granted = 0
               save(taken)
             end
           end
