@@ -148,6 +148,7 @@ fn node(redis: &Redis) -> Result<Domains> {
         budget: Duration::from_secs(20),
         prefix: String::new(),
         on_failure: OnStoreFailure::Deny,
+        over_limit_memory: 0,
     };
     let windows = Windows::new(Arc::new(RedisLedger::new(&config)?), config.budget);
     let store = DomainStore::new(Arc::new(windows), &config.prefix);
