@@ -2,15 +2,18 @@
 //! request by request, and where limiterd answers otherwise on purpose. In memory, in Redis, and in
 //! Redis with the reference's keys.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use limiter_daemon::rls::proto::{
     Code, RateLimitOverride, RateLimitRequest, RateLimitResponse, Unit,
 };
 use tests::netns::Netns;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 use tests::rls::{descriptor, question};
 
-use crate::support::Server;
+use crate::support::{Server, config};
 
 /// A question and its answer.
 struct Step {
@@ -286,15 +289,18 @@ fn told(answer: &RateLimitResponse) -> String {
     format!("{} | {}", code(answer.overall_code()), statuses.join(", "))
 }
 
-fn run(way: &str, rls: &str, redis: Option<&Redis>) -> Result<()> {
+/// The files of all examples.
+fn files() -> String {
     let domains = EXAMPLES.iter().map(|example| {
         format!(
             "domain: {}\ndescriptors:{}",
             example.domain, example.descriptors
         )
     });
-    let domains: Vec<_> = domains.collect();
-    let server = Server::start(rls, redis, &domains.join("---\n"))?;
+    domains.collect::<Vec<_>>().join("---\n")
+}
+
+fn run(way: &str, server: &Server, store: bool) -> Result<()> {
     for example in EXAMPLES {
         let questions = example.steps.iter();
         let questions = questions.map(|step| asked(example.domain, step.asked));
@@ -309,7 +315,7 @@ fn run(way: &str, rls: &str, redis: Option<&Redis>) -> Result<()> {
             ensure!(here != there, "{domain}, {asked}: that is the same");
         }
     }
-    if redis.is_some() {
+    if store {
         let page = server.daemon.metrics(&server.netns)?;
         let asked = page.sum("limiterd_store_requests_total", &[("result", "ok")]);
         ensure!(asked > 50.0, "{way}: the store was asked {asked} times");
@@ -321,9 +327,25 @@ fn run(way: &str, rls: &str, redis: Option<&Redis>) -> Result<()> {
 fn as_the_reference_service_answers() -> Result<()> {
     let netns = Netns::new("redis")?;
     let redis = Redis::start(&netns)?;
-    run("memory", "", None)?;
-    run("Redis", "", Some(&redis))?;
-    run("keys of the reference", "keys: Reference", Some(&redis))
+    let start = |rls, redis| Server::start(rls, redis, &files());
+    run("memory", &start("", None)?, false)?;
+    run("Redis", &start("", Some(&redis))?, true)?;
+    let way = "keys of the reference";
+    run(way, &start("keys: Reference", Some(&redis))?, true)
+}
+
+#[test]
+fn a_cluster_answers_the_same() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    // All counts of a domain in one slot; and each of those of a question in one of its own.
+    for (number, way) in [(1, "keys: Limiterd"), (2, "keys: Reference")] {
+        let config = config(way, Some(&cluster.url()));
+        let server = Server::inside(cluster.neighbour(number)?, &config, &files())?;
+        run(way, &server, true)?;
+    }
+    let servers: BTreeSet<usize> = cluster.keys()?.iter().map(|(at, _)| *at).collect();
+    ensure!(servers.len() == 3, "{servers:?}");
+    Ok(())
 }
 
 #[test]

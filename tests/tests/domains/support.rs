@@ -19,9 +19,8 @@ pub(crate) struct Server {
 }
 
 /// `spec` of a LimiterConfig: the service with these settings, and the store.
-pub(crate) fn config(rls: &str, redis: Option<&Redis>) -> String {
-    let store = redis.map(|redis| {
-        let url = redis.url();
+pub(crate) fn config(rls: &str, url: Option<&str>) -> String {
+    let store = url.map(|url| {
         format!("rateLimit: {{ backend: {{ type: Redis, redis: {{ url: '{url}' }} }}, timeout: {TIMEOUT} }}")
     });
     let store = store.unwrap_or_default();
@@ -33,9 +32,14 @@ pub(crate) fn config(rls: &str, redis: Option<&Redis>) -> String {
 
 impl Server {
     pub(crate) fn start(rls: &str, redis: Option<&Redis>, limits: &str) -> Result<Self> {
-        let netns = Netns::new("domains")?;
-        let config = config(rls, redis);
-        let policies = Policies::new(&[("0.yaml", &config), ("limits.yaml", limits)])?;
+        let url = redis.map(Redis::url);
+        let config = config(rls, url.as_deref());
+        Self::inside(Netns::new("domains")?, &config, limits)
+    }
+
+    /// The same in a namespace that has a way to the store.
+    pub(crate) fn inside(netns: Netns, config: &str, limits: &str) -> Result<Self> {
+        let policies = Policies::new(&[("0.yaml", config), ("limits.yaml", limits)])?;
         let daemon = Daemon::start(&netns, policies.path())?;
         Ok(Self {
             netns,

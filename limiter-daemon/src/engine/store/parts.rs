@@ -289,6 +289,7 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
             Role::Enforced | Role::Quota | Role::Refund => {}
         }
     }
+    over_by_others(items, &mut said, question.denials > 0 || quotas_deny);
     let reply = match (lost, said.iter().copied().collect::<Option<Few<_>>>()) {
         (None, Some(said)) => Ok(Reply {
             now: said.first().map_or_else(Now::default, |(_, now)| *now),
@@ -340,6 +341,28 @@ fn give_back(
         }
     }
     changes
+}
+
+/// Items that share a bucket may be over only because of those before them, which is found when these
+/// have taken. Where others deny nobody takes; so of such, the first is over, and only if `denied` is
+/// not so and nobody is over by itself.
+fn over_by_others(items: &[Item], said: &mut [Option<(Said, Now)>], denied: bool) {
+    let over = |index: &usize| {
+        items[*index].role == Role::Enforced
+            && said[*index].is_some_and(|(said, _)| said.conforms == Conforms::No)
+    };
+    let all: Few<usize> = (0..items.len()).filter(over).collect();
+    let by_itself = |index: &usize| {
+        let one = &said[*index];
+        one.is_some_and(|(said, now)| looked_at(&items[*index], &said, now) == Conforms::No)
+    };
+    let (alone, by_others): (Few<usize>, Few<usize>) = all.into_iter().partition(by_itself);
+    let first = usize::from(!denied && alone.is_empty());
+    for index in by_others.iter().skip(first) {
+        if let Some((said, _)) = &mut said[*index] {
+            said.conforms = Conforms::Yes;
+        }
+    }
 }
 
 /// Whether an item conforms by itself, as its bucket is.
