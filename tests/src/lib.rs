@@ -4,6 +4,7 @@
 
 pub mod activation;
 pub mod capture;
+pub mod counting;
 pub mod daemon;
 pub mod envoy;
 pub mod flood;

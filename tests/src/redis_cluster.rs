@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use limiter_daemon::policy::plan::{StoreAddress, StoreHost};
 
 use crate::daemon::eventually;
 use crate::netns::Netns;
@@ -101,6 +102,17 @@ impl RedisCluster {
     pub fn url(&self) -> String {
         let hosts: Vec<String> = (0..self.servers.len().min(3)).map(Self::address).collect();
         hosts.join(",")
+    }
+
+    /// The same, for whoever is in the servers' own namespace.
+    #[must_use]
+    pub fn store(&self) -> StoreAddress {
+        let ports = (FIRST_PORT..).take(self.servers.len().min(3));
+        let host = |port| StoreHost {
+            host: ADDRESS.to_owned(),
+            port,
+        };
+        StoreAddress::Cluster(ports.map(host).collect())
     }
 
     /// A namespace with a way to the servers; `number` differs for each.

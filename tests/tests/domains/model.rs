@@ -24,8 +24,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
+use tests::counting::Counting;
 use tests::netns::Netns;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 
 const SECOND: u64 = 1_000_000_000;
 /// Some day, on no boundary.
@@ -346,15 +348,18 @@ fn counted(state: &State) -> Vec<String> {
 }
 
 async fn case(
-    redis: &Redis,
+    redis: &[Redis],
+    address: &StoreAddress,
     number: u32,
     (specs, way): (&[Spec], Way),
     questions: &[(u64, Vec<Ask>)],
 ) -> Result<()> {
     // Keys of the reference's form have no prefix of the test.
-    redis.ask(&["FLUSHALL"])?;
+    for server in redis {
+        server.ask(&["FLUSHALL"])?;
+    }
     let config = StoreConfig {
-        address: StoreAddress::Unix(redis.socket()),
+        address: address.clone(),
         user: None,
         password: None,
         database: 0,
@@ -365,7 +370,8 @@ async fn case(
         over_limit_memory: 0,
     };
     let ledger = Arc::new(RedisLedger::by(&config, Time::Told)?);
-    let windows = Arc::new(Windows::new(ledger, config.budget));
+    let counting = Counting::new(ledger);
+    let windows = Arc::new(Windows::new(counting.whole(address), config.budget));
     let store = Arc::new(DomainStore::new(windows, &config.prefix));
     let shared = State::new(1024).with_domain_store(store);
     let here = State::new(1024);
@@ -387,6 +393,8 @@ async fn case(
             .collect();
         let memory = decide(by_memory, &asks, now).await?;
         let redis = decide(by_store, &asks, now).await?;
+        // What parts give back is there before the next question.
+        counting.settled().await;
         let (told, wanted) = (said(&redis, &asks), said(&memory, &asks));
         ensure!(told == wanted, "{asks:?}: {told} is not {wanted}");
         if way.algorithm == Algorithm::FixedWindow {
@@ -406,15 +414,13 @@ async fn case(
     Ok(())
 }
 
-#[test]
-fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
-    let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+/// Random cases through memory and these servers.
+fn compare(redis: &[Redis], address: &StoreAddress, cases: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut runner = TestRunner::new(Config {
-        cases: 256,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
@@ -437,9 +443,30 @@ fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
     let result = runner.run(&(specs, ways, questions()), |(specs, way, questions)| {
         number.set(number.get() + 1);
         runtime
-            .block_on(case(&redis, number.get(), (&specs, way), &questions))
+            .block_on(case(
+                redis,
+                address,
+                number.get(),
+                (&specs, way),
+                &questions,
+            ))
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     result.map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(())
+}
+
+#[test]
+fn memory_and_redis_decide_as_the_model_does() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let address = StoreAddress::Unix(redis.socket());
+    compare(&[redis], &address, 256)
+}
+
+#[test]
+fn a_cluster_decides_as_the_model_does() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let compare = || compare(&cluster.servers, &cluster.store(), 64);
+    cluster.netns.enter(compare)
 }

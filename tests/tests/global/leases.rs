@@ -24,9 +24,7 @@ use tests::policies::limited_host;
 use tests::redis::Redis;
 use tests::redis_cluster::RedisCluster;
 
-use crate::model::{
-    BEGIN, Kind, Spec, Step, USER, cluster_address, config, end, limits, said, spec, step,
-};
+use crate::model::{BEGIN, Kind, Spec, Step, USER, config, end, limits, said, spec, step};
 use crate::support::{Node, PATIENT};
 
 /// Rules that may have a lease, and others; some of windows only.
@@ -195,7 +193,7 @@ fn leases_decide_as_memory_does() -> Result<()> {
 #[test]
 fn leases_on_a_cluster_decide_as_memory_does() -> Result<()> {
     let cluster = RedisCluster::start(3, 0)?;
-    let address = cluster_address(&cluster);
+    let address = cluster.store();
     cluster.netns.enter(|| compare(&address, 48))
 }
 

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,16 +16,15 @@ use limiter_daemon::engine::request::RequestView;
 use limiter_daemon::engine::settle::{Ending, Failure};
 use limiter_daemon::engine::state::State;
 use limiter_daemon::engine::store::SharedStore;
-use limiter_daemon::engine::store::ledger::{Asking, Change, Ledger, Question};
-use limiter_daemon::engine::store::parts::{Parts, Place};
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{
     Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,
-    RateLimits, RefundOn, ResponseCost, StoreAddress, StoreConfig, StoreHost, ValueTest,
+    RateLimits, RefundOn, ResponseCost, StoreAddress, StoreConfig, ValueTest,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tests::counting::Counting;
 use tests::netns::Netns;
 use tests::redis::Redis;
 use tests::redis_cluster::RedisCluster;
@@ -441,31 +439,6 @@ impl UnderWay {
     }
 }
 
-async fn answered(store: &RedisLedger, questions: u64) {
-    while store.counts().asked()[0].1 < questions {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// Counts what a Redis is asked.
-#[derive(Clone, Debug)]
-struct Counting {
-    ledger: Arc<RedisLedger>,
-    questions: Arc<AtomicU64>,
-}
-
-impl Ledger for Counting {
-    fn ask(&self, question: Question, now: Now) -> Option<Asking> {
-        self.questions.fetch_add(1, Ordering::Relaxed);
-        self.ledger.ask(question, now)
-    }
-
-    fn change(&self, changes: Vec<Change>, now: Now) {
-        self.questions.fetch_add(1, Ordering::Relaxed);
-        self.ledger.change(changes, now);
-    }
-}
-
 /// The store at `address` whose keys begin so, which nobody waits for too short.
 pub(crate) fn config(address: &StoreAddress, prefix: String) -> StoreConfig {
     StoreConfig {
@@ -490,20 +463,8 @@ async fn case(
     let config = config(address, prefix);
     let store = Arc::new(RedisLedger::by(&config, Time::Told)?);
     let split = matches!(address, StoreAddress::Cluster(_));
-    let counting = Counting {
-        ledger: Arc::clone(&store),
-        questions: Arc::default(),
-    };
-    let asked = Arc::clone(&counting.questions);
-    let ledger: Arc<dyn Ledger> = if split {
-        let place = Place {
-            ledger: Arc::new(counting),
-            slots: true,
-        };
-        Arc::new(Parts::new(place, None))
-    } else {
-        Arc::new(counting)
-    };
+    let counting = Counting::new(Arc::clone(&store));
+    let ledger = counting.whole(address);
     let shared = SharedStore::new(ledger, &config.prefix, config.on_failure);
     let shared = State::new(1024).with_store(Arc::new(shared));
     let here = State::new(1024);
@@ -536,7 +497,7 @@ async fn case(
             said(&memory)
         );
         // What parts give back is there before the next request.
-        answered(&store, asked.load(Ordering::Relaxed)).await;
+        counting.settled().await;
         let passes = memory.denied.is_none();
         let mut taken = Taken::new();
         if modelled {
@@ -569,7 +530,7 @@ async fn case(
             if one.passes {
                 model.end(specs, &one.taken, one.end, now);
             }
-            answered(&store, asked.load(Ordering::Relaxed)).await;
+            counting.settled().await;
             anyhow::ensure!(
                 split || store.counts().asked()[0].1 == questions,
                 "{:?}, not {questions}",
@@ -634,22 +595,10 @@ fn redis_decides_as_memory_does_on_large_numbers() -> Result<()> {
     compare_with_one(large(), false)
 }
 
-/// Where its servers are.
-pub(crate) fn cluster_address(cluster: &RedisCluster) -> StoreAddress {
-    let host = |place: &str| {
-        let (host, port) = place.split_once(':')?;
-        Some(StoreHost {
-            host: host.to_owned(),
-            port: port.parse().ok()?,
-        })
-    };
-    StoreAddress::Cluster(cluster.url().split(',').filter_map(host).collect())
-}
-
 #[test]
 fn a_cluster_decides_as_the_model_does() -> Result<()> {
     let cluster = RedisCluster::start(3, 0)?;
-    let address = cluster_address(&cluster);
+    let address = cluster.store();
     cluster
         .netns
         .enter(|| compare(&address, 48, spec(), true))?;

@@ -263,50 +263,33 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
     let mut back = Vec::with_capacity(parts.len());
     for (members, denials) in parts.iter().zip(in_part) {
         let spread = quotas_are_spread(items, members);
-        let mut changes = Vec::new();
-        for index in members {
-            let item = &items[*index];
-            let Some((said, now)) = &mut said[*index] else {
-                continue;
-            };
-            if stays(*index) {
-                continue;
-            }
-            let took = match item.role {
-                // Where another denied, it was only looked at.
-                Role::Enforced => denials == 0,
-                Role::Quota => spread || denials == 0,
-                Role::Shadow | Role::Candidate => true,
-                // It is made whatever becomes of the request, but once.
-                Role::Refund => continue,
-            };
-            if took && said.conforms == Conforms::Yes {
-                // With what was taken in advance.
-                let all = item.tokens.saturating_mul(1 + said.granted);
-                let mark = Said::new(said.conforms, said.reading).mark;
-                said.granted = 0;
-                if item.tokens > 0 {
-                    changes.push(Change {
-                        key: item.key.clone(),
-                        meter: item.meter,
-                        tokens: all,
-                        form: item.form,
-                        kind: ChangeKind::GiveBack { mark },
-                    });
+        let comes_back = |index: usize| {
+            !stays(index)
+                && match items[index].role {
+                    // Where another denied, it was only looked at.
+                    Role::Enforced => denials == 0,
+                    Role::Quota => spread || denials == 0,
+                    Role::Shadow | Role::Candidate => true,
+                    // It is made whatever becomes of the request, but once.
+                    Role::Refund => false,
                 }
-                said.reading = said.reading.without(&item.meter, all);
-            }
-            match item.role {
-                Role::Shadow | Role::Candidate => said.conforms = Conforms::NotAsked,
-                // It was not asked where another denied; what it would have said follows.
-                Role::Quota if said.conforms == Conforms::NotAsked => {
-                    said.conforms = looked_at(item, said, *now);
-                }
-                Role::Enforced | Role::Quota | Role::Refund => {}
-            }
-        }
-        back.push(changes);
+        };
+        back.push(give_back(items, members, &mut said, comes_back));
     }
+    for (index, item) in items.iter().enumerate() {
+        let Some((said, now)) = said[index].as_mut().filter(|_| !stays(index)) else {
+            continue;
+        };
+        match item.role {
+            Role::Shadow | Role::Candidate => said.conforms = Conforms::NotAsked,
+            // It was not asked where another denied; what it would have said follows.
+            Role::Quota if said.conforms == Conforms::NotAsked => {
+                said.conforms = looked_at(item, said, *now);
+            }
+            Role::Enforced | Role::Quota | Role::Refund => {}
+        }
+    }
+    over_by_others(items, &mut said, question.denials > 0 || quotas_deny);
     let reply = match (lost, said.iter().copied().collect::<Option<Few<_>>>()) {
         (None, Some(said)) => Ok(Reply {
             now: said.first().map_or_else(Now::default, |(_, now)| *now),
@@ -318,6 +301,68 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
         }),
     };
     Whole { reply, back }
+}
+
+/// What the items of a part that took tokens, and are to give them back, give back. All that are asked
+/// about these buckets see them without.
+fn give_back(
+    items: &[Item],
+    members: &[usize],
+    said: &mut [Option<(Said, Now)>],
+    comes_back: impl Fn(usize) -> bool,
+) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    for index in members {
+        let item = &items[*index];
+        let took = |said: &&mut (Said, Now)| said.0.conforms == Conforms::Yes && item.tokens > 0;
+        let Some((said, _)) = said[*index].as_mut().filter(took) else {
+            continue;
+        };
+        if comes_back(*index) {
+            changes.push(Change {
+                key: item.key.clone(),
+                meter: item.meter,
+                // With what was taken in advance.
+                tokens: item.tokens.saturating_mul(1 + said.granted),
+                form: item.form,
+                kind: ChangeKind::GiveBack {
+                    mark: Said::new(said.conforms, said.reading).mark,
+                },
+            });
+            said.granted = 0;
+        }
+    }
+    for index in members {
+        if let Some((said, _)) = &mut said[*index] {
+            let own = changes.iter().filter(|one| one.key == items[*index].key);
+            for change in own {
+                said.reading = said.reading.without(&change.meter, change.tokens);
+            }
+        }
+    }
+    changes
+}
+
+/// Items that share a bucket may be over only because of those before them, which is found when these
+/// have taken. Where others deny nobody takes; so of such, the first is over, and only if `denied` is
+/// not so and nobody is over by itself.
+fn over_by_others(items: &[Item], said: &mut [Option<(Said, Now)>], denied: bool) {
+    let over = |index: &usize| {
+        items[*index].role == Role::Enforced
+            && said[*index].is_some_and(|(said, _)| said.conforms == Conforms::No)
+    };
+    let all: Few<usize> = (0..items.len()).filter(over).collect();
+    let by_itself = |index: &usize| {
+        let one = &said[*index];
+        one.is_some_and(|(said, now)| looked_at(&items[*index], &said, now) == Conforms::No)
+    };
+    let (alone, by_others): (Few<usize>, Few<usize>) = all.into_iter().partition(by_itself);
+    let first = usize::from(!denied && alone.is_empty());
+    for index in by_others.iter().skip(first) {
+        if let Some((said, _)) = &mut said[*index] {
+            said.conforms = Conforms::Yes;
+        }
+    }
 }
 
 /// Whether an item conforms by itself, as its bucket is.
