@@ -1,4 +1,4 @@
-//! limiterd asks itself: the domains of its own files, without a network in between.
+//! limiterd asks itself: the domains of its own files, in its own process.
 
 use std::sync::Arc;
 
