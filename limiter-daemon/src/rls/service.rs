@@ -55,10 +55,6 @@ pub struct Telling {
 }
 
 /// When a question is answered.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and is not to be allocated"
-)]
 pub enum Answering {
     Ready(Answer),
     Pending(Pin<Box<dyn Future<Output = Answer> + Send>>),
