@@ -67,24 +67,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Drop everything from a source, on the ports under a policy, for a time.
+    /// Say how the running daemon is: readiness, policy, kernel half, store. Exit status 1 if it is
+    /// not ready, or with --fleet if the fleet cannot be reached.
+    Status(cli::status::Args),
+    /// Drop everything from a source, on the ports under a policy, for a time: on all nodes that share
+    /// the store, where there is one.
     Block {
-        /// Address or CIDR.
-        cidr: String,
+        #[command(flatten)]
+        args: cli::sentences::Args,
         /// How long, as 30s, 10m or 1h30m.
         #[arg(long = "for", value_name = "TIME")]
         time: String,
-        #[command(flatten)]
-        admin: Admin,
     },
-    /// Lift a sentence before its end.
-    Unblock {
-        /// Address or CIDR, as it was blocked.
-        cidr: String,
-        #[command(flatten)]
-        admin: Admin,
-    },
-    /// List who is blocked, and for how much longer.
+    /// Lift a block before its end.
+    Unblock(cli::sentences::Args),
+    /// List who is blocked, on this node or in the fleet, since when, until when, by whom and why.
     Blocked {
         /// As JSON.
         #[arg(long)]
@@ -164,8 +161,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let code = cli::probe::run(json, out).context("cannot write the findings")?;
             return Ok(ExitCode::from(code));
         }
-        Command::Block { cidr, time, admin } => cli::sentences::block(admin, &cidr, &time, out)?,
-        Command::Unblock { cidr, admin } => cli::sentences::unblock(admin, &cidr, out)?,
+        Command::Status(args) => {
+            let well = cli::status::run(args, out)?;
+            return Ok(ExitCode::from(u8::from(!well)));
+        }
+        Command::Block { args, time } => cli::sentences::block(args, &time, out)?,
+        Command::Unblock(args) => cli::sentences::unblock(args, out)?,
         Command::Blocked { json, admin } => cli::sentences::blocked(admin, json, out)?,
         Command::L4 {
             command: L4::Top { once, admin },

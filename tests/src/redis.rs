@@ -164,7 +164,7 @@ impl Redis {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
-    /// All its keys.
+    /// All its keys but those of the fleet.
     ///
     /// # Errors
     /// As [`Redis::ask`].
@@ -172,6 +172,7 @@ impl Redis {
         Ok(self
             .ask(&["KEYS", "*"])?
             .lines()
+            .filter(|key| !key.contains("{fleet}"))
             .map(str::to_owned)
             .collect())
     }

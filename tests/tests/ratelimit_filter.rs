@@ -13,7 +13,7 @@ use limiter_daemon::rls::proto::{
 };
 use prost::Message as _;
 use tests::daemon::{ADMIN, Daemon, Policies, Process, eventually};
-use tests::http_client::{Answer, Speak, get, gets, many};
+use tests::http_client::{Answer, Speak, count, get, gets, many};
 use tests::metrics::Page;
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, route, traffic};
@@ -680,6 +680,39 @@ spec: {{ runtime: {{ {runtime} }} }}
     assert_eq!(answers[0].status, 403);
     let wrong = scene.admin(Method::GET, &format!("/runtime_modify?{enabled}=20"))?;
     assert_eq!(wrong.status, 405);
+    assert!(scene.daemon.stop()?.success());
+    Ok(())
+}
+
+/// Of 200 requests at once, as many pass as may: by limiterd itself, and by another over gRPC.
+#[test]
+fn requests_at_once_are_counted_exactly() -> Result<()> {
+    let netns = Netns::new("filter")?;
+    let (_policies, _other) = another(&netns, "", "")?;
+    let by = |service: &str| {
+        asks(
+            "asks",
+            ON_GATEWAY,
+            &format!(
+                "filters: [{{domain: shop, timeout: 30s, failureModeDeny: true, {service}}}]
+  rateLimits: [{{actions: [{{remote_address: {{}}}}]}}]"
+            ),
+        )
+    };
+    let elsewhere = by(&format!("service: {{address: '{SERVICE}'}}"));
+    let files = [("asks.yaml", elsewhere.as_str()), ("shop.yaml", SHOP)];
+    let scene = Scene::start_in(netns, &files)?;
+    for (ok, policy) in [(100.0, &elsewhere), (200.0, &by("stage: 0"))] {
+        scene.policies.write("asks.yaml", policy)?;
+        scene.daemon.reload(&scene.netns)?;
+        let answers = scene.netns.enter(|| gets(URL, &[], 200))?;
+        assert_eq!(
+            [count(&answers, 200), count(&answers, 429)],
+            [100, 100],
+            "{policy}"
+        );
+        assert_eq!(scene.counted()?, [ok, 0.0, ok, 0.0]);
+    }
     assert!(scene.daemon.stop()?.success());
     Ok(())
 }

@@ -72,6 +72,7 @@ const HITS: &str = "
     hits_addend: {number: 3}
   - actions: [{generic_key: {descriptor_value: back}}]
     hits_addend: {number: 2, is_negative_hits: true}
+    x_ratelimit_option: 'OFF'
   - actions: [{generic_key: {descriptor_value: asked}}]
     hits_addend: {number: 0}
   - actions: [{request_headers: {header_name: x-done, descriptor_key: done}}]
@@ -225,6 +226,16 @@ fn script(question: &RateLimitRequest) -> Said {
     };
     let answer = match user {
         Some("refused") => return Said::Refuse(14),
+        // Of the second descriptor clients are not told; if it is the tightest, of none.
+        Some(user @ ("options" | "silenced")) => RateLimitResponse {
+            overall_code: Code::Ok.into(),
+            statuses: vec![
+                named(Unit::Second, 10, 5, "first"),
+                named(Unit::Hour, 20, if user == "options" { 6 } else { 4 }, ""),
+                named(Unit::Day, 30, 7, ""),
+            ],
+            ..RateLimitResponse::default()
+        },
         Some("over") => RateLimitResponse {
             overall_code: Code::OverLimit.into(),
             statuses: vec![status(Code::Ok, 10, 3), status(Code::OverLimit, 5, 0)],
@@ -349,6 +360,8 @@ fn the_same_questions_and_answers_as_a_real_envoys() -> Result<()> {
         ("/", &[("x-user", "bare"), ("x-done", "1")]),
         ("/", &[("x-done", "2")]),
         ("/hits", &[]),
+        ("/hits", &[("x-user", "options")]),
+        ("/hits", &[("x-user", "silenced")]),
         ("/hits?a", &[("x-user", "over"), ("x-done", "3")]),
         ("/", &[("x-user", "typed")]),
         ("/", &[("x-user", "units")]),

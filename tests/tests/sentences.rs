@@ -77,7 +77,9 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
     })?;
 
     let (ok, text) = limiterd(gateway, &["unblock", "10.77.1.0/24"])?;
-    assert!(ok && text.contains("nobody is blocked"), "{text}");
+    assert!(ok && text.contains("is not blocked any more"), "{text}");
+    let (_, text) = limiterd(gateway, &["blocked"])?;
+    assert!(text.contains("nobody is blocked"), "{text}");
     assert!(connects(10_000)?);
     assert!(daemon.stop()?.success());
     Ok(())
@@ -155,7 +157,7 @@ fn bad_sentences_are_refused_with_a_remedy() -> Result<()> {
         (&["block", "nobody", "--for", "1m"], "write an address"),
         (&["block", "10.0.0.1", "--for", "0s"], "seconds: from 1"),
         (&["block", "10.0.0.1", "--for", "soon"], "write it as 30s"),
-        (&["unblock", "10.0.0.1"], "serves no sentence"),
+        (&["unblock", "10.0.0.1"], "10.0.0.1/32 is not blocked"),
         (&["blocked", "--admin", "127.0.0.1:1"], "is it running?"),
         (
             &["l4", "explain", "10.0.0.1", "--protocol", "sctp"],

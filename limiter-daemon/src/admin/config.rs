@@ -141,6 +141,21 @@ impl Loads {
         ask(&self.in_force.load().plan)
     }
 
+    /// Where the policy in force was read, its fingerprint (64 bits of SHA-256 of what is shown of
+    /// it, in hexadecimal), and since when it is in force (RFC 3339).
+    ///
+    /// # Errors
+    /// None in practice: the view is plain data.
+    pub fn in_force(&self) -> serde_json::Result<(String, String, String)> {
+        let in_force = self.in_force.load();
+        let plan = serde_json::to_vec(&PlanView::from(&in_force.plan))?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, &plan);
+        let used = digest.as_ref().first_chunk().copied().unwrap_or_default();
+        let fingerprint = format!("{:016x}", u64::from_be_bytes(used));
+        let directory = self.directory.display().to_string();
+        Ok((directory, fingerprint, time(in_force.since)))
+    }
+
     /// The conditions of every resource as it was last read.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! The kernel half over the admin listener: sentences, the table of offenders, and why a source is
-//! treated as it is. JSON; the command line speaks it (`limiterd block`, `l4 top`, `l4 explain`).
+//! The kernel half over the admin listener: the table of offenders, and why a source is treated as it
+//! is. JSON; the command line speaks it (`limiterd l4 top`, `l4 explain`).
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,12 +18,8 @@ use super::{explain, text};
 use crate::l4::offenders::{Offender, Offenders};
 use crate::l4::{BucketState, Kernel, L4Error, PolicyState, clock, covers_ipv4};
 
-/// Bytes of a request's body at most.
-const MAX_BODY: usize = 4096;
 /// Offenders told at most.
 const MAX_TOP: usize = 100;
-/// Longest sentence: a year.
-const MAX_SENTENCE: u64 = 365 * 86_400;
 const SECOND: u64 = 1_000_000_000;
 
 /// The kernel half as the admin listener sees it.
@@ -31,23 +27,6 @@ const SECOND: u64 = 1_000_000_000;
 pub struct L4 {
     pub kernel: Arc<Mutex<Kernel>>,
     pub offenders: Arc<Mutex<Offenders>>,
-}
-
-/// A sentence to pass, or to lift.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct SentenceRequest {
-    pub cidr: String,
-    /// How long, in seconds; not for lifting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<u64>,
-}
-
-/// A sentence that is being served.
-#[derive(Debug, Deserialize, Serialize)]
-pub struct SentenceView {
-    pub cidr: String,
-    pub seconds_left: u64,
 }
 
 /// A source that is dropped.
@@ -95,57 +74,16 @@ impl L4 {
     }
 
     /// Answers a request under `/l4/`.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(super) fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or("").to_owned();
         let answer = match (method, path.as_str()) {
-            (Method::GET, "/l4/sentences") => self.sentences(),
-            (Method::POST, "/l4/sentences") => self.pass(body(request, MAX_BODY).await),
-            (Method::DELETE, "/l4/sentences") => self.lift(body(request, MAX_BODY).await),
             (Method::GET, "/l4/top") => self.top(),
             (Method::GET, "/l4/explain") => self.explain(&query),
-            _ => Err((
-                StatusCode::NOT_FOUND,
-                "GET, POST or DELETE /l4/sentences; GET /l4/top, /l4/explain".to_owned(),
-            )),
+            _ => Err((StatusCode::NOT_FOUND, "GET /l4/top, /l4/explain".to_owned())),
         };
         answer.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
-    }
-
-    fn sentences(&self) -> Answer {
-        let now = clock::now();
-        let sentences = self.kernel().sentences();
-        let views: Vec<_> = sentences
-            .iter()
-            .filter(|sentence| sentence.until > now)
-            .map(|sentence| SentenceView {
-                cidr: sentence.net.to_string(),
-                seconds_left: (sentence.until - now).div_ceil(SECOND),
-            })
-            .collect();
-        json(&views)
-    }
-
-    fn pass(&self, request: Result<SentenceRequest, Refused>) -> Answer {
-        let SentenceRequest { cidr, seconds } = request?;
-        let net = parse_cidr(&cidr).map_err(bad)?;
-        let seconds = seconds
-            .filter(|seconds| (1..=MAX_SENTENCE).contains(seconds))
-            .ok_or_else(|| bad(format!("seconds: from 1 to {MAX_SENTENCE}")))?;
-        let until = clock::now().saturating_add(seconds * SECOND);
-        self.kernel().block(net, until).map_err(internal)?;
-        tracing::info!(%net, seconds, "sentence passed");
-        self.sentences()
-    }
-
-    fn lift(&self, request: Result<SentenceRequest, Refused>) -> Answer {
-        let net = parse_cidr(&request?.cidr).map_err(bad)?;
-        if !self.kernel().unblock(net).map_err(internal)? {
-            return Err((StatusCode::NOT_FOUND, format!("{net} serves no sentence")));
-        }
-        tracing::info!(%net, "sentence lifted");
-        self.sentences()
     }
 
     fn top(&self) -> Answer {
@@ -269,15 +207,15 @@ pub(super) async fn body<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))
 }
 
-fn json(value: &impl Serialize) -> Answer {
+pub(super) fn json(value: &impl Serialize) -> Answer {
     let body = serde_json::to_string_pretty(value).map_err(internal)?;
     Ok(super::json(body))
 }
 
-fn bad(why: String) -> Refused {
+pub(super) fn bad(why: String) -> Refused {
     (StatusCode::BAD_REQUEST, why)
 }
 
-fn internal(error: impl std::fmt::Display) -> Refused {
+pub(super) fn internal(error: impl std::fmt::Display) -> Refused {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
 }

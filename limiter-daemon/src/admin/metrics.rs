@@ -16,7 +16,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::asks;
+use super::blocks::Blocking;
 use super::config::Loads;
+use super::fleet;
 use super::held::{self, Holdings};
 use super::limits;
 use super::service;
@@ -58,6 +60,8 @@ pub struct Sources {
     pub held: Option<Holdings>,
     /// Rate limit services elsewhere that filters ask.
     pub asked: Arc<rls::Clients>,
+    /// `None`: there is neither a kernel half nor a store.
+    pub blocking: Option<Blocking>,
     pub clock: Clock,
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
@@ -101,6 +105,9 @@ impl Collector for Sources {
         }
         if let Some(held) = &self.held {
             held::encode(held, page)?;
+        }
+        if let Some(blocking) = &self.blocking {
+            fleet::encode(blocking, page)?;
         }
         self.log(page)?;
         self.kernel(page)

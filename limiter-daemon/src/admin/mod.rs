@@ -3,14 +3,17 @@
 
 mod ask;
 mod asks;
+pub mod blocks;
 pub mod config;
 mod domain;
 mod explain;
 mod findings;
+mod fleet;
 mod held;
 pub mod l4;
 mod limits;
 pub mod metrics;
+pub mod node;
 mod plan;
 mod runtime;
 mod service;
@@ -37,6 +40,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use ask::{Question, QuestionError};
+pub use blocks::Blocking;
 pub use config::{Loads, Trigger};
 pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
@@ -49,6 +53,7 @@ use socket::{Listener, Stream};
 
 use crate::engine::domain::Domains;
 use crate::engine::state::State;
+use crate::global::RedisLedger;
 use crate::l7::clock::Clock;
 
 /// Connections served at once; further ones wait.
@@ -71,6 +76,11 @@ pub struct Admin {
     pub metrics: Metrics,
     /// `None`: no interface is configured.
     pub l4: Option<L4>,
+    /// `None`: there is neither a kernel half nor a store.
+    pub blocking: Option<Blocking>,
+    pub store: Option<Arc<RedisLedger>>,
+    /// This node's.
+    pub name: String,
 }
 
 /// Serves until `stop` says `true`; then it lets go of the socket, for which another process may be
@@ -132,7 +142,15 @@ impl Admin {
         if request.uri().path().starts_with("/l4/") {
             let none = "the kernel half is not in use: no interface is configured\n";
             return match &self.l4 {
-                Some(l4) => l4.answer(request).await,
+                Some(l4) => l4.answer(&request),
+                None => text(StatusCode::NOT_FOUND, none.to_owned()),
+            };
+        }
+        if request.uri().path() == "/blocks" {
+            let none =
+                "nothing can be blocked: no interface is configured, and no store is shared\n";
+            return match &self.blocking {
+                Some(blocking) => blocking.answer(request).await,
                 None => text(StatusCode::NOT_FOUND, none.to_owned()),
             };
         }
@@ -196,9 +214,13 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
+            "/node" => self
+                .node()
+                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n"))),
+            "/fleet" => self.fleet(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, /runtime, POST /runtime_modify, \
+                "try /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
                  POST /explain or /l4/...\n"
                     .to_owned(),
             ),

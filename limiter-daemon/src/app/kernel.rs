@@ -22,6 +22,9 @@ impl Daemon {
         let Some(kernel) = &self.kernel else {
             return;
         };
+        if let Some(blocking) = &self.blocking {
+            blocking.blocks.expire((blocking.clock)());
+        }
         if self.hand_over.is_under_way() {
             // What is attached is the new process' business from now on.
             if let Err(error) = lock(kernel).beat() {

@@ -3,6 +3,7 @@
 
 mod asked;
 mod backends;
+mod fleet;
 mod handover;
 mod held;
 mod kernel;
@@ -29,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
-use crate::admin::{self, Admin, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
+use crate::admin::{self, Admin, Blocking, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
 use crate::engine::state::State;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
@@ -117,6 +118,7 @@ struct Daemon {
     stop_admin: tell::Sender<bool>,
     hand_over: HandOver,
     kernel: Option<Arc<Mutex<Kernel>>>,
+    blocking: Option<Blocking>,
     offenders: Arc<Mutex<Offenders>>,
     /// Samples of dropped packets are another process' to take.
     not_sampling: Arc<AtomicBool>,
@@ -251,9 +253,10 @@ impl Daemon {
         let (sink, log) = access_log(&config)?;
 
         let mut state = State::new(config.max_buckets);
-        let (mut shared_store, mut held) = (None, None);
+        let (mut shared_store, mut held, mut main) = (None, None, None);
         if let Some(stores) = store::store(&config)? {
             shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
+            main = Some((stores.main, stores.alive));
             held = Some(stores.held);
             state = state
                 .with_store(Arc::new(stores.requests))
@@ -285,6 +288,11 @@ impl Daemon {
         let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
 
         sockets.serve(opened, &workers).await;
+        let mut tasks = JoinSet::new();
+        let shared = main
+            .as_ref()
+            .map(|(ledger, alive)| fleet::Shared { ledger, alive });
+        let blocking = fleet::start(&config, shared, kernel.as_ref(), &mut tasks)?;
         let sources = Sources {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
@@ -296,11 +304,11 @@ impl Daemon {
             store: shared_store,
             held: held.as_ref().map(Held::watched),
             asked,
+            blocking: blocking.clone(),
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
         };
-        let mut tasks = JoinSet::new();
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let not_sampling = Arc::new(AtomicBool::new(false));
         let l4 = kernel.as_ref().map(|kernel| L4 {
@@ -321,6 +329,9 @@ impl Daemon {
             clock,
             metrics: Metrics::new(sources),
             l4,
+            blocking: blocking.clone(),
+            store: main.map(|(ledger, _)| ledger),
+            name: fleet::name(),
         });
         let (stop_admin, stopped) = tell::channel(false);
         let listener = admin_socket.try_clone()?.listen()?;
@@ -373,6 +384,7 @@ impl Daemon {
             stop_admin,
             hand_over,
             kernel,
+            blocking,
             offenders,
             not_sampling,
             status,

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use super::kernel::lock;
 use super::{Daemon, Ended, Signals, TICK, notify};
+use crate::global::fleet::Fleet;
 use crate::policy::plan::OnExit;
 
 /// How long the writer of the access log may take for the last lines.
@@ -23,6 +24,7 @@ impl Daemon {
         let (mut cut, mut shared) = (false, Vec::new());
         // Who comes now to take over finds nobody, and binds as soon as the addresses are free.
         self.hand_over.close();
+        let fleet = self.blocking.take().and_then(|blocking| blocking.fleet);
         match &ended {
             Ended::Told => {
                 self.status.draining();
@@ -52,7 +54,9 @@ impl Daemon {
                 self.stop_admin.send_replace(true);
                 shared = self.sockets.addresses();
                 shared.retain(|address| !taken.left_over.contains(address));
-                self.workers.share(&shared).await;
+                // The new process is a node of its own, and is counted already.
+                let left = leave(fleet.as_deref());
+                tokio::join!(self.workers.share(&shared), left);
             }
         }
         let kernel_taken = matches!(&ended, Ended::Taken(taken) if taken.kernel);
@@ -91,6 +95,9 @@ impl Daemon {
         if let Some(held) = &self.held {
             held.end(self.clock.both()).await;
         }
+        if !matches!(ended, Ended::Taken(_)) {
+            leave(fleet.as_deref()).await;
+        }
         if let Some(log) = self.log
             && !log.finish(LOG_PATIENCE)
         {
@@ -121,5 +128,12 @@ impl Daemon {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Says to the fleet that this node goes.
+async fn leave(fleet: Option<&Fleet>) {
+    if let Some(fleet) = fleet {
+        fleet.leave().await;
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::held::Held;
 use crate::engine::domain::DomainStore;
+use crate::engine::fleet::Alive;
 use crate::engine::store::SharedStore;
 use crate::engine::store::ledger::Ledger;
 use crate::engine::store::parts::{Parts, Place};
@@ -12,8 +13,11 @@ use crate::policy::plan::{DaemonConfig, StoreAddress, StoreConfig};
 
 /// What counts in the store that nodes share.
 pub(super) struct Stores {
-    /// By their names in metrics.
+    pub(super) main: Arc<RedisLedger>,
+    /// All, by their names in metrics.
     pub(super) ledgers: Vec<(&'static str, Arc<RedisLedger>)>,
+    /// Nodes last seen alive.
+    pub(super) alive: Arc<Alive>,
     /// What this node holds of it.
     pub(super) held: Held,
     /// Limits on requests.
@@ -29,31 +33,33 @@ pub(super) fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
         return Ok(None);
     };
     let mut ledgers = Vec::new();
-    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<Place> {
+    let mut place = |name, settings: &StoreConfig| -> anyhow::Result<(Arc<RedisLedger>, Place)> {
         let ledger = Arc::new(RedisLedger::new(settings)?);
         ledgers.push((name, Arc::clone(&ledger)));
         tracing::info!(store = %settings.address, budget = ?settings.budget, limits = name, "global limits are counted there");
-        Ok(Place {
-            slots: matches!(settings.address, StoreAddress::Cluster(_)),
-            ledger,
-        })
+        let slots = matches!(settings.address, StoreAddress::Cluster(_));
+        Ok((Arc::clone(&ledger), Place { ledger, slots }))
     };
-    let main = place("main", settings)?;
+    let (main, place_of_main) = place("main", settings)?;
     let per_second = config.per_second_store.as_ref();
     let per_second = per_second
-        .map(|settings| place("per_second", settings))
+        .map(|settings| Ok::<_, anyhow::Error>(place("per_second", settings)?.1))
         .transpose()?;
-    let ledger: Arc<dyn Ledger> = if main.slots || per_second.is_some() {
-        Arc::new(Parts::new(main, per_second))
+    let ledger: Arc<dyn Ledger> = if place_of_main.slots || per_second.is_some() {
+        Arc::new(Parts::new(place_of_main, per_second))
     } else {
-        main.ledger
+        place_of_main.ledger
     };
     let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
+    let alive = Arc::<Alive>::default();
     let windows = Arc::new(Windows::new(ledger, settings.budget));
     Ok(Some(Stores {
+        requests: SharedStore::new(before, &settings.prefix, settings.on_failure)
+            .among(Arc::clone(&alive)),
+        domains: DomainStore::new(windows, &settings.prefix).among(Arc::clone(&alive)),
+        main,
         ledgers,
+        alive,
         held,
-        requests: SharedStore::new(before, &settings.prefix, settings.on_failure),
-        domains: DomainStore::new(windows, &settings.prefix),
     }))
 }

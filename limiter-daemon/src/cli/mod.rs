@@ -8,3 +8,4 @@ pub mod l4;
 pub mod paint;
 pub mod probe;
 pub mod sentences;
+pub mod status;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::meter::{Meter, NEVER, Standing, Verdict};
+use super::buckets::Bucket;
+use super::meter::{Meter, NEVER, Standing, Verdict, Words as _};
 use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::{Account, Place};
@@ -24,6 +25,8 @@ pub struct Draw<R> {
     pub place: Place,
     /// The buckets of the rule's candidates.
     pub tried: SmallVec<[Place; 1]>,
+    /// Nodes that the limit is divided by, at least 1 ([`Meter::divided`]).
+    pub nodes: u32,
 }
 
 /// What a draw came to.
@@ -48,16 +51,19 @@ pub struct Receipt {
     pub mark: u64,
     /// The same of the candidates that took tokens in this node's memory.
     pub tried: SmallVec<[(u8, Place, u64); 1]>,
+    /// As [`Draw::nodes`]; of no interest to a store.
+    pub nodes: u32,
 }
 
 impl Receipt {
     /// A receipt for tokens from this node's memory.
     #[must_use]
-    pub fn here(place: Place, mark: u64) -> Self {
+    pub fn here(place: Place, mark: u64, nodes: u32) -> Self {
         Self {
             account: Handle::Here(place),
             mark,
             tried: SmallVec::new(),
+            nodes,
         }
     }
 }
@@ -114,11 +120,9 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
         }
     }
 
-    fn meter(&self) -> Option<&Meter> {
-        match &self.rule().measure {
-            Measure::Metered(meter) => Some(meter),
-            Measure::Nothing | Measure::Everything => None,
-        }
+    /// What this node has of `meter`, the rule's or a candidate's.
+    fn share(&self, meter: &Meter) -> Meter {
+        meter.divided(self.nodes, self.rule().request_cost)
     }
 
     fn peek(&self, now: Now) -> Option<u64> {
@@ -126,12 +130,33 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
         match &rule.measure {
             Measure::Nothing => Some(NEVER),
             Measure::Everything => None,
-            Measure::Metered(meter) => waits(meter.peek(&self.account(), rule.request_cost, now)),
+            Measure::Metered(meter) => {
+                let meter = self.share(meter);
+                waits(meter.peek(&self.account(), rule.request_cost, now))
+            }
+        }
+    }
+
+    /// Writes down here what is left by the store's count, so that this node goes on from there when
+    /// the store does not answer any more. Of values that have a bucket of their own, only when half
+    /// of it is used, and where there is room: values without number are not to take the place of
+    /// those that this node counts, nor to write in what they share.
+    pub fn remember(&self, standing: Standing, now: Now) {
+        let Measure::Metered(meter) = &self.rule().measure else {
+            return;
+        };
+        let account = self.account();
+        let remembered = self.place == Place::Single
+            || standing.remaining <= meter.capacity() / 2
+                && matches!(account.existing(0, now), Bucket::Own { .. });
+        if remembered {
+            meter.assume(&account, standing, now);
         }
     }
 
     fn give_back(&self, receipt: &Receipt, now: Now) {
-        if let Some(meter) = self.meter() {
+        if let Measure::Metered(meter) = &self.rule().measure {
+            let meter = self.share(meter);
             meter.give_back(&self.account(), self.rule().request_cost, receipt.mark, now);
         }
     }
@@ -150,6 +175,7 @@ impl<'a> Draw<&'a Arc<Rule>> {
             tried: tried
                 .map(|tried| rule.place(&tried.scope, &tried.meter, request))
                 .collect(),
+            nodes: 1,
         }
     }
 
@@ -160,6 +186,7 @@ impl<'a> Draw<&'a Arc<Rule>> {
             rule: Arc::clone(self.rule),
             place: self.place,
             tried: self.tried,
+            nodes: self.nodes,
         }
     }
 }
@@ -235,13 +262,18 @@ fn take_all<R: Borrow<Arc<Rule>>>(
         let wait = match &rule.measure {
             Measure::Everything => continue,
             Measure::Nothing => NEVER,
-            Measure::Metered(meter) => match meter.take(&draw.account(), rule.request_cost, now) {
-                Verdict::Deny { wait } => wait,
-                Verdict::Admit { mark } => {
-                    drawn[by].taken = Some(Receipt::here(draw.place, mark));
-                    continue;
+            Measure::Metered(meter) => {
+                match draw
+                    .share(meter)
+                    .take(&draw.account(), rule.request_cost, now)
+                {
+                    Verdict::Deny { wait } => wait,
+                    Verdict::Admit { mark } => {
+                        drawn[by].taken = Some(Receipt::here(draw.place, mark, draw.nodes));
+                        continue;
+                    }
                 }
-            },
+            }
         };
         give_all_back(draws, drawn, now);
         return Some(Denial {
@@ -285,10 +317,13 @@ pub(super) fn observe<R: Borrow<Arc<Rule>>>(
                 Measure::Nothing => true,
                 Measure::Everything => false,
                 Measure::Metered(meter) => {
-                    match meter.take(&draw.account(), rule.request_cost, now) {
+                    match draw
+                        .share(meter)
+                        .take(&draw.account(), rule.request_cost, now)
+                    {
                         Verdict::Deny { .. } => true,
                         Verdict::Admit { mark } => {
-                            drawn.taken = Some(Receipt::here(draw.place, mark));
+                            drawn.taken = Some(Receipt::here(draw.place, mark, draw.nodes));
                             false
                         }
                     }
@@ -301,7 +336,7 @@ pub(super) fn observe<R: Borrow<Arc<Rule>>>(
         drawn.standing = match &rule.measure {
             Measure::Nothing => Some(Standing::default()),
             Measure::Everything => None,
-            Measure::Metered(meter) => Some(meter.standing(&draw.account(), now)),
+            Measure::Metered(meter) => Some(draw.share(meter).standing(&draw.account(), now)),
         };
     }
 }
@@ -315,7 +350,10 @@ fn try_candidates<R: Borrow<Arc<Rule>>>(draw: &Draw<R>, drawn: &mut Drawn, now: 
             place: *place,
         };
         let bit = 1 << index;
-        match tried.meter.take(&account, rule.request_cost, now) {
+        match draw
+            .share(&tried.meter)
+            .take(&account, rule.request_cost, now)
+        {
             Verdict::Admit { mark } => {
                 drawn.tried.0 |= bit;
                 if let Some(receipt) = &mut drawn.taken {

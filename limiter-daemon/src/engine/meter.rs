@@ -16,7 +16,7 @@ mod snapshot;
 mod window;
 
 use limiter_common::Limit;
-use limiter_common::bucket::{self, Step};
+use limiter_common::bucket::{self, MAX_TOLERANCE, Step};
 
 use super::buckets::{Bucket, Change, Timeline};
 use super::time::Now;
@@ -90,6 +90,50 @@ impl Meter {
         }
     }
 
+    /// The share that one of `nodes` (at least 1) has of the limit, if nobody counts for all of them:
+    /// of a token bucket, as many tokens as all together hold no more than the limit does, refilled
+    /// at exactly that part of the rate; of a window, that part of its tokens. `least` tokens, but no
+    /// more than the limit has, fit in any case, so that a request can conform: where they are more
+    /// than the share, nodes together admit more at once than the limit says.
+    ///
+    /// The state is that of all nodes, if each did what this one does: a token weighs as many times
+    /// as there are nodes, in a bucket that takes as long to fill. So it may be kept when their number
+    /// changes: what is used of a share stays used of the next one.
+    #[must_use]
+    pub fn divided(self, nodes: u32, least: u64) -> Self {
+        let nodes = u64::from(nodes.max(1));
+        let least = least.clamp(1, self.capacity().max(1));
+        if nodes == 1 {
+            return self;
+        }
+        match self {
+            Self::Bucket { limit, deepest } => {
+                let capacity = (limit.capacity / nodes).max(least);
+                // A bucket that would fill for longer than any may is as slow as one can be.
+                let slowest = MAX_TOLERANCE / capacity;
+                let interval = limit.interval.saturating_mul(nodes).min(slowest);
+                let share = Limit {
+                    interval,
+                    capacity,
+                    tolerance: 0,
+                    shift: limit.shift,
+                };
+                let tolerance = worth(&share, capacity);
+                let depth = if deepest > limit.tolerance {
+                    DEBT_BUCKETS
+                } else {
+                    1
+                };
+                Self::Bucket {
+                    limit: Limit { tolerance, ..share },
+                    deepest: tolerance.saturating_mul(depth),
+                }
+            }
+            Self::Fixed(window) => Self::Fixed(window.divided(nodes, least)),
+            Self::Sliding(window) => Self::Sliding(window.divided(nodes, least)),
+        }
+    }
+
     /// How many words it needs.
     #[must_use]
     pub const fn words(&self) -> usize {
@@ -159,11 +203,13 @@ impl Meter {
                 })
             }
             Self::Fixed(window) => {
+                let (tokens, taken) = (window.units(tokens), window.units(taken));
                 let step = |word| window.take_fixed(word, tokens, taken, now.unix);
                 let verdict = words.word(0, now).change(now, step);
                 verdict.unwrap_or(Verdict::Deny { wait: SECOND })
             }
             Self::Sliding(window) => {
+                let (tokens, taken) = (window.units(tokens), window.units(taken));
                 let now_in = window.now_in(words, now);
                 let last = window.last(words, now_in, now);
                 let step = |word| window.take_sliding(word, last, tokens, taken, now_in);
@@ -191,13 +237,53 @@ impl Meter {
                 })
             }
             Self::Fixed(window) => words.word(0, now).change(now, |word| {
-                Change::Write(window.charged_fixed(word, tokens, now.unix), ())
+                Change::Write(
+                    window.charged_fixed(word, window.units(tokens), now.unix),
+                    (),
+                )
             }),
             Self::Sliding(window) => {
                 let now_in = window.now_in(words, now);
                 let word = words.word(window.index(now_in), now);
                 word.change(now, |word| {
-                    Change::Write(window.charged_sliding(word, tokens, now_in), ())
+                    Change::Write(
+                        window.charged_sliding(word, window.units(tokens), now_in),
+                        (),
+                    )
+                })
+            }
+        };
+    }
+
+    /// Takes over that of the limit no more is left than `standing` says, which somebody else counted:
+    /// a state that says less already stays.
+    pub fn assume(&self, words: &impl Words, standing: Standing, now: Now) {
+        if standing.reset == 0 {
+            return;
+        }
+        let used = self.capacity().saturating_sub(standing.remaining);
+        let more = |word: u64, next: u64| {
+            if next > word {
+                Change::Write(next, ())
+            } else {
+                Change::Leave(())
+            }
+        };
+        // `None`: no room for it, as in `charge`.
+        let _no_room = match self {
+            Self::Bucket { deepest, .. } => {
+                let next = now.mono.saturating_add(standing.reset.min(*deepest));
+                words.word(0, now).change(now, |tat| more(tat, next))
+            }
+            Self::Fixed(window) => words.word(0, now).change(now, |word| {
+                more(word, window.assumed_fixed(word, used, now.unix))
+            }),
+            Self::Sliding(window) => {
+                let now_in = window.now_in(words, now);
+                let last = window.last(words, now_in, now);
+                let word = words.word(window.index(now_in), now);
+                word.change(now, |word| {
+                    more(word, window.assumed_sliding(word, last, used, now_in))
                 })
             }
         };
@@ -216,10 +302,10 @@ impl Meter {
             }
             Self::Fixed(window) => words
                 .existing(0, now)
-                .amend(|word| window.given_back(word, tokens, mark)),
+                .amend(|word| window.given_back(word, window.units(tokens), mark)),
             Self::Sliding(window) => words
                 .existing(window.index_of(mark), now)
-                .amend(|word| window.given_back(word, tokens, mark)),
+                .amend(|word| window.given_back(word, window.units(tokens), mark)),
         }
     }
 
@@ -236,12 +322,12 @@ impl Meter {
             }
             Self::Fixed(window) => words
                 .existing(0, now)
-                .amend(|word| window.refunded_fixed(word, tokens, now.unix)),
+                .amend(|word| window.refunded_fixed(word, window.units(tokens), now.unix)),
             Self::Sliding(window) => {
                 let now_in = window.now_in(words, now);
                 words
                     .existing(window.index(now_in), now)
-                    .amend(|word| window.refunded_sliding(word, tokens, now_in));
+                    .amend(|word| window.refunded_sliding(word, window.units(tokens), now_in));
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod decide;
 pub mod descriptors;
 pub mod domain;
 pub mod explain;
+pub mod fleet;
 mod index;
 pub mod meter;
 mod named;

@@ -118,7 +118,8 @@ pub(super) fn adjust_here(rule: &Rule, receipt: &Receipt, adjustment: Adjustment
             scope: &rule.scope,
             place,
         };
-        adjust_one(meter, account, rule, receipt.mark, adjustment, now);
+        let meter = meter.divided(receipt.nodes, rule.request_cost);
+        adjust_one(&meter, account, rule, receipt.mark, adjustment, now);
     }
     for (index, place, mark) in &receipt.tried {
         if let Some(tried) = rule.candidates.get(usize::from(*index)) {
@@ -126,7 +127,8 @@ pub(super) fn adjust_here(rule: &Rule, receipt: &Receipt, adjustment: Adjustment
                 scope: &tried.scope,
                 place: *place,
             };
-            adjust_one(&tried.meter, account, rule, *mark, adjustment, now);
+            let meter = tried.meter.divided(receipt.nodes, rule.request_cost);
+            adjust_one(&meter, account, rule, *mark, adjustment, now);
         }
     }
 }

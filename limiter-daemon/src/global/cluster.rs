@@ -193,8 +193,10 @@ impl Cluster {
         };
         let arguments = script::adjust(changes, self.time, now);
         let cluster = Arc::clone(self);
+        let changing = self.counts.begin_change();
         // Bounded by its timeout, and by the requests that end within it.
         let _ends_by_itself = runtime.spawn(async move {
+            let _until_then = changing;
             let deadline = Instant::now() + ADJUST;
             match cluster
                 .run(first, slot, Which::Adjust, &arguments, deadline)
@@ -322,6 +324,15 @@ impl Cluster {
         let routes = routes.as_ref()?;
         let owner = routes.map.owner(slot)?;
         routes.masters.get(owner).cloned()
+    }
+
+    /// The server that has `key`, when that is known.
+    pub(super) async fn server_of(self: &Arc<Self>, key: &str) -> Option<Arc<Inner>> {
+        self.look();
+        let mut routes = self.routes.subscribe();
+        let found = timeout(CONNECT, routes.wait_for(Option::is_some)).await;
+        found.ok()?.ok()?;
+        self.owner(slot(key))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreHost, Arc<Inner>>> {

@@ -19,6 +19,7 @@
 
 mod cluster;
 mod connect;
+pub mod fleet;
 mod guard;
 mod link;
 mod script;
@@ -48,6 +49,7 @@ const ADJUST: Duration = Duration::from_secs(1);
 /// Counts in a Redis or Valkey.
 #[derive(Debug)]
 pub struct RedisLedger {
+    address: String,
     servers: Servers,
     counts: Arc<Counts>,
 }
@@ -111,12 +113,31 @@ impl RedisLedger {
             }
             _ => Servers::One(Arc::new(Inner::new(config, time, shared)?)),
         };
-        Ok(Self { servers, counts })
+        Ok(Self {
+            address: config.address.to_string(),
+            servers,
+            counts,
+        })
     }
 
     /// Waits until no change is under way any more, for as long as one may take at most.
     pub async fn settled(&self) {
         self.counts.settled().await;
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The server that has `key`; `None`: that is not known. Waits for no longer than connecting may
+    /// take.
+    async fn server_of(&self, key: &str) -> Option<Arc<Inner>> {
+        match &self.servers {
+            Servers::One(inner) => Some(Arc::clone(inner)),
+            Servers::Cluster(cluster) => cluster.server_of(key).await,
+        }
     }
 
     /// What has been counted of it.

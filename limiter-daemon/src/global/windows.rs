@@ -61,8 +61,8 @@ impl Ledger for Windows {
             }
             let now = later(now, began);
             let mut question = named(&question, |item| reply.now_of(item).unix);
+            // Of several servers, those whose windows were right have given back already.
             for (item, said) in question.items.iter_mut().zip(&reply.said) {
-                // In a part of its own it was made already.
                 if item.role == Role::Refund && said.conforms == Conforms::Yes {
                     item.tokens = 0;
                 }
@@ -135,6 +135,8 @@ mod tests {
     struct Server {
         unix: Mutex<u64>,
         keys: Mutex<Vec<String>>,
+        /// What was to be given back.
+        given_back: Mutex<u64>,
         /// Seconds that go by with every question.
         pace: u64,
     }
@@ -153,7 +155,11 @@ mod tests {
                 else {
                     panic!("{item:?}");
                 };
-                let conforms = if begins == now / SECOND / 60 * 60 {
+                // As of several servers: those that give back have the other clock.
+                let conforms = if item.role == Role::Refund {
+                    *self.given_back.lock().unwrap() += item.tokens;
+                    Conforms::Yes
+                } else if begins == now / SECOND / 60 * 60 {
                     Conforms::Yes
                 } else {
                     Conforms::OtherWindow
@@ -199,6 +205,10 @@ mod tests {
     }
 
     fn ask(windows: &Windows, unix: u64) -> Result<Reply, Unanswered> {
+        ask_for(windows, question(), unix)
+    }
+
+    fn ask_for(windows: &Windows, question: Question, unix: u64) -> Result<Reply, Unanswered> {
         let now = Now {
             mono: 0,
             unix: unix * SECOND,
@@ -207,7 +217,7 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(windows.ask(question(), now).unwrap())
+        runtime.block_on(windows.ask(question, now).unwrap())
     }
 
     #[test]
@@ -225,6 +235,24 @@ mod tests {
         assert!(ask(&windows, 450).is_ok());
         let keys = server.keys.lock().unwrap().clone();
         assert_eq!(keys, ["d_k_v_360", "d_k_v_960", "d_k_v_960", "d_k_v_1020"]);
+    }
+
+    #[test]
+    fn what_one_server_has_given_back_is_not_given_back_again() {
+        let server = Arc::new(Server {
+            unix: Mutex::new(1_000 * SECOND),
+            ..Server::default()
+        });
+        let ledger = Arc::<Server>::clone(&server);
+        let windows = Windows::new(ledger, Duration::from_secs(60));
+        let mut question = question();
+        let mut back = question.items[0].clone();
+        back.role = Role::Refund;
+        back.tokens = 3;
+        question.items.push(back);
+        assert!(ask_for(&windows, question, 400).is_ok());
+        assert_eq!(server.keys.lock().unwrap().len(), 4);
+        assert_eq!(*server.given_back.lock().unwrap(), 3);
     }
 
     #[test]

@@ -16,9 +16,9 @@ use super::events::Events;
 use super::explain::{self, Destination, Explanation, PolicyState};
 use super::maps::{self, Sizes, Tables};
 use super::pins::{self, Pins};
-use super::sentences::Sentence;
 use super::state::State;
 use super::{clock, device, load, privilege};
+use crate::engine::fleet::Sentence;
 use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnExit};
 
 /// A running kernel half. Dropping it leaves everything in force; see [`Kernel::stop`].
@@ -154,14 +154,15 @@ impl Kernel {
         self.with(|state| state.tables.beat(clock::now()))
     }
 
-    /// Drops everything that comes from `net` to what a policy targets, until a moment by
+    /// Drops everything that comes from a network to what a policy targets, until a moment by
     /// [`clock::now`], except where the policy allows it. A network that is blocked for longer stays
-    /// so; one inside a network that is blocked at least as long is not noted.
+    /// so, and is of the given origin; one inside a network that is blocked at least as long is not
+    /// noted.
     ///
     /// # Errors
     /// If there are too many sentences already.
-    pub fn block(&mut self, net: IpNet, until: u64) -> Result<(), L4Error> {
-        self.with(|state| state.sentences.block(&mut state.tables, &net, until))
+    pub fn block(&mut self, sentence: &Sentence) -> Result<(), L4Error> {
+        self.with(|state| state.sentences.block(&mut state.tables, sentence))
     }
 
     /// Ends the sentence of `net`; `false` if it has none. Sentences of networks around it or inside

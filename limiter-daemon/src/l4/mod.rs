@@ -37,7 +37,6 @@ pub use self::events::Events;
 pub use self::explain::{BucketState, Explanation, Place, PolicyState, Standing};
 pub use self::image::covers_ipv4;
 pub use self::kernel::Kernel;
-pub use self::sentences::Sentence;
 
 /// The compiled eBPF object, for tools that look at it or load it by other means.
 #[must_use]

@@ -3,6 +3,9 @@
 //! The kernel finds the longest prefix that contains a source, whether its sentence is over or not.
 //! So that none hides a wider one that is still served, a narrower sentence is kept only while it
 //! lasts longer than every wider one around it.
+//!
+//! Who wants a sentence is known as long as it is: it lies in the two lowest bits of its end, which are
+//! a matter of nanoseconds. So it outlives the daemon, and the program need not know.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,58 +19,60 @@ use limiter_common::policy::MAX_SENTENCES;
 use super::error::L4Error;
 use super::image::prefix;
 use super::maps::{Pinned, Tables, of};
+use crate::engine::fleet::{Origin, Sentence};
 
-/// A network that is blocked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sentence {
-    pub net: IpNet,
-    /// Its end, by [`clock::now`](super::clock::now).
-    pub until: u64,
-}
+/// Bits of an end that say whose sentence it is.
+const ORIGIN: u64 = 3;
 
 /// A network as it lies in the map: the first address, and the length of the prefix.
 type Net = ([u8; 16], u32);
 
-/// The sentences in the kernel, and a copy of them to find wider and narrower ones in.
+/// The sentences in the kernel, with their origins, and a copy of them to find wider and narrower ones
+/// in.
 #[derive(Debug, Default)]
-pub(super) struct Sentences(BTreeMap<Net, u64>);
+pub(super) struct Sentences {
+    words: BTreeMap<Net, u64>,
+    /// How many there are of each length of prefix.
+    lengths: BTreeMap<u32, usize>,
+}
 
 impl Sentences {
     /// Those that an earlier daemon left.
     pub(super) fn adopt(tables: &mut Tables) -> Result<Self, L4Error> {
-        let mut sentences = BTreeMap::new();
+        let mut sentences = Self::default();
         for entry in tables.sentences.iter() {
-            let (key, until) = entry.map_err(of(Pinned::Sentences))?;
-            sentences.insert((key.data(), key.prefix_len()), until);
+            let (key, word) = entry.map_err(of(Pinned::Sentences))?;
+            sentences.insert((key.data(), key.prefix_len()), word);
         }
-        let sentences = Self(sentences);
         sentences.flag(tables)?;
         Ok(sentences)
     }
 
-    /// Blocks `net` until a moment, or for longer where it is already. One that a wider network
-    /// around it serves anyway is not noted.
+    /// Blocks a network until a moment, or for longer where it is already; it is of the given origin
+    /// from then on. One that a wider network around it serves anyway is not noted.
     pub(super) fn block(
         &mut self,
         tables: &mut Tables,
-        net: &IpNet,
-        until: u64,
+        sentence: &Sentence,
     ) -> Result<(), L4Error> {
-        let net = prefix(net);
-        if self.around(net).any(|served| served >= until) {
+        let net = prefix(&sentence.net);
+        let served = self.words.get(&net).copied();
+        let until = sentence.until.max(served.map_or(0, |word| word & !ORIGIN));
+        let word = until & !ORIGIN | code(sentence.origin);
+        if served == Some(word) || self.around(net).any(|wider| wider >= word & !ORIGIN) {
             return Ok(());
         }
         let max = MAX_SENTENCES as usize;
-        if !self.0.contains_key(&net) && self.0.len() >= max {
+        if !self.words.contains_key(&net) && self.words.len() >= max {
             return Err(L4Error::TooManySentences { max });
         }
         tables
             .sentences
-            .insert(&key(net), until, 0)
+            .insert(&key(net), word, 0)
             .map_err(of(Pinned::Sentences))?;
-        self.0.insert(net, until);
+        self.insert(net, word);
         self.flag(tables)?;
-        let hidden = self.within(net, |other, end| other != net && end <= until);
+        let hidden = self.within(net, |other, end| other != net && end & !ORIGIN <= until);
         for narrower in hidden {
             self.remove(tables, narrower)?;
         }
@@ -77,7 +82,7 @@ impl Sentences {
     /// Ends the sentence of `net`, if there is one, and of no other network.
     pub(super) fn unblock(&mut self, tables: &mut Tables, net: &IpNet) -> Result<bool, L4Error> {
         let net = prefix(net);
-        let found = self.0.contains_key(&net);
+        let found = self.words.contains_key(&net);
         if found {
             self.remove(tables, net)?;
             self.flag(tables)?;
@@ -88,7 +93,7 @@ impl Sentences {
     /// Forgets those that are over; how many they were.
     pub(super) fn expire(&mut self, tables: &mut Tables, now: u64) -> Result<usize, L4Error> {
         let over: Vec<Net> = self
-            .0
+            .words
             .iter()
             .filter(|(_, until)| **until <= now)
             .map(|(net, _)| *net)
@@ -106,26 +111,30 @@ impl Sentences {
         let sentence = |(net, until): (&Net, &u64)| {
             Some(Sentence {
                 net: network(*net)?,
-                until: *until,
+                until: *until & !ORIGIN,
+                origin: origin(*until),
             })
         };
-        self.0.iter().filter_map(sentence).collect()
+        self.words.iter().filter_map(sentence).collect()
     }
 
-    /// Ends of the sentences of `net` and of the networks that contain it.
+    /// Ends of the sentences of the networks that contain this one.
     fn around(&self, (address, length): Net) -> impl Iterator<Item = u64> {
-        (0..=length).filter_map(move |length| {
-            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
-            let network = u128::from_be_bytes(address) & mask;
-            self.0.get(&(network.to_be_bytes(), length)).copied()
-        })
+        self.lengths
+            .range(..length)
+            .filter_map(move |(&length, _)| {
+                let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+                let network = u128::from_be_bytes(address) & mask;
+                let word = self.words.get(&(network.to_be_bytes(), length))?;
+                Some(*word & !ORIGIN)
+            })
     }
 
     /// The sentences of networks inside `net` that `wanted` picks.
     fn within(&self, (address, length): Net, wanted: impl Fn(Net, u64) -> bool) -> Vec<Net> {
         let rest = u128::MAX.checked_shr(length).unwrap_or(0);
         let last = (u128::from_be_bytes(address) | rest).to_be_bytes();
-        self.0
+        self.words
             .range((address, length)..=(last, 128))
             .filter(|(net, until)| wanted(**net, **until))
             .map(|(net, _)| *net)
@@ -137,19 +146,48 @@ impl Sentences {
             Ok(()) | Err(MapError::KeyNotFound) => {}
             Err(error) => return Err(of(Pinned::Sentences)(error)),
         }
-        self.0.remove(&net);
+        if self.words.remove(&net).is_some()
+            && let Some(count) = self.lengths.get_mut(&net.1)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.lengths.remove(&net.1);
+            }
+        }
         Ok(())
+    }
+
+    fn insert(&mut self, net: Net, word: u64) {
+        if self.words.insert(net, word).is_none() {
+            *self.lengths.entry(net.1).or_default() += 1;
+        }
     }
 
     /// Tells the program whether there are sentences to look sources up in.
     fn flag(&self, tables: &mut Tables) -> Result<(), L4Error> {
         let mut config = tables.config()?;
-        let sentences = u32::from(!self.0.is_empty());
+        let sentences = u32::from(!self.words.is_empty());
         if config.sentences != sentences {
             config.sentences = sentences;
             tables.set_config(config)?;
         }
         Ok(())
+    }
+}
+
+const fn code(origin: Origin) -> u64 {
+    match origin {
+        Origin::Node => 0,
+        Origin::Fleet => 1,
+        Origin::Unsent => 2,
+    }
+}
+
+const fn origin(word: u64) -> Origin {
+    match word & ORIGIN {
+        1 => Origin::Fleet,
+        2 => Origin::Unsent,
+        _ => Origin::Node,
     }
 }
 

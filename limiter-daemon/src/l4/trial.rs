@@ -18,6 +18,7 @@ use super::explain::Destination;
 use super::maps::Sizes;
 use super::state::State;
 use super::{Counter, Events, Explanation, Occupancy, Pressure, counters, load, maps};
+use crate::engine::fleet::{Origin, Sentence};
 use crate::policy::plan::{DaemonConfig, NetworkPolicy, OnDaemonLost};
 
 /// How to load the programs for a trial.
@@ -133,7 +134,7 @@ impl Trial {
         self.state.tables.beat(now)
     }
 
-    /// As [`Kernel::block`](super::Kernel::block).
+    /// As [`Kernel::block`](super::Kernel::block), for this node.
     ///
     /// # Errors
     /// As there.
@@ -141,7 +142,8 @@ impl Trial {
         let State {
             tables, sentences, ..
         } = &mut self.state;
-        sentences.block(tables, &net, until)
+        let origin = Origin::Node;
+        sentences.block(tables, &Sentence { net, until, origin })
     }
 
     /// As [`Kernel::unblock`](super::Kernel::unblock).
@@ -168,7 +170,7 @@ impl Trial {
 
     /// As [`Kernel::sentences`](super::Kernel::sentences).
     #[must_use]
-    pub fn sentences(&self) -> Vec<super::Sentence> {
+    pub fn sentences(&self) -> Vec<Sentence> {
         self.state.sentences.list()
     }
 

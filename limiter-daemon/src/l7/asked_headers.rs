@@ -117,12 +117,7 @@ fn limit_told(
     options: &[Option<bool>],
     filter: bool,
 ) -> Option<LimitTold> {
-    // Statuses belong to descriptors by their place only.
-    let options = if options.len() == statuses.len() {
-        options
-    } else {
-        &[]
-    };
+    // Statuses belong to descriptors by their place.
     let limited = statuses.iter().enumerate().filter_map(|(index, status)| {
         let told = options.get(index).copied().flatten().unwrap_or(filter);
         Some((status, status.limit.as_ref()?, told))
@@ -213,8 +208,9 @@ mod tests {
             told(&both, &[Some(true), None], false),
             wanted("10, 10;w=1;name=\"per-ip\" | 3 | 7")
         );
-        // Statuses that are not as many as descriptors belong to none.
-        assert!(told(&both, &[Some(false)], true).is_some());
+        // Also where statuses are not as many as descriptors.
+        assert_eq!(told(&both, &[Some(false)], true), None);
+        assert!(told(&both, &[None], true).is_some());
     }
 
     fn filter() -> AskFilter {

@@ -65,6 +65,8 @@ struct Peer {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     connections: AtomicU64,
     connect_failures: AtomicU64,
+    /// Gone when nobody asks the service any more, which its tasks wait for.
+    asked: watch::Sender<()>,
 }
 
 /// Why there can be no client.
@@ -102,6 +104,7 @@ impl Client {
                 tls,
                 connections: AtomicU64::new(0),
                 connect_failures: AtomicU64::new(0),
+                asked: watch::Sender::new(()),
             }),
         })
     }
@@ -216,7 +219,8 @@ fn here(peer: &Arc<Peer>) -> Option<Link> {
         let runtime = Handle::try_current().ok()?;
         let (sender, state) = watch::channel(State::Connecting);
         // Ends with the runtime, or when the service is not asked any more.
-        let _ends_by_itself = runtime.spawn(keep(Arc::downgrade(peer), sender));
+        let _ends_by_itself =
+            runtime.spawn(keep(Arc::downgrade(peer), peer.asked.subscribe(), sender));
         let link = Link(state);
         links.push((Arc::downgrade(peer), link.clone()));
         Some(link)
@@ -224,7 +228,7 @@ fn here(peer: &Arc<Peer>) -> Option<Link> {
 }
 
 /// Keeps a connection up.
-async fn keep(peer: Weak<Peer>, state: watch::Sender<State>) {
+async fn keep(peer: Weak<Peer>, mut asked: watch::Receiver<()>, state: watch::Sender<State>) {
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     loop {
@@ -242,7 +246,7 @@ async fn keep(peer: Weak<Peer>, state: watch::Sender<State>) {
                 state.send_replace(State::Up(Channel(sender)));
                 let ended = tokio::select! {
                     ended = connection => ended,
-                    () = gone(&peer) => return,
+                    _gone = asked.changed() => return,
                     () = state.closed() => return,
                 };
                 drop(up);
@@ -264,19 +268,12 @@ async fn keep(peer: Weak<Peer>, state: watch::Sender<State>) {
                 state.send_replace(State::Down);
                 tokio::select! {
                     () = sleep(pause) => {}
+                    _gone = asked.changed() => return,
                     () = state.closed() => return,
                 }
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
-    }
-}
-
-/// Returns when nobody asks the service any more.
-async fn gone(peer: &Weak<Peer>) {
-    const LOOK: Duration = Duration::from_secs(1);
-    while peer.strong_count() > 0 {
-        sleep(LOOK).await;
     }
 }
 

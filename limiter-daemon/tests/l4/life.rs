@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use limiter_common::{ABI_VERSION, Reason};
+use limiter_daemon::engine::fleet::{Origin, Sentence};
 use limiter_daemon::l4::{Kernel, L4Error, Mode, clock};
 use limiter_daemon::policy::plan::{
     AttachMode, DaemonConfig, Interface, NetworkPolicy, OnDaemonLost, OnExit,
@@ -297,13 +298,21 @@ fn a_restart_adopts_sentences() {
     let net = Net::new();
     let mut first = start(&net, &on_veth(&net), &attempts(100)).unwrap();
     let client = "192.0.2.2/32".parse().unwrap();
-    first
-        .block(client, clock::now() + 3_600_000_000_000)
-        .unwrap();
+    let until = clock::now() + 3_600_000_000_000;
+    let by = |origin| Sentence {
+        net: client,
+        until,
+        origin,
+    };
+    first.block(&by(Origin::Unsent)).unwrap();
+    // Whose it is changes, when it ends does not.
+    first.block(&by(Origin::Fleet)).unwrap();
     assert_eq!(net.attempts_seen(PORT, 1), 0);
     drop(first);
     let mut second = start(&net, &on_veth(&net), &attempts(100)).unwrap();
-    assert_eq!(second.sentences()[0].net, client);
+    let adopted = second.sentences()[0];
+    assert_eq!((adopted.net, adopted.origin), (client, Origin::Fleet));
+    assert!(until - adopted.until < 4, "{} {until}", adopted.until);
     assert_eq!(net.attempts_seen(PORT, 1), 0);
     assert_eq!(packets(&second, Reason::Sentenced), 2);
     assert!(second.unblock(client).unwrap());

@@ -1,6 +1,7 @@
 //! With the capabilities that are needed, and with one of them missing: whatever this kernel makes of
 //! them. Capabilities belong to threads, and so do the namespaces that the tests work in.
 
+use limiter_daemon::engine::fleet::{Origin, Sentence};
 use limiter_daemon::l4::L4Error;
 use limiter_daemon::l4::privilege::{Capability, NEEDED};
 use limiter_daemon::l4::{Kernel, Mode};
@@ -53,7 +54,11 @@ fn three_capabilities_are_enough_for_the_whole_life() {
             kernel.beat().unwrap();
             kernel.apply(&attempts(2)).unwrap();
             kernel
-                .block("192.0.2.9/32".parse().unwrap(), u64::MAX)
+                .block(&Sentence {
+                    net: "192.0.2.9/32".parse().unwrap(),
+                    until: u64::MAX,
+                    origin: Origin::Node,
+                })
                 .unwrap();
             kernel.reattach().unwrap();
             kernel.counters().unwrap();

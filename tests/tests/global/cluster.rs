@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use tests::daemon::eventually;
 use tests::policies::{host_route, limited_host};
-use tests::redis::envoy_gateway;
+use tests::redis::{Redis, envoy_gateway};
 use tests::redis_cluster::{ADDRESS, RedisCluster};
 use tests::tls::Authority;
 
@@ -191,6 +191,19 @@ fn a_slot_that_moves_loses_no_count() -> Result<()> {
 
 #[test]
 fn a_master_that_is_killed_under_load() -> Result<()> {
+    a_master_goes(|master| master.kill(), |_| Ok(()))
+}
+
+/// It does not answer, and closes nothing; and comes back as one that takes itself for the master.
+#[test]
+fn a_master_that_stands_still_under_load() -> Result<()> {
+    a_master_goes(|master| master.freeze(), |master| master.thaw())
+}
+
+fn a_master_goes(
+    go: fn(&mut Redis) -> Result<()>,
+    come: fn(&mut Redis) -> Result<()>,
+) -> Result<()> {
     const USERS: usize = 40;
     let mut cluster = RedisCluster::start(3, 1)?;
     let policies = [
@@ -233,7 +246,7 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
     })?;
 
     let seen = under_load(node, "users", &names, || {
-        cluster.servers[victim].kill()?;
+        go(&mut cluster.servers[victim])?;
         eventually("requests that nobody answers", || {
             Ok((node.unanswered()? > 0.0).then_some(()))
         })?;
@@ -241,7 +254,8 @@ fn a_master_that_is_killed_under_load() -> Result<()> {
         eventually("another master to be asked", || {
             let owner = cluster.owner(1, 0)?;
             Ok((owner != victim && node.state()? == 0.0).then_some(()))
-        })
+        })?;
+        come(&mut cluster.servers[victim])
     })?;
     let failed: usize = seen.values().map(|[_, _, failed]| failed).sum();
     assert!(failed > 0, "{seen:?}");
@@ -294,6 +308,43 @@ fn a_cluster_that_stands_still_at_the_start() -> Result<()> {
         server.ask(&["SCRIPT", "FLUSH"])?;
     }
     recovered(&nodes[0], "plain")
+}
+
+/// Every server has a breaker of its own.
+#[test]
+fn a_server_that_stands_still_keeps_nobody_from_the_others() -> Result<()> {
+    let partial = ["--cluster-require-full-coverage", "no"];
+    let cluster = RedisCluster::start_with(3, 0, &["--port"], &partial, &[])?;
+    let policies = [
+        limited_host(
+            "users",
+            "global: {rules: [{clientSelectors: [{headers: [{name: x-user, type: Distinct}]}],
+               limit: {requests: 5, unit: Day}, limiterd: {onStoreFailure: Deny}}]}",
+        ),
+        limited_host("plain", PLAIN),
+    ]
+    .concat();
+    let nodes = nodes(&cluster, "timeout: 1s", &policies, 1)?;
+    recovered(&nodes[0], "plain")?;
+    cluster.servers[0].freeze()?;
+    let mut without = 0;
+    for number in 0..24 {
+        match user(&nodes[0], "users", &format!("u{number}"), 6)? {
+            [5, 1, 0] => {}
+            [0, 0, 6] => without += 1,
+            other => panic!("u{number}: {other:?}"),
+        }
+    }
+    assert!((1..24).contains(&without), "{without}");
+    assert!(nodes[0].asked("not_asked")? > 0.0);
+    assert!(nodes[0].state()? > 0.0);
+    cluster.servers[0].thaw()?;
+    eventually("all to be asked again", || {
+        for number in 0..24 {
+            user(&nodes[0], "users", &format!("u{number}"), 1)?;
+        }
+        Ok((nodes[0].state()? == 0.0).then_some(()))
+    })
 }
 
 /// What the documentation says that the user needs.

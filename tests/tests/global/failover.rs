@@ -27,7 +27,8 @@ impl Sentinel {
              sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{}",
             dir.path().display(),
             password.map_or_else(String::new, |password| format!(
-                "requirepass {password}\nsentinel sentinel-pass {password}\n"
+                "requirepass {password}\nsentinel sentinel-pass {password}\n\
+                 user limiter on >me{password} -@all +hello +role +sentinel|masters\n"
             ))
         );
         std::fs::write(&config, text)?;
@@ -129,12 +130,33 @@ fn the_replica_goes_on_with_what_the_master_had_counted() -> Result<()> {
     eventually("the replica to have it", || {
         Ok((replica.ask(&["GET", &key])? == state).then_some(()))
     })?;
+    // What is blocked outlives the master, too.
+    let limiterd = |args: &[&str]| {
+        let output = node
+            .scene
+            .netns
+            .enter(|| Ok(Command::new(tests::daemon::binary()).args(args).output()?))?;
+        anyhow::Ok(String::from_utf8(output.stdout)?)
+    };
+    let blocks = "limiterd:{fleet}blocks";
+    let text = limiterd(&["block", "192.0.2.1", "--for", "1h"])?;
+    assert!(text.starts_with("192.0.2.1/32"), "{text}");
+    eventually("the replica to know who is blocked", || {
+        Ok((replica.ask(&["HLEN", blocks])? == "1").then_some(()))
+    })?;
     master.kill()?;
     // Meanwhile this node counts.
     assert_eq!(node.burst("plain", 20)?, [20, 0, 0]);
     recovered(&node, "plain")?;
     assert_eq!(node.burst("ten", 15)?, [4, 11, 0]);
     assert!(replica.ask(&["ROLE"])?.starts_with("master"));
+    eventually("the fleet to be reached", || {
+        let connected = node.scene.metrics()?.sum("limiterd_fleet_connected", &[]);
+        Ok((connected == 1.0).then_some(()))
+    })?;
+    assert!(limiterd(&["blocked"])?.starts_with("192.0.2.1/32"));
+    limiterd(&["unblock", "192.0.2.1"])?;
+    assert_eq!(replica.ask(&["HLEN", blocks])?, "0");
     Ok(())
 }
 
@@ -163,7 +185,7 @@ fn under_load_behind_sentinels_that_ask_who_one_is() -> Result<()> {
 apiVersion: v1
 kind: Secret
 metadata: {name: sentinels}
-stringData: {password: wh0}
+stringData: {password: mewh0}
 ---
 apiVersion: limiterd.io/v1alpha1
 kind: LimiterConfig
@@ -174,7 +196,7 @@ spec:
       type: Redis
       redis:
         url: \"shop,127.0.0.1:26379,127.0.0.1:26380,127.0.0.1:26381\"
-        sentinel: {passwordRef: {secretKeyRef: {name: sentinels, key: password}}}
+        sentinel: {user: limiter, passwordRef: {secretKeyRef: {name: sentinels, key: password}}}
     timeout: 500ms
 ";
     let node = Node::inside(netns, store, &policies)?;

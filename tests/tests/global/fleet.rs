@@ -3,6 +3,7 @@
 use std::thread;
 
 use anyhow::{Result, anyhow};
+use tests::daemon::eventually;
 use tests::netns::Netns;
 use tests::policies::limited_host;
 use tests::redis::Redis;
@@ -127,5 +128,63 @@ fn a_denied_request_charges_none_of_its_limits() -> Result<()> {
     ];
     let page = node.scene.metrics()?;
     assert_eq!(page.sum("limiterd_global_rate_limit_total", &shadow), 17.0);
+    Ok(())
+}
+
+/// Sends requests one by one until so many were admitted by the store.
+fn answered(node: &Node, host: &str, wanted: usize) -> Result<usize> {
+    for _ in 0..wanted {
+        let before = node.asked("ok")?;
+        assert_eq!(node.burst(host, 1)?, [1, 0, 0]);
+        assert_eq!(node.asked("ok")?, before + 1.0, "it was in time");
+    }
+    Ok(wanted)
+}
+
+#[test]
+fn without_the_store_each_of_three_nodes_has_a_third() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let mut redis = Redis::start(&netns)?;
+    let limited = |name, algorithm| {
+        let rule = format!(
+            "limit: {{requests: 100, unit: Year}}, limiterd: {{algorithm: {algorithm}, onStoreFailure: Local}}"
+        );
+        limited_host(name, &format!("global: {{rules: [{{{rule}}}]}}"))
+    };
+    let policies = [
+        limited("bucket", "TokenBucket"),
+        limited("fixed", "FixedWindow"),
+        limited("sliding", "SlidingWindow"),
+    ]
+    .concat();
+    let nodes = (0..3)
+        .map(|_| Node::start(&redis.url(), "timeout: 2s", &policies))
+        .collect::<Result<Vec<_>>>()?;
+    let seen =
+        |node: &Node| -> Result<f64> { Ok(node.scene.metrics()?.sum("limiterd_fleet_nodes", &[])) };
+    for node in &nodes {
+        eventually("three nodes", || Ok((seen(node)? == 3.0).then_some(())))?;
+    }
+    // One of them had some; each sees what was counted for all with its next request.
+    for host in ["fixed", "sliding"] {
+        let used = answered(&nodes[0], host, 37)?
+            + answered(&nodes[1], host, 1)?
+            + answered(&nodes[2], host, 1)?;
+        assert_eq!(used, 39);
+        answered(&nodes[0], host, 1)?;
+        answered(&nodes[1], host, 1)?;
+    }
+    redis.kill()?;
+    let counts = bursts(&nodes, "bucket", 50)?;
+    assert_eq!(counts, [[33, 17, 0]; 3]);
+    for host in ["fixed", "sliding"] {
+        // 41 are gone; the nodes know of 40, 41 and 39.
+        let counts = bursts(&nodes, host, 50)?;
+        assert_eq!(counts, [[20, 30, 0], [19, 31, 0], [20, 30, 0]], "{host}");
+    }
+    // Nobody is seen without the store, so their number stays.
+    for node in &nodes {
+        assert_eq!(seen(node)?, 3.0);
+    }
     Ok(())
 }

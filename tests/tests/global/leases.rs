@@ -12,6 +12,7 @@ use limiter_daemon::engine::store::SharedStore;
 use limiter_daemon::engine::store::lease::Leases;
 use limiter_daemon::engine::store::ledger::{Conforms, Form, Item, Ledger, Question, Role};
 use limiter_daemon::engine::store::over_limit::OverLimit;
+use limiter_daemon::engine::store::parts::{Parts, Place};
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::global::{RedisLedger, Time};
 use limiter_daemon::policy::plan::{Algorithm, Lease, OnStoreFailure, StoreAddress};
@@ -21,8 +22,11 @@ use tests::daemon::eventually;
 use tests::netns::Netns;
 use tests::policies::limited_host;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 
-use crate::model::{BEGIN, Kind, Spec, Step, USER, config, end, limits, said, spec, step};
+use crate::model::{
+    BEGIN, Kind, Spec, Step, USER, cluster_address, config, end, limits, said, spec, step,
+};
 use crate::support::{Node, PATIENT};
 
 /// Rules that may have a lease, and others; some of windows only.
@@ -62,16 +66,21 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
 
 /// A node without leases, which counts in its memory, and one with leases, decide the same: of windows
 /// always, of token buckets as long as no time passes over what is in hand.
-async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Result<u64> {
+async fn case(address: &StoreAddress, prefix: &str, specs: &[Spec], steps: &[Step]) -> Result<u64> {
+    let split = matches!(address, StoreAddress::Cluster(_));
     let bucket = |spec: &Spec| matches!(spec.kind, Kind::Counted(Algorithm::TokenBucket));
     let keeps = !specs.iter().any(bucket);
     let node = |name: &str, remembers: bool| -> Result<_> {
-        let config = config(
-            &StoreAddress::Unix(redis.socket()),
-            format!("{prefix}{name}:"),
-        );
+        let config = config(address, format!("{prefix}{name}:"));
         let redis = Arc::new(RedisLedger::by(&config, Time::Told)?);
         let mut ledger: Arc<dyn Ledger> = Arc::<RedisLedger>::clone(&redis);
+        if split {
+            let place = Place {
+                ledger,
+                slots: true,
+            };
+            ledger = Arc::new(Parts::new(place, None));
+        }
         if remembers {
             ledger = Arc::new(OverLimit::new(ledger, 1024));
         }
@@ -79,12 +88,12 @@ async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Re
         let ledger = Arc::<Leases>::clone(&leases);
         let store = SharedStore::new(ledger, &config.prefix, OnStoreFailure::Deny);
         let state = State::new(1024).with_store(Arc::new(store));
-        let limits = limits(specs, false, &state);
+        let limits = limits(specs, split, &state);
         Ok((redis, leases, state, limits))
     };
     let nodes = [node("plain", false)?, node("remembers", true)?];
     let here = State::new(1024);
-    let by_memory = limits(specs, false, &here);
+    let by_memory = limits(specs, split, &here);
     let mut now = BEGIN;
     let mut under_way = Vec::new();
     for (number, step) in steps.iter().enumerate() {
@@ -129,6 +138,11 @@ async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Re
             }
             for (redis, ..) in &nodes {
                 redis.settled().await;
+                ensure!(
+                    redis.counts().lost_adjustments() == 0,
+                    "{:?}",
+                    redis.counts()
+                );
             }
         }
     }
@@ -136,15 +150,13 @@ async fn case(redis: &Redis, prefix: &str, specs: &[Spec], steps: &[Step]) -> Re
     Ok(leases.table().counts().decisions())
 }
 
-#[test]
-fn leases_decide_as_memory_does() -> Result<()> {
-    let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+/// Runs random cases through memory, and through leases on the store at `address`.
+fn compare(address: &StoreAddress, cases: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut runner = TestRunner::new(Config {
-        cases: 96,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
@@ -163,7 +175,7 @@ fn leases_decide_as_memory_does() -> Result<()> {
         number.set(number.get() + 1);
         let prefix = format!("l{}", number.get());
         let decided = runtime
-            .block_on(case(&redis, &prefix, &specs, &steps))
+            .block_on(case(address, &prefix, &specs, &steps))
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         by_lease.set(by_lease.get() + decided);
         Ok(())
@@ -171,6 +183,20 @@ fn leases_decide_as_memory_does() -> Result<()> {
     result.map_err(|error| anyhow::anyhow!("{error}"))?;
     ensure!(by_lease.get() > 0, "no lease was used");
     Ok(())
+}
+
+#[test]
+fn leases_decide_as_memory_does() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    compare(&StoreAddress::Unix(redis.socket()), 96)
+}
+
+#[test]
+fn leases_on_a_cluster_decide_as_memory_does() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let address = cluster_address(&cluster);
+    cluster.netns.enter(|| compare(&address, 48))
 }
 
 /// A bucket that is asked about, and how many times more its tokens are to be taken.

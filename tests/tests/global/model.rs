@@ -634,21 +634,22 @@ fn redis_decides_as_memory_does_on_large_numbers() -> Result<()> {
     compare_with_one(large(), false)
 }
 
+/// Where its servers are.
+pub(crate) fn cluster_address(cluster: &RedisCluster) -> StoreAddress {
+    let host = |place: &str| {
+        let (host, port) = place.split_once(':')?;
+        Some(StoreHost {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
+    };
+    StoreAddress::Cluster(cluster.url().split(',').filter_map(host).collect())
+}
+
 #[test]
 fn a_cluster_decides_as_the_model_does() -> Result<()> {
     let cluster = RedisCluster::start(3, 0)?;
-    let hosts: Vec<StoreHost> = cluster
-        .url()
-        .split(',')
-        .filter_map(|place| {
-            let (host, port) = place.split_once(':')?;
-            Some(StoreHost {
-                host: host.to_owned(),
-                port: port.parse().ok()?,
-            })
-        })
-        .collect();
-    let address = StoreAddress::Cluster(hosts);
+    let address = cluster_address(&cluster);
     cluster
         .netns
         .enter(|| compare(&address, 48, spec(), true))?;

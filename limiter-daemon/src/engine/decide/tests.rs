@@ -6,6 +6,7 @@ use limiter_common::Limit;
 use super::*;
 use crate::policy::plan::{Condition, Quota, ValueTest};
 
+mod alone;
 mod model;
 mod several;
 

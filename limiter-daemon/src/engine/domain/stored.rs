@@ -10,6 +10,7 @@ use super::decide::{
 };
 use super::{Asked, Hits, Limited};
 use crate::engine::charge::Few;
+use crate::engine::fleet::Alive;
 use crate::engine::meter::{Meter, Snapshot, Verdict};
 use crate::engine::state::State;
 use crate::engine::store::hex_of;
@@ -22,19 +23,28 @@ use crate::policy::plan::{self, DomainKeys, OnDomainFailure};
 pub struct DomainStore {
     ledger: Arc<dyn Ledger>,
     prefix: String,
+    alive: Arc<Alive>,
     /// Descriptors decided without it, by [`OnDomainFailure`].
     without: [AtomicU64; 4],
 }
 
 impl DomainStore {
-    /// Keys of limiterd's own form begin with `prefix`.
+    /// Keys of limiterd's own form begin with `prefix`; this node is the only one.
     #[must_use]
     pub fn new(ledger: Arc<dyn Ledger>, prefix: &str) -> Self {
         Self {
             ledger,
             prefix: prefix.to_owned(),
+            alive: Arc::default(),
             without: Default::default(),
         }
+    }
+
+    /// The same of a node among others: where it goes on by itself without the ledger, limits are
+    /// divided by those that are `alive`.
+    #[must_use]
+    pub fn among(self, alive: Arc<Alive>) -> Self {
+        Self { alive, ..self }
     }
 
     /// As [`crate::engine::store::Store::join`].
@@ -242,7 +252,17 @@ impl Stored {
                     domain: self.domain.clone(),
                 });
             }
-            OnDomainFailure::Local => {}
+            OnDomainFailure::Local => {
+                let nodes = self.store.alive.nodes();
+                for met in met.iter_mut().flatten() {
+                    let tokens = match met.hits {
+                        Hits::Take(hits) | Hits::GiveBack(hits) => hits,
+                    };
+                    if let Some((meter, _)) = &mut met.counted {
+                        *meter = meter.divided(nodes, tokens);
+                    }
+                }
+            }
             OnDomainFailure::Allow => {
                 for met in &mut met {
                     met.take_if(|met| met.counted.is_some());

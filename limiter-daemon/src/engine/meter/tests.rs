@@ -1,6 +1,8 @@
 //! Each algorithm against a plain model of what it is documented to do, with clocks that are given,
 //! and by several threads at once.
 
+mod divided;
+
 use std::collections::HashMap;
 use std::thread;
 

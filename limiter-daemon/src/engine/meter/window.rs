@@ -21,6 +21,8 @@ pub struct Window {
     /// Nanoseconds.
     length: u64,
     keep: u64,
+    /// What a token counts: the nodes that the limit is divided by.
+    unit: u64,
 }
 
 /// The count of one window.
@@ -47,13 +49,48 @@ impl Window {
             capacity,
             length,
             keep,
+            unit: 1,
         }
+    }
+
+    /// The share of one of so many nodes: a token counts as one on each of them. `least` tokens fit
+    /// in any case.
+    pub(super) const fn divided(self, nodes: u64, least: u64) -> Self {
+        let fits = least.saturating_mul(nodes);
+        let capacity = if self.capacity > fits {
+            self.capacity
+        } else if fits < self.length {
+            fits
+        } else {
+            self.length
+        };
+        Self {
+            capacity,
+            unit: nodes,
+            ..self
+        }
+    }
+
+    /// What so many tokens count.
+    pub(super) const fn units(&self, tokens: u64) -> u64 {
+        tokens.saturating_mul(self.unit)
     }
 
     /// Tokens of a window.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
-        self.capacity
+        match self.capacity.checked_div(self.unit) {
+            Some(tokens) => tokens,
+            None => 0,
+        }
+    }
+
+    /// Whole tokens left when so much is counted.
+    const fn remaining(&self, used: u64) -> u64 {
+        match self.capacity.saturating_sub(used).checked_div(self.unit) {
+            Some(tokens) => tokens,
+            None => 0,
+        }
     }
 
     /// Nanoseconds.
@@ -148,6 +185,12 @@ impl Window {
         self.word(current.end, current.count.saturating_add(tokens))
     }
 
+    /// The word where at least `used` is counted.
+    pub(super) fn assumed_fixed(&self, word: u64, used: u64, now: u64) -> u64 {
+        let current = self.current(word, now);
+        self.word(current.end, current.count.max(used))
+    }
+
     /// The word without `tokens` that were counted in the window that ends at `mark`.
     pub(super) const fn given_back(&self, word: u64, tokens: u64, mark: u64) -> u64 {
         let found = self.count(word);
@@ -171,7 +214,7 @@ impl Window {
     pub(super) fn standing_fixed(&self, word: u64, now: u64) -> Standing {
         let current = self.current(word, now);
         Standing {
-            remaining: self.capacity.saturating_sub(current.count),
+            remaining: self.remaining(current.count),
             reset: if current.count == 0 {
                 0
             } else {
@@ -275,6 +318,13 @@ impl Window {
         self.word(this.end, this.count.saturating_add(tokens))
     }
 
+    /// The word where, with what the last window weighs, at least `used` is counted.
+    pub(super) fn assumed_sliding(&self, word: u64, last: u64, used: u64, at: Moment) -> u64 {
+        let this = self.this(word, at);
+        let used = used.saturating_sub(self.weight(last, at));
+        self.word(this.end, this.count.max(used))
+    }
+
     pub(super) const fn refunded_sliding(&self, word: u64, tokens: u64, at: Moment) -> u64 {
         self.given_back(word, tokens, at.end)
     }
@@ -289,7 +339,7 @@ impl Window {
             _ => left.saturating_add(self.length),
         };
         Standing {
-            remaining: self.capacity.saturating_sub(used),
+            remaining: self.remaining(used),
             reset,
         }
     }

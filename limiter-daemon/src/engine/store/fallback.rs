@@ -9,13 +9,15 @@ use crate::engine::rule::{Measure, Rule};
 use crate::engine::time::Now;
 use crate::policy::plan::OnStoreFailure;
 
-/// Decides without the store: each rule as it says, or else as `default` does.
+/// Decides without the store: each rule as it says, or else as `default` does. What is counted here is
+/// the limit divided by `nodes`, those last seen alive.
 ///
 /// One rule that denies then denies the request, unless it is only watching; otherwise those that are
 /// counted here decide. What blocks or admits everything needs no store.
 pub fn decide<R: Borrow<Arc<Rule>> + Clone>(
     draws: &[Draw<R>],
     default: OnStoreFailure,
+    nodes: u32,
     now: Now,
 ) -> Verdicts {
     let mode = |draw: &Draw<R>| mode(draw.rule.borrow(), default);
@@ -38,7 +40,11 @@ pub fn decide<R: Borrow<Arc<Rule>> + Clone>(
         .iter()
         .enumerate()
         .filter(here)
-        .map(|(place, draw)| (place, draw.clone()))
+        .map(|(place, draw)| {
+            let mut draw = draw.clone();
+            draw.nodes = nodes.max(1);
+            (place, draw)
+        })
         .unzip();
     let mut verdicts = charge::charge(&counted, now);
     charge::observe(&counted, &mut verdicts.drawn, verdicts.denied, now);

@@ -25,7 +25,7 @@ use super::ledger::{
 };
 use super::slot::slot;
 use crate::engine::charge::Few;
-use crate::engine::meter::Meter;
+use crate::engine::meter::{Meter, Snapshot, Verdict};
 use crate::engine::time::Now;
 
 const SECOND: u64 = 1_000_000_000;
@@ -266,7 +266,7 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
         let mut changes = Vec::new();
         for index in members {
             let item = &items[*index];
-            let Some((said, _)) = &mut said[*index] else {
+            let Some((said, now)) = &mut said[*index] else {
                 continue;
             };
             if stays(*index) {
@@ -296,8 +296,13 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
                 }
                 said.reading = said.reading.without(&item.meter, all);
             }
-            if matches!(item.role, Role::Shadow | Role::Candidate) {
-                said.conforms = Conforms::NotAsked;
+            match item.role {
+                Role::Shadow | Role::Candidate => said.conforms = Conforms::NotAsked,
+                // It was not asked where another denied; what it would have said follows.
+                Role::Quota if said.conforms == Conforms::NotAsked => {
+                    said.conforms = looked_at(item, said, *now);
+                }
+                Role::Enforced | Role::Quota | Role::Refund => {}
             }
         }
         back.push(changes);
@@ -313,6 +318,15 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
         }),
     };
     Whole { reply, back }
+}
+
+/// Whether an item conforms by itself, as its bucket is.
+fn looked_at(item: &Item, said: &Said, now: Now) -> Conforms {
+    let snapshot = Snapshot::new(&item.meter, said.reading);
+    match item.meter.peek(&snapshot, item.tokens, now) {
+        Verdict::Admit { .. } => Conforms::Yes,
+        Verdict::Deny { .. } => Conforms::No,
+    }
 }
 
 /// Whether the quotas of a question deny it: there are some, and nothing is left of any.

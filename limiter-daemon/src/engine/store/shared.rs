@@ -11,6 +11,7 @@ use super::ledger::{
 };
 use super::{Adjustment, Answer, ChargeRequest, MemoryStore, Store, fallback};
 use crate::engine::charge::{Denial, Draw, Drawn, Few, Handle, Receipt, Tally, Verdicts};
+use crate::engine::fleet::Alive;
 use crate::engine::meter::{Meter, NEVER, Reading, Snapshot, Standing};
 use crate::engine::request::RequestView;
 use crate::engine::rule::{Measure, Rule};
@@ -30,6 +31,8 @@ pub struct SharedStore {
 pub struct Without {
     /// Of rules that do not say.
     default: OnStoreFailure,
+    /// Nodes that limits are divided by.
+    alive: Arc<Alive>,
     local: AtomicU64,
     allow: AtomicU64,
     deny: AtomicU64,
@@ -43,19 +46,22 @@ struct Origin {
 }
 
 impl SharedStore {
-    /// Keys begin with `prefix`.
+    /// Keys begin with `prefix`; this node is the only one.
     #[must_use]
     pub fn new(ledger: Arc<dyn Ledger>, prefix: &str, default: OnStoreFailure) -> Self {
         Self {
             ledger,
             names: Names::new(prefix),
-            without: Arc::new(Without {
-                default,
-                local: AtomicU64::new(0),
-                allow: AtomicU64::new(0),
-                deny: AtomicU64::new(0),
-            }),
+            without: Arc::new(Without::new(default, Arc::default())),
         }
+    }
+
+    /// The same of a node among others: while the ledger does not answer, limits are divided by those
+    /// that are `alive`.
+    #[must_use]
+    pub fn among(self, alive: Arc<Alive>) -> Self {
+        let without = Arc::new(Without::new(self.without.default, alive));
+        Self { without, ..self }
     }
 
     /// How often was decided without the ledger.
@@ -85,7 +91,11 @@ impl Store for SharedStore {
         let without = Arc::clone(&self.without);
         Answer::Pending(Box::pin(async move {
             match asking.await {
-                Ok(reply) => judge(&owned, &origins, &items, Some(&reply)),
+                Ok(reply) => {
+                    let verdicts = judge(&owned, &origins, &items, Some(&reply));
+                    without.remember(&owned, &verdicts, now);
+                    verdicts
+                }
                 // By the time that it is now: others may have been charged since.
                 Err(unanswered) => without.decide(&owned, unanswered.now),
             }
@@ -126,6 +136,16 @@ impl Store for SharedStore {
 }
 
 impl Without {
+    fn new(default: OnStoreFailure, alive: Arc<Alive>) -> Self {
+        Self {
+            default,
+            alive,
+            local: AtomicU64::new(0),
+            allow: AtomicU64::new(0),
+            deny: AtomicU64::new(0),
+        }
+    }
+
     fn decide<R: Borrow<Arc<Rule>> + Clone>(&self, draws: &[Draw<R>], now: Now) -> Verdicts {
         for draw in draws {
             let counter = match fallback::mode(draw.rule.borrow(), self.default) {
@@ -135,7 +155,18 @@ impl Without {
             };
             counter.fetch_add(1, Ordering::Relaxed);
         }
-        fallback::decide(draws, self.default, now)
+        fallback::decide(draws, self.default, self.alive.nodes(), now)
+    }
+
+    /// What was counted is where this node goes on without the ledger.
+    fn remember(&self, draws: &[Draw<Arc<Rule>>], verdicts: &Verdicts, now: Now) {
+        for (draw, drawn) in draws.iter().zip(&verdicts.drawn) {
+            if fallback::mode(&draw.rule, self.default) == OnStoreFailure::Local
+                && let Some(standing) = drawn.standing
+            {
+                draw.remember(standing, now);
+            }
+        }
     }
 
     /// Limits that were decided without the ledger, by what held.
@@ -292,6 +323,7 @@ fn tell(
             account: Handle::Stored(vec![tally()]),
             mark: 0,
             tried: smallvec::SmallVec::new(),
+            nodes: 1,
         });
     }
     if !over || rule.shadow {

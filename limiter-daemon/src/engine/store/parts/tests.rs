@@ -69,6 +69,22 @@ impl Bucket {
         }
     }
 
+    fn refunded(self, meter: &Meter, tokens: u64, now: u64) -> Self {
+        match meter {
+            Meter::Bucket { limit, .. } => {
+                let worth = meter::worth(limit, tokens);
+                Self {
+                    at: self.at.saturating_sub(worth).max(now),
+                    ..self
+                }
+            }
+            Meter::Fixed(_) | Meter::Sliding(_) => Self {
+                count: self.count.saturating_sub(tokens),
+                ..self
+            },
+        }
+    }
+
     fn conforms(self, meter: &Meter, tokens: u64, now: u64) -> bool {
         let after = self.take(meter, tokens.max(1));
         match meter {
@@ -105,7 +121,11 @@ impl Plain {
             .iter()
             .map(|item| {
                 let bucket = all.get(&item.key).copied().unwrap_or_default();
-                bucket.due(&item.meter, now.unix)
+                let bucket = bucket.due(&item.meter, now.unix);
+                match item.role {
+                    Role::Refund => bucket.refunded(&item.meter, item.tokens, now.unix),
+                    _ => bucket,
+                }
             })
             .collect();
         let conforms = |at: usize| {
@@ -121,8 +141,7 @@ impl Plain {
         for (at, item) in items.iter().enumerate() {
             let alone = denials == 1 && deniers == [owner(items, at)];
             let asked = match item.role {
-                Role::Enforced | Role::Quota => true,
-                Role::Refund => panic!("{item:?}"),
+                Role::Enforced | Role::Quota | Role::Refund => true,
                 Role::Shadow => denials == 0,
                 Role::Candidate => denials == 0 || alone,
             };
@@ -132,6 +151,11 @@ impl Plain {
                 (true, false) => Conforms::No,
             };
             let mut after = before[at];
+            if item.role == Role::Refund {
+                all.insert(item.key.clone(), after);
+                said.push(Said::new(Conforms::Yes, after.reading(&item.meter)));
+                continue;
+            }
             if conforms == Conforms::Yes && (denials == 0 || item.role == Role::Candidate) {
                 after = after.take(&item.meter, item.tokens);
             }
@@ -347,6 +371,7 @@ fn items() -> impl Strategy<Value = Vec<(Role, u64, bool, u64, u8)>> {
         1 => Just(Role::Shadow),
         2 => Just(Role::Candidate),
         2 => Just(Role::Quota),
+        1 => Just(Role::Refund),
     ];
     let seconds = prop_oneof![Just(1u64), Just(60)];
     let one = (role, 1u64..4, any::<bool>(), seconds, 0u8..3);
@@ -384,10 +409,6 @@ proptest! {
                     let snapshot = Snapshot::new(&item.meter, said.reading);
                     (said.conforms, item.meter.standing(&snapshot, reply.now_of(index)))
                 };
-                // A quota is not asked where the request is denied without it.
-                if item.role == Role::Quota && split.said[index].conforms == Conforms::NotAsked {
-                    continue;
-                }
                 prop_assert_eq!(told(&whole), told(&split), "item {}", index);
             }
             let mut both = main.in_use(&items, at(now));
