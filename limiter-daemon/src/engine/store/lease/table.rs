@@ -28,6 +28,7 @@ const SHARDS: usize = 64;
 const SHARD: usize = 1 << 10;
 /// Nanoseconds between two looks for room in a shard that is full.
 const LOOK: u64 = 100_000_000;
+const SECOND: u64 = 1_000_000_000;
 
 /// All leases of a node.
 #[derive(Debug)]
@@ -397,13 +398,15 @@ impl Entry {
         let Some(told) = &mut self.told else {
             return;
         };
-        let counted = match told.reading {
-            Reading::Counts { end, .. } => end == mark,
-            Reading::Tat(_) => true,
-            Reading::Unknown => false,
-        };
-        if counted {
-            told.reading = told.reading.without(&self.meter, tokens);
+        match &mut told.reading {
+            // Of the window before.
+            Reading::Counts { end, last, .. }
+                if mark.saturating_add(self.meter.window() * SECOND) == *end =>
+            {
+                *last = last.saturating_sub(tokens);
+            }
+            Reading::Counts { end, .. } if *end != mark => {}
+            reading => *reading = reading.without(&self.meter, tokens),
         }
     }
 

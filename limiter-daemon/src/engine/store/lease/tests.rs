@@ -108,6 +108,35 @@ fn a_cold_key_takes_nothing_in_advance() {
 }
 
 #[test]
+fn what_goes_back_to_the_window_before_is_told_as_well() {
+    let fake = Fake::at(BEGIN);
+    let leases = Leases::new(Arc::new(fake.clone()));
+    let meter = meter(Algorithm::SlidingWindow, 10, 1);
+    let item = item(meter, 1, Some(lease(2, 2 * SECOND)));
+    let ask = |now| answer(&leases, question([item.clone()]), clock(now)).unwrap();
+    let mark = ask(BEGIN).said[0].mark;
+    let next = (BEGIN / SECOND + 1) * SECOND;
+    fake.with(|state| state.now = next);
+    let before = |reply: &Reply| match reply.said[0].reading {
+        Reading::Counts { last, .. } => last,
+        reading => panic!("{reading:?}"),
+    };
+    assert_eq!(before(&ask(next)), 1);
+    assert!(leases.table().in_hand() > 0);
+    let change = Change {
+        key: item.key.clone(),
+        meter,
+        tokens: 1,
+        form: Form::Own,
+        kind: ChangeKind::GiveBack { mark },
+    };
+    leases.change(vec![change], clock(next));
+    let asked = fake.with(|state| state.asked);
+    assert_eq!(before(&ask(next)), 0);
+    assert_eq!(fake.with(|state| state.asked), asked, "it was in hand");
+}
+
+#[test]
 fn what_is_told_counts_what_was_used() {
     let fake = Fake::at(BEGIN);
     let leases = Leases::new(Arc::new(fake.clone()));
