@@ -1,0 +1,31 @@
+//! Where a server of a cluster sends who asks for what it has not.
+
+use redis::ServerErrorKind;
+
+use super::map;
+use crate::global::{Inner, link};
+use crate::policy::plan::StoreHost;
+
+/// Where a server sends who asks.
+pub(super) enum Redirection {
+    Moved(StoreHost),
+    Ask(StoreHost),
+    TryAgain,
+}
+
+/// Where `server` sends who asks; `None`: it is another error.
+pub(super) fn redirection(error: &link::Error, server: &Inner) -> Option<Redirection> {
+    let link::Error::Redis(error) = error else {
+        return None;
+    };
+    let host = || {
+        let (place, _slot) = error.redirect_node()?;
+        map::host(place, server.host.as_ref()?)
+    };
+    match error.kind() {
+        redis::ErrorKind::Server(ServerErrorKind::Moved) => host().map(Redirection::Moved),
+        redis::ErrorKind::Server(ServerErrorKind::Ask) => host().map(Redirection::Ask),
+        redis::ErrorKind::Server(ServerErrorKind::TryAgain) => Some(Redirection::TryAgain),
+        _ => None,
+    }
+}
