@@ -14,13 +14,14 @@
 //! on with what nobody waits for any more.
 
 mod map;
+mod redirection;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redis::{RedisError, ServerErrorKind, Value};
+use redis::{RedisError, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -36,6 +37,7 @@ use crate::engine::store::slot::slot;
 use crate::engine::time::Now;
 use crate::policy::plan::{StoreAddress, StoreConfig, StoreHost};
 use map::Map;
+use redirection::{Redirection, redirection};
 
 /// Between two looks at the map, while it changes; each further one that says the same doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -92,13 +94,6 @@ enum First {
     Known(Turn),
     /// There is no map yet.
     Unknown(Attempt),
-}
-
-/// Where a server sends who asks.
-enum Redirection {
-    Moved(StoreHost),
-    Ask(StoreHost),
-    TryAgain,
 }
 
 /// No answer, and when that was known.
@@ -483,22 +478,5 @@ impl Turn {
         self.link.failed(self.attempt.is_probe());
         self.attempt.fail(failure);
         Lost(now)
-    }
-}
-
-/// Where `server` sends who asks; `None`: it is another error.
-fn redirection(error: &link::Error, server: &Inner) -> Option<Redirection> {
-    let link::Error::Redis(error) = error else {
-        return None;
-    };
-    let host = || {
-        let (place, _slot) = error.redirect_node()?;
-        map::host(place, server.host.as_ref()?)
-    };
-    match error.kind() {
-        redis::ErrorKind::Server(ServerErrorKind::Moved) => host().map(Redirection::Moved),
-        redis::ErrorKind::Server(ServerErrorKind::Ask) => host().map(Redirection::Ask),
-        redis::ErrorKind::Server(ServerErrorKind::TryAgain) => Some(Redirection::TryAgain),
-        _ => None,
     }
 }
