@@ -282,8 +282,8 @@ fn whole(question: &Question, parts: &[Members], replies: &[Result<Reply, Unansw
         };
         match item.role {
             Role::Shadow | Role::Candidate => said.conforms = Conforms::NotAsked,
-            // It was not asked where another denied; what it would have said follows.
-            Role::Quota if said.conforms == Conforms::NotAsked => {
+            // Where another denies it is only looked at, by itself.
+            Role::Quota if matches!(said.conforms, Conforms::NotAsked | Conforms::No) => {
                 said.conforms = looked_at(item, said, *now);
             }
             Role::Enforced | Role::Quota | Role::Refund => {}

@@ -1,6 +1,6 @@
-//! Where a server of a cluster sends who asks for what it has not.
+//! What a server answers that has not done what it was asked, as the keys are elsewhere.
 
-use redis::ServerErrorKind;
+use redis::{ErrorKind, ServerErrorKind};
 
 use super::map;
 use crate::global::{Inner, link};
@@ -23,9 +23,9 @@ pub(super) fn redirection(error: &link::Error, server: &Inner) -> Option<Redirec
         map::host(place, server.host.as_ref()?)
     };
     match error.kind() {
-        redis::ErrorKind::Server(ServerErrorKind::Moved) => host().map(Redirection::Moved),
-        redis::ErrorKind::Server(ServerErrorKind::Ask) => host().map(Redirection::Ask),
-        redis::ErrorKind::Server(ServerErrorKind::TryAgain) => Some(Redirection::TryAgain),
+        ErrorKind::Server(ServerErrorKind::Moved) => host().map(Redirection::Moved),
+        ErrorKind::Server(ServerErrorKind::Ask) => host().map(Redirection::Ask),
+        ErrorKind::Server(ServerErrorKind::TryAgain) => Some(Redirection::TryAgain),
         _ => None,
     }
 }
