@@ -18,20 +18,29 @@ pub(super) struct Held {
     stores: Vec<Arc<RedisLedger>>,
 }
 
+/// What is asked in place of the store.
+pub(super) struct Before {
+    pub(super) held: Held,
+    pub(super) requests: Arc<dyn Ledger>,
+    pub(super) domains: Arc<dyn Ledger>,
+}
+
 impl Held {
-    /// Puts both before `ledger`, which counts in `stores`; at most `keys` over their limit are
-    /// remembered.
+    /// Puts both before `ledger`, which counts in `stores`, for limits on requests; and the memory alone
+    /// for those of domains, whose keys are others. At most `keys` over their limit are remembered.
     pub(super) fn before(
         ledger: Arc<dyn Ledger>,
         stores: &[(&str, Arc<RedisLedger>)],
         keys: usize,
-    ) -> (Self, Arc<dyn Ledger>) {
-        let (memory, ledger) = if keys > 0 {
-            let remembering = OverLimit::new(ledger, keys);
+    ) -> Before {
+        let (memory, ledger, domains) = if keys > 0 {
+            let remembering = OverLimit::new(Arc::clone(&ledger), keys);
             let memory = Arc::clone(remembering.memory());
-            (Some(memory), Arc::new(remembering) as Arc<dyn Ledger>)
+            let domains: Arc<dyn Ledger> = Arc::new(remembering.of_all(ledger));
+            let requests: Arc<dyn Ledger> = Arc::new(remembering);
+            (Some(memory), requests, domains)
         } else {
-            (None, ledger)
+            (None, Arc::clone(&ledger), ledger)
         };
         let leases = Arc::new(Leases::new(ledger));
         let first = Arc::<Leases>::clone(&leases);
@@ -40,7 +49,11 @@ impl Held {
             memory,
             stores: stores.iter().map(|(_, store)| Arc::clone(store)).collect(),
         };
-        (held, first)
+        Before {
+            held,
+            requests: first,
+            domains,
+        }
     }
 
     pub(super) fn watched(&self) -> Holdings {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::held::Held;
+use super::held::{Before, Held};
 use crate::engine::domain::DomainStore;
 use crate::engine::fleet::Alive;
 use crate::engine::store::SharedStore;
@@ -50,11 +50,15 @@ pub(super) fn store(config: &DaemonConfig) -> anyhow::Result<Option<Stores>> {
     } else {
         place_of_main.ledger
     };
-    let (held, before) = Held::before(Arc::clone(&ledger), &ledgers, settings.over_limit_memory);
+    let Before {
+        held,
+        requests,
+        domains,
+    } = Held::before(ledger, &ledgers, settings.over_limit_memory);
     let alive = Arc::<Alive>::default();
-    let windows = Arc::new(Windows::new(ledger, settings.budget));
+    let windows = Arc::new(Windows::new(domains, settings.budget));
     Ok(Some(Stores {
-        requests: SharedStore::new(before, &settings.prefix, settings.on_failure)
+        requests: SharedStore::new(requests, &settings.prefix, settings.on_failure)
             .among(Arc::clone(&alive)),
         domains: DomainStore::new(windows, &settings.prefix).among(Arc::clone(&alive)),
         main,

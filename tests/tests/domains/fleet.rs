@@ -15,6 +15,8 @@ use tests::rls::question;
 
 use crate::support::{ADDRESS, Server, told};
 
+const MEMORY: &str = "limiterd_store_over_limit_memory_total";
+
 /// A year, so that no window ends while a test runs.
 const LIMITS: &str = "
 domain: shop
@@ -58,12 +60,46 @@ fn a_hundred_are_a_hundred_over_three_nodes() -> Result<()> {
         for node in &nodes {
             let page = node.daemon.metrics(&node.netns)?;
             let asked = page.sum("limiterd_store_requests_total", &[("result", "ok")]);
-            assert_eq!(asked, 50.0, "{rls}");
+            let remembered = page.sum(MEMORY, &[("result", "answered")]);
+            assert_eq!(asked + remembered, 50.0, "{rls}");
         }
         for key in redis.keys()? {
             let left: i64 = redis.ask(&["PTTL", &key])?.parse()?;
             assert!(left > 0, "{key}: {left}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_known_to_be_over_is_not_asked_again() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    for rls in ["", "keys: Reference"] {
+        let node = Server::start(rls, Some(&redis), LIMITS)?;
+        let answers = node.answers(vec![question("shop", &["user=eve"]); 40])?;
+        let told: Vec<_> = answers.iter().map(told).collect();
+        let left = |left: u32| (false, vec![(false, left)]);
+        assert_eq!(told[..3], [left(2), left(1), left(0)], "{rls}");
+        assert_eq!(told[3..], vec![(true, vec![(true, 0)]); 37], "{rls}");
+        // Another limit beside it is told of, so it is asked about.
+        let both = node.answers(vec![question("shop", &["user=eve", "all=eve"])])?;
+        assert_eq!(
+            (both[0].overall_code(), both[0].statuses.len()),
+            (Code::OverLimit, 2)
+        );
+        assert_eq!(both[0].statuses[1].limit_remaining, 100, "{rls}");
+        let page = node.daemon.metrics(&node.netns)?;
+        let count = |name: &str| {
+            let name = format!("ratelimit_service_rate_limit_{name}");
+            page.sum(&name, &[("key1", "user")])
+        };
+        assert_eq!([count("total_hits"), count("over_limit")], [41.0, 38.0]);
+        let remembered = page.sum(MEMORY, &[("result", "answered")]);
+        assert!(remembered > 0.0);
+        assert_eq!(count("over_limit_with_local_cache"), remembered, "{rls}");
+        let asked = page.sum("limiterd_store_requests_total", &[("result", "ok")]);
+        assert_eq!(asked + remembered, 41.0, "{rls}");
     }
     Ok(())
 }

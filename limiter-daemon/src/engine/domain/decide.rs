@@ -82,7 +82,7 @@ pub(super) struct Met {
     pub(super) over: Option<u64>,
     /// What is to be known to give back what was taken.
     taken: Option<u64>,
-    stats: Arc<LimitStats>,
+    pub(super) stats: Arc<LimitStats>,
     /// Tokens in use beyond which it is nearly over.
     near: u64,
 }

@@ -28,6 +28,7 @@ pub struct LimitStats {
     near: AtomicU64,
     within: AtomicU64,
     shadow: AtomicU64,
+    remembered: AtomicU64,
 }
 
 impl LimitStats {
@@ -39,8 +40,8 @@ impl LimitStats {
         }
     }
 
-    /// Hits so far. Nothing is answered from a cache of limits that are over: the count itself is as
-    /// near.
+    /// Hits so far. Only what a store counts is answered from a memory of limits that are over: this
+    /// node's own counts are as near.
     #[must_use]
     pub fn counts(&self) -> [u64; 6] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -48,7 +49,7 @@ impl LimitStats {
             read(&self.total),
             read(&self.over),
             read(&self.near),
-            0,
+            read(&self.remembered),
             read(&self.within),
             read(&self.shadow),
         ]
@@ -56,6 +57,11 @@ impl LimitStats {
 
     pub(super) fn asked(&self, hits: u64) {
         self.total.fetch_add(hits, Ordering::Relaxed);
+    }
+
+    /// It was known, without the store.
+    pub(super) fn remembered(&self, hits: u64) {
+        self.remembered.fetch_add(hits, Ordering::Relaxed);
     }
 
     pub(super) fn over(&self, hits: u64, shadow: bool) {

@@ -303,6 +303,9 @@ fn judge(
             let snapshot = Snapshot::new(&item.meter, said.reading);
             standings[*origin] = Some(item.meter.standing(&snapshot, now));
             met.over = (said.conforms == Conforms::No).then(|| said.wait(item, now));
+            if let (true, Hits::Take(hits)) = (said.remembered, met.hits) {
+                met.stats.remembered(hits);
+            }
         }
     }
     let denied = denies(&met);

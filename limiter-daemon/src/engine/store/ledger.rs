@@ -119,6 +119,8 @@ pub struct Said {
     pub mark: u64,
     /// How many times more its tokens were taken ([`Item::again`]).
     pub granted: u64,
+    /// Nobody was asked: it was known.
+    pub remembered: bool,
 }
 
 /// Whether an item conforms.
@@ -171,6 +173,7 @@ impl Said {
                 Reading::Unknown => 0,
             },
             granted: 0,
+            remembered: false,
         }
     }
 

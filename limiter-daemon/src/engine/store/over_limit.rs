@@ -40,6 +40,8 @@ const SHARDS: usize = 64;
 pub struct OverLimit {
     inner: Arc<dyn Ledger>,
     memory: Arc<Memory>,
+    /// Answers only where all items are known to be denied.
+    whole: bool,
 }
 
 /// What is remembered.
@@ -97,6 +99,18 @@ impl OverLimit {
                 last: AtomicU64::new(0),
                 counts: Counts::default(),
             }),
+            whole: false,
+        }
+    }
+
+    /// The same memory before `inner`, for those who are to be told of every item: it answers only
+    /// where it knows them all.
+    #[must_use]
+    pub fn of_all(&self, inner: Arc<dyn Ledger>) -> Self {
+        Self {
+            inner,
+            memory: Arc::clone(&self.memory),
+            whole: true,
         }
     }
 
@@ -112,10 +126,15 @@ impl Ledger for OverLimit {
         let plain = |item: &Item| matches!(item.role, Role::Enforced | Role::Shadow);
         if question.denials == 0
             && question.items.iter().all(plain)
-            && let Some(reply) = self.memory.answer(&question, now)
+            && let Some(reply) = self.memory.answer(&question, self.whole, now)
         {
             return Some(Box::pin(std::future::ready(Ok(reply))));
         }
+        let refunds = question
+            .items
+            .iter()
+            .filter(|item| item.role == Role::Refund);
+        refunds.for_each(|item| self.memory.forget(&item.key));
         let enforced = |item: &Item| item.role == Role::Enforced;
         let asked: Few<Option<(String, Meter, u64)>> = question
             .items
@@ -163,7 +182,7 @@ impl Memory {
     }
 
     /// The answer, if an item is known to be denied.
-    fn answer(&self, question: &Question, now: Now) -> Option<Reply> {
+    fn answer(&self, question: &Question, whole: bool, now: Now) -> Option<Reply> {
         if self.last.load(Ordering::Acquire) <= now.mono {
             return None;
         }
@@ -172,10 +191,16 @@ impl Memory {
             .iter()
             .map(|item| self.denied(item, now.mono))
             .collect();
+        if whole && !known.iter().all(Option::is_some) {
+            return None;
+        }
         let there = known.iter().flatten().next()?.now(now.mono);
         add(&self.counts.answered);
         let said = known.iter().map(|told| match told {
-            Some(told) => Said::new(Conforms::No, told.reading),
+            Some(told) => Said {
+                remembered: true,
+                ..Said::new(Conforms::No, told.reading)
+            },
             None => not_asked(),
         });
         let clocks = known
