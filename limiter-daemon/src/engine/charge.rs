@@ -108,6 +108,26 @@ pub struct Denial {
     pub unknown: bool,
 }
 
+impl Denial {
+    /// Of `before` and that of the draw `by`, after which it would wait for `wait`, the one that waits
+    /// longer; of equals the first.
+    #[must_use]
+    pub(super) fn longer(before: Option<Self>, by: usize, wait: u64) -> Self {
+        match before {
+            Some(other) if other.wait >= wait => Self {
+                alone: false,
+                ..other
+            },
+            other => Self {
+                by,
+                wait,
+                alone: other.is_none(),
+                unknown: false,
+            },
+        }
+    }
+}
+
 impl<R: Borrow<Arc<Rule>>> Draw<R> {
     fn rule(&self) -> &Rule {
         self.rule.borrow()
@@ -233,18 +253,7 @@ fn longest<R: Borrow<Arc<Rule>>>(draws: &[Draw<R>], now: Now) -> Option<Denial> 
         let Some(wait) = draw.peek(now) else {
             continue;
         };
-        longest = Some(match longest {
-            Some(other) if other.wait >= wait => Denial {
-                alone: false,
-                ..other
-            },
-            other => Denial {
-                by,
-                wait,
-                alone: other.is_none(),
-                unknown: false,
-            },
-        });
+        longest = Some(Denial::longer(longest, by, wait));
     }
     longest
 }

@@ -23,7 +23,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tonic::body::Body;
@@ -67,6 +67,8 @@ struct Peer {
     connect_failures: AtomicU64,
     /// Gone when nobody asks the service any more, which its tasks wait for.
     asked: watch::Sender<()>,
+    /// A thread has got a connection.
+    found: Arc<Notify>,
 }
 
 /// Why there can be no client.
@@ -105,6 +107,7 @@ impl Client {
                 connections: AtomicU64::new(0),
                 connect_failures: AtomicU64::new(0),
                 asked: watch::Sender::new(()),
+                found: Arc::default(),
             }),
         })
     }
@@ -240,6 +243,7 @@ async fn keep(peer: Weak<Peer>, mut asked: watch::Receiver<()>, state: watch::Se
         match attempt {
             Ok((sender, connection)) => {
                 let service = connecting.plan.host.to_string();
+                connecting.found.notify_waiters();
                 let up = Up::new(connecting);
                 told = false;
                 pause = FIRST_PAUSE;
@@ -264,10 +268,14 @@ async fn keep(peer: Weak<Peer>, mut asked: watch::Receiver<()>, state: watch::Se
                     tracing::warn!(service, error, "a rate limit service cannot be reached");
                     told = true;
                 }
+                let found = Arc::clone(&connecting.found);
                 drop(connecting);
                 state.send_replace(State::Down);
                 tokio::select! {
                     () = sleep(pause) => {}
+                    () = found.notified() => {
+                        state.send_replace(State::Connecting);
+                    }
                     _gone = asked.changed() => return,
                     () = state.closed() => return,
                 }

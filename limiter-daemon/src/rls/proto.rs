@@ -5,6 +5,8 @@
 use prost::{Enumeration, Message};
 use prost_types::{Duration, Struct};
 
+use crate::policy::plan::TimeUnit;
+
 /// What the method is called by.
 pub const SERVICE: &str = "envoy.service.ratelimit.v3.RateLimitService";
 pub const SHOULD_RATE_LIMIT: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
@@ -119,4 +121,30 @@ pub enum Unit {
     Month = 5,
     Year = 6,
     Week = 7,
+}
+
+/// `None`: it is none that is known.
+pub(super) fn time_unit(unit: i32) -> Option<TimeUnit> {
+    match Unit::try_from(unit) {
+        Ok(Unit::Second) => Some(TimeUnit::Second),
+        Ok(Unit::Minute) => Some(TimeUnit::Minute),
+        Ok(Unit::Hour) => Some(TimeUnit::Hour),
+        Ok(Unit::Day) => Some(TimeUnit::Day),
+        Ok(Unit::Week) => Some(TimeUnit::Week),
+        Ok(Unit::Month) => Some(TimeUnit::Month),
+        Ok(Unit::Year) => Some(TimeUnit::Year),
+        Ok(Unit::Unknown) | Err(_) => None,
+    }
+}
+
+pub(super) const fn unit(unit: TimeUnit) -> Unit {
+    match unit {
+        TimeUnit::Second => Unit::Second,
+        TimeUnit::Minute => Unit::Minute,
+        TimeUnit::Hour => Unit::Hour,
+        TimeUnit::Day => Unit::Day,
+        TimeUnit::Week => Unit::Week,
+        TimeUnit::Month => Unit::Month,
+        TimeUnit::Year => Unit::Year,
+    }
 }

@@ -12,15 +12,15 @@ use tonic::Status as Failure;
 
 use super::counters::Counters;
 use super::metadata;
-use super::proto::{
+use super::proto::{self, 
     Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
-    RateLimitResponse, Unit,
+    RateLimitResponse,
 };
 use crate::engine::domain::{
     Asked, Decided, Decision, DomainStore, Domains, Hits, NoDomain, Outcome, Override, Status,
 };
 use crate::engine::time::Now;
-use crate::policy::plan::{RlsHeaders, TimeUnit};
+use crate::policy::plan::RlsHeaders;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -203,7 +203,7 @@ fn asked<'a>(
         None => None,
         Some(limit) => Some(Override {
             requests: limit.requests_per_unit,
-            unit: time_unit(limit.unit).ok_or_else(|| {
+            unit: proto::time_unit(limit.unit).ok_or_else(|| {
                 Failure::invalid_argument(format!("there is no unit {} for a limit", limit.unit))
             })?,
         }),
@@ -217,31 +217,6 @@ fn asked<'a>(
             Hits::Take(hits)
         },
     })
-}
-
-fn time_unit(unit: i32) -> Option<TimeUnit> {
-    match Unit::try_from(unit) {
-        Ok(Unit::Second) => Some(TimeUnit::Second),
-        Ok(Unit::Minute) => Some(TimeUnit::Minute),
-        Ok(Unit::Hour) => Some(TimeUnit::Hour),
-        Ok(Unit::Day) => Some(TimeUnit::Day),
-        Ok(Unit::Week) => Some(TimeUnit::Week),
-        Ok(Unit::Month) => Some(TimeUnit::Month),
-        Ok(Unit::Year) => Some(TimeUnit::Year),
-        Ok(Unit::Unknown) | Err(_) => None,
-    }
-}
-
-const fn unit(unit: TimeUnit) -> Unit {
-    match unit {
-        TimeUnit::Second => Unit::Second,
-        TimeUnit::Minute => Unit::Minute,
-        TimeUnit::Hour => Unit::Hour,
-        TimeUnit::Day => Unit::Day,
-        TimeUnit::Week => Unit::Week,
-        TimeUnit::Month => Unit::Month,
-        TimeUnit::Year => Unit::Year,
-    }
 }
 
 fn code(over_limit: bool) -> i32 {
@@ -271,7 +246,7 @@ fn status(status: &Status) -> DescriptorStatus {
         code: code(status.over_limit),
         current_limit: status.limit.map(|limit| RateLimit {
             requests_per_unit: limit.requests,
-            unit: unit(limit.unit).into(),
+            unit: proto::unit(limit.unit).into(),
             name: name.unwrap_or_default().to_owned(),
         }),
         limit_remaining: u32::try_from(status.remaining).unwrap_or(u32::MAX),

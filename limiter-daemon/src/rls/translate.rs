@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::proto::{
     self, Code, DescriptorStatus, Entry, RateLimitDescriptor, RateLimitOverride, RateLimitRequest,
-    RateLimitResponse, Unit,
+    RateLimitResponse,
 };
 use crate::engine::ask::{Question, Reply, ReplyLimit, ReplyStatus};
 use crate::engine::descriptors::Descriptor;
@@ -29,22 +29,10 @@ fn descriptor(descriptor: &Descriptor<'_>) -> RateLimitDescriptor {
         entries: entries.collect(),
         limit: descriptor.limit.map(|limit| RateLimitOverride {
             requests_per_unit: limit.requests,
-            unit: unit(limit.unit).into(),
+            unit: proto::unit(limit.unit).into(),
         }),
         hits_addend: descriptor.hits.map(|hits| hits.number),
         is_negative_hits: descriptor.hits.is_some_and(|hits| hits.negative),
-    }
-}
-
-const fn unit(unit: TimeUnit) -> Unit {
-    match unit {
-        TimeUnit::Second => Unit::Second,
-        TimeUnit::Minute => Unit::Minute,
-        TimeUnit::Hour => Unit::Hour,
-        TimeUnit::Day => Unit::Day,
-        TimeUnit::Week => Unit::Week,
-        TimeUnit::Month => Unit::Month,
-        TimeUnit::Year => Unit::Year,
     }
 }
 
@@ -72,16 +60,7 @@ fn status(status: &DescriptorStatus) -> ReplyStatus {
     let reset = status.duration_until_reset.as_ref();
     let limit = status.current_limit.as_ref().map(|limit| ReplyLimit {
         requests: limit.requests_per_unit,
-        unit: match Unit::try_from(limit.unit) {
-            Ok(Unit::Second) => Some(TimeUnit::Second),
-            Ok(Unit::Minute) => Some(TimeUnit::Minute),
-            Ok(Unit::Hour) => Some(TimeUnit::Hour),
-            Ok(Unit::Day) => Some(TimeUnit::Day),
-            Ok(Unit::Week) => Some(TimeUnit::Week),
-            Ok(Unit::Month) => Some(TimeUnit::Month),
-            Ok(Unit::Year) => Some(TimeUnit::Year),
-            Ok(Unit::Unknown) | Err(_) => None,
-        },
+        unit: proto::time_unit(limit.unit),
         name: limit.name.clone(),
     });
     ReplyStatus {

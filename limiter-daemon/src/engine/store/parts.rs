@@ -374,13 +374,19 @@ fn looked_at(item: &Item, said: &Said, now: Now) -> Conforms {
     }
 }
 
-/// Whether the quotas of a question deny it: there are some, and nothing is left of any.
+/// Whether the quotas of a question deny it: there are some, and nothing is left of any. One that was
+/// not asked, for its part denied, is looked at.
 fn quotas_deny(items: &[Item], said: &[Option<(Said, Now)>]) -> bool {
     let mut quotas = items
         .iter()
         .zip(said)
         .filter(|(item, _)| item.role == Role::Quota)
-        .map(|(_, said)| said.is_some_and(|(said, _)| said.conforms == Conforms::No))
+        .map(|(item, said)| {
+            said.is_some_and(|(said, now)| match said.conforms {
+                Conforms::NotAsked => looked_at(item, &said, now) == Conforms::No,
+                conforms => conforms == Conforms::No,
+            })
+        })
         .peekable();
     quotas.peek().is_some() && quotas.all(|over| over)
 }

@@ -241,20 +241,7 @@ fn judge(
 ) -> Verdicts {
     let mut drawn: Few<Drawn> = draws.iter().map(|_| Drawn::default()).collect();
     let mut denied: Option<Denial> = None;
-    let mut deny = |by: usize, wait: u64| {
-        denied = Some(match denied {
-            Some(other) if other.wait >= wait => Denial {
-                alone: false,
-                ..other
-            },
-            other => Denial {
-                by,
-                wait,
-                alone: other.is_none(),
-                unknown: false,
-            },
-        });
-    };
+    let mut deny = |by: usize, wait: u64| denied = Some(Denial::longer(denied, by, wait));
     let said = reply.into_iter().flat_map(|reply| {
         let said = reply.said.iter().enumerate();
         said.map(|(index, said)| (said, reply.now_of(index)))
