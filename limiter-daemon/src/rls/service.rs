@@ -12,8 +12,8 @@ use tonic::Status as Failure;
 
 use super::counters::Counters;
 use super::metadata;
-use super::proto::{self, 
-    Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
+use super::proto::{
+    self, Code, DescriptorStatus, HeaderValue, RateLimit, RateLimitDescriptor, RateLimitRequest,
     RateLimitResponse,
 };
 use crate::engine::domain::{

@@ -9,7 +9,6 @@ use super::proto::{
 };
 use crate::engine::ask::{Question, Reply, ReplyLimit, ReplyStatus};
 use crate::engine::descriptors::Descriptor;
-use crate::policy::plan::TimeUnit;
 
 pub(super) fn request(question: &Question<'_>) -> RateLimitRequest {
     RateLimitRequest {
@@ -85,7 +84,8 @@ fn headers(stated: Vec<proto::HeaderValue>) -> Vec<(HeaderName, HeaderValue)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rls::proto::RateLimit;
+    use crate::policy::plan::TimeUnit;
+    use crate::rls::proto::{RateLimit, Unit};
 
     #[test]
     fn what_a_service_says() {
