@@ -98,12 +98,10 @@ fn a_hundred_a_minute_of_a_hundred_and_twenty_at_once() -> Result<()> {
             assert_eq!(answer.text(), "local_rate_limited");
         }
     }
-    // Each admitted request took a token of its own, and then looked at what was left: by then another
-    // core may have taken one too, or one may have come back.
+    // Each admitted request saw a count of its own, but for tokens that came back in the meantime.
     remaining.sort_unstable();
     remaining.dedup();
-    assert!(remaining.len() >= 50, "{remaining:?}");
-    assert!(remaining.first() <= Some(&1), "{remaining:?}");
+    assert!(remaining.len() >= 95, "{remaining:?}");
 
     let page = stage.daemon.metrics(&stage.netns)?;
     let decisions = |decision| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::buckets::Bucket;
-use super::meter::{Meter, NEVER, Standing, Verdict, Words as _};
+use super::meter::{Meter, NEVER, Reading, Snapshot, Standing, Verdict, Words as _};
 use super::request::RequestView;
 use super::rule::{Measure, Rule};
 use super::state::{Account, Place};
@@ -345,7 +345,17 @@ pub(super) fn observe<R: Borrow<Arc<Rule>>>(
         drawn.standing = match &rule.measure {
             Measure::Nothing => Some(Standing::default()),
             Measure::Everything => None,
-            Measure::Metered(meter) => Some(draw.share(meter).standing(&draw.account(), now)),
+            Measure::Metered(meter) => {
+                let meter = draw.share(meter);
+                Some(match (&meter, &drawn.taken) {
+                    // As it was when these tokens were taken: others may have taken some since.
+                    (Meter::Bucket { .. }, Some(receipt)) => {
+                        let taken = Snapshot::new(&meter, Reading::Tat(receipt.mark));
+                        meter.standing(&taken, now)
+                    }
+                    _ => meter.standing(&draw.account(), now),
+                })
+            }
         };
     }
 }

@@ -345,7 +345,8 @@ struct Run<'a> {
     now: u64,
     /// What passed and was not refunded.
     passed: Vec<Pass>,
-    refunds: u64,
+    /// When tokens came back into a lease.
+    refunds: Vec<u64>,
 }
 
 impl Run<'_> {
@@ -416,7 +417,6 @@ impl Run<'_> {
         let returned = |node: &Leases| node.table().counts().tokens()[1].1;
         let nodes_hold = u64::try_from(nodes).unwrap() * lease.size;
         let tight = self.nodes.iter().all(|node| returned(node) == 0);
-        let refunded = self.refunds * tokens;
         for (first, from) in self.passed.iter().enumerate() {
             for (count, until) in (1u64..).zip(&self.passed[first..]) {
                 let time = until.at - from.at;
@@ -428,7 +428,9 @@ impl Run<'_> {
                 } else {
                     held + nodes_hold
                 };
-                let most = most + refunded;
+                let back = self.refunds.iter();
+                let back = back.filter(|at| (from.at..=until.at).contains(*at));
+                let most = most + u64::try_from(back.count()).unwrap() * tokens;
                 prop_assert!(used <= most, "{used} in {time}, not {most} ({tight})");
             }
         }
@@ -446,7 +448,7 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
         fake,
         now: BEGIN,
         passed: Vec::new(),
-        refunds: 0,
+        refunds: Vec::new(),
     };
     let item = item(run.meter, case.tokens, Some(case.lease));
     let mut waiting: Vec<(usize, usize, bool, Asking)> = Vec::new();
@@ -468,7 +470,6 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
             }
             Step::Refund(which) if !run.passed.is_empty() => {
                 let which = which % run.passed.len();
-                run.refunds += 1;
                 let Pass { node, mark, .. } = run.passed[which];
                 let change = Change {
                     key: KEY.to_owned(),
@@ -481,6 +482,7 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
                 if case.algorithm == Algorithm::TokenBucket {
                     // One that goes to the store is none of a lease.
                     if run.nodes[node].table().refund(&change, mark, clock) {
+                        run.refunds.push(run.now);
                         run.passed.remove(which);
                     }
                 } else {

@@ -369,8 +369,9 @@ proptest! {
         }
         let share = u64::from(size) / names.len() as u64;
         prop_assert!(owned == share || owned == share + 1);
-        // The paper's measurements: a few percent; more of few hosts in a small table.
-        prop_assert!(moved * 100 <= u64::from(size) * 20, "{moved} of {size}");
+        // The paper's measurements: a few percent; in the smallest table rarely more.
+        let percent = if size < 2_000 { 20 } else { 12 };
+        prop_assert!(moved * 100 <= u64::from(size) * percent, "{moved} of {size}");
     }
 
     /// A host is found if there is one, whatever is out and whatever was tried; and it is the best
