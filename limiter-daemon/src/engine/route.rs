@@ -4,7 +4,8 @@
 //! wildcard, then any host; there is no falling through to a less specific one, as with Envoy's
 //! virtual hosts), then an exact path, a regular expression, the longest prefix, a method, the most
 //! headers, the most query parameters, and last the order of the plan (age of the route, name, order
-//! of its rules).
+//! of its rules). Routes whose rules are tried as they stand go before all that: of them the first
+//! rule that matches takes the request.
 
 mod condition;
 mod hosts;
@@ -87,11 +88,17 @@ impl RouteTable {
                 let shared = Arc::new(Rule::compile((rule, index), &route, &identity, state));
                 for condition in &rule.matches {
                     for hostname in &plan.hostnames {
-                        hosts.entry(hostname, Paths::default).push(Entry {
+                        let entry = Entry {
                             condition: condition.clone(),
                             kind: plan.kind,
                             rule: Arc::clone(&shared),
-                        });
+                        };
+                        let paths = hosts.entry(hostname, Paths::default);
+                        if plan.in_order {
+                            paths.push_in_order(entry);
+                        } else {
+                            paths.push(entry);
+                        }
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Which kinds there are: those that are read, and those that are known by name only.
 
-use super::{core, envoy_gateway, gateway_api, native, suggest};
+use super::{core, envoy_gateway, gateway_api, gloo, native, suggest};
 
 /// A kind of resource that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,12 +24,24 @@ pub(crate) enum Kind {
     EndpointSlice,
     Secret,
     ConfigMap,
+    /// Gloo's own `Gateway`.
+    GlooGateway,
+    VirtualService,
+    RouteTable,
+    ListenerOption,
+    HttpListenerOption,
+    VirtualHostOption,
+    RouteOption,
+    Upstream,
+    RateLimitConfig,
+    /// Gloo's `Settings`.
+    GlooSettings,
     /// A file of Envoy's rate limit service, which has no kind: what it says is of one domain.
     Domain,
 }
 
 impl Kind {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 28] = [
         Self::Gateway,
         Self::GatewayClass,
         Self::ListenerSet,
@@ -48,11 +60,21 @@ impl Kind {
         Self::EndpointSlice,
         Self::Secret,
         Self::ConfigMap,
+        Self::GlooGateway,
+        Self::VirtualService,
+        Self::RouteTable,
+        Self::ListenerOption,
+        Self::HttpListenerOption,
+        Self::VirtualHostOption,
+        Self::RouteOption,
+        Self::Upstream,
+        Self::RateLimitConfig,
+        Self::GlooSettings,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Gateway => "Gateway",
+            Self::Gateway | Self::GlooGateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::ListenerSet => "ListenerSet",
             Self::HttpRoute => "HTTPRoute",
@@ -70,7 +92,24 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
+            Self::VirtualService => "VirtualService",
+            Self::RouteTable => "RouteTable",
+            Self::ListenerOption => "ListenerOption",
+            Self::HttpListenerOption => "HttpListenerOption",
+            Self::VirtualHostOption => "VirtualHostOption",
+            Self::RouteOption => "RouteOption",
+            Self::Upstream => "Upstream",
+            Self::RateLimitConfig => "RateLimitConfig",
+            Self::GlooSettings => "Settings",
             Self::Domain => "Domain",
+        }
+    }
+
+    /// What tells it from every other kind, where only a name is given.
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::GlooGateway => "Gateway (Gloo)",
+            _ => self.name(),
         }
     }
 
@@ -91,6 +130,15 @@ impl Kind {
             }
             Self::Namespace | Self::Service | Self::Secret | Self::ConfigMap => core::GROUP,
             Self::EndpointSlice => core::DISCOVERY_GROUP,
+            Self::GlooGateway
+            | Self::VirtualService
+            | Self::RouteTable
+            | Self::ListenerOption
+            | Self::HttpListenerOption
+            | Self::VirtualHostOption
+            | Self::RouteOption => gloo::GATEWAY_GROUP,
+            Self::Upstream | Self::GlooSettings => gloo::GLOO_GROUP,
+            Self::RateLimitConfig => gloo::RATE_LIMIT_GROUP,
             // Not in `ALL`: no document names it.
             Self::Domain => "",
         }
@@ -107,13 +155,25 @@ impl Kind {
             | Self::Service
             | Self::EndpointSlice
             | Self::Secret
-            | Self::ConfigMap => &["v1"],
+            | Self::ConfigMap
+            | Self::GlooGateway
+            | Self::VirtualService
+            | Self::RouteTable
+            | Self::ListenerOption
+            | Self::HttpListenerOption
+            | Self::VirtualHostOption
+            | Self::RouteOption
+            | Self::Upstream
+            | Self::GlooSettings => &["v1"],
             _ => &["v1alpha1"],
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    /// The kind of this name, of this group if there is one in it.
+    fn named(name: &str, group: &str) -> Option<Self> {
+        let mut named = Self::ALL.into_iter().filter(|kind| kind.name() == name);
+        let of_group = named.clone().find(|kind| kind.group() == group);
+        of_group.or_else(|| named.next())
     }
 }
 
@@ -136,6 +196,12 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "SecurityPolicy",
         ],
     ),
+    (
+        gloo::GATEWAY_GROUP,
+        &["MatchableHttpGateway", "MatchableTcpGateway"],
+    ),
+    (gloo::GLOO_GROUP, &["Proxy", "UpstreamGroup"]),
+    ("enterprise.gloo.solo.io", &["AuthConfig"]),
 ];
 
 /// Kinds that say how something is run, not what it does: files that hold them work without.
@@ -179,7 +245,7 @@ pub(crate) struct Refusal {
 /// The kind that `apiVersion` and `kind` name.
 pub(crate) fn find(api_version: &str, kind: &str) -> Result<Kind, Refusal> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    match Kind::named(kind) {
+    match Kind::named(kind, group) {
         Some(found) if found.group() == group && found.versions().contains(&version) => Ok(found),
         Some(found) if not_yet(group, kind) => Err(unsupported(group, found.name())),
         Some(found) => Err(Refusal {
@@ -253,6 +319,7 @@ mod tests {
             said("gateway.networking.k8s.io/v1beta1", "Gateway"),
             Ok(Kind::Gateway)
         );
+        assert_eq!(said("gateway.solo.io/v1", "Gateway"), Ok(Kind::GlooGateway));
         assert_eq!(
             said("limiterd.io/v1alpha1", "LimiterConfig"),
             Ok(Kind::LimiterConfig)

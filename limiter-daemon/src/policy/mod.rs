@@ -12,6 +12,7 @@ pub mod diagnostic;
 mod envoy_gateway;
 mod findings;
 mod gateway_api;
+mod gloo;
 mod kinds;
 mod native;
 pub mod plan;

@@ -260,7 +260,8 @@ fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
     }
     for route in &listener.routes {
         let hosts: Vec<String> = route.hostnames.iter().map(host).collect();
-        writeln!(out, "  {:?} {} {}", route.kind, route.name, hosts.join(",")).unwrap();
+        let order = if route.in_order { " in order" } else { "" };
+        writeln!(out, "  {:?} {} {}{order}", route.kind, route.name, hosts.join(",")).unwrap();
         for rule in &route.rules {
             self::rule(rule, plan, out);
         }
@@ -357,6 +358,7 @@ fn path(path: &PathMatch) -> String {
     match path {
         PathMatch::Exact(path) => format!("={path}"),
         PathMatch::Prefix(path) => format!("{path}/*"),
+        PathMatch::StartsWith(text) => format!("{text}*"),
         PathMatch::Regex(regex) => format!("~{regex}"),
     }
 }

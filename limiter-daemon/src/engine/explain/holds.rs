@@ -145,6 +145,7 @@ pub(super) fn path_matches(wanted: &PathMatch, path: &str) -> bool {
         PathMatch::Prefix(prefix) => path
             .strip_prefix(prefix.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        PathMatch::StartsWith(text) => path.starts_with(text.as_str()),
         PathMatch::Regex(regex) => regex.is_match(path),
     }
 }

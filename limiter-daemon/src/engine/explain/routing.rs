@@ -130,7 +130,10 @@ pub(super) fn route<'a>(
             }));
         }
     }
-    candidates.sort_by_key(|candidate| Reverse(precedence(candidate.by)));
+    candidates.sort_by_key(|candidate| {
+        let by_plan = candidate.route.in_order;
+        Reverse((by_plan, (!by_plan).then(|| precedence(candidate.by))))
+    });
     let taken = candidates
         .into_iter()
         .find(|candidate| route_match(candidate.by, asked).is_ok());
@@ -200,6 +203,7 @@ fn precedence(one: &RouteMatch) -> (u8, usize, bool, usize, usize) {
     let (kind, length) = match &one.path {
         PathMatch::Exact(path) => (2, path.len()),
         PathMatch::Regex(regex) => (1, regex.as_str().len()),
+        PathMatch::StartsWith(text) => (1, text.len()),
         PathMatch::Prefix(prefix) => (0, prefix.len()),
     };
     (

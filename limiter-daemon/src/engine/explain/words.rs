@@ -150,6 +150,7 @@ pub(super) fn path_denial(path: &PathMatch) -> String {
     match path {
         PathMatch::Exact(exact) => format!("path is not `{}`", clean(exact)),
         PathMatch::Prefix(prefix) => format!("path does not begin with `{}`", clean(prefix)),
+        PathMatch::StartsWith(text) => format!("path does not begin with `{}`", clean(text)),
         PathMatch::Regex(regex) => format!("path does not match `{}`", clean(regex.as_str())),
     }
 }
@@ -160,6 +161,7 @@ pub(crate) fn path(path: &PathMatch) -> String {
         PathMatch::Exact(exact) => format!("path is `{}`", clean(exact)),
         PathMatch::Prefix(prefix) if prefix.is_empty() => "any path".to_owned(),
         PathMatch::Prefix(prefix) => format!("path begins with `{}`", clean(prefix)),
+        PathMatch::StartsWith(text) => format!("path begins with `{}`", clean(text)),
         PathMatch::Regex(regex) => format!("path matches `{}`", clean(regex.as_str())),
     }
 }

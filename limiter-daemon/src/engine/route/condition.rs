@@ -26,6 +26,7 @@ impl PathMatch {
             Self::Prefix(prefix) => path
                 .strip_prefix(prefix.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            Self::StartsWith(text) => path.starts_with(text.as_str()),
             Self::Regex(regex) => regex.is_match(path),
         }
     }

@@ -12,8 +12,10 @@ use crate::policy::plan::{PathMatch, RouteKind, RouteMatch};
 /// The rules that serve one host pattern.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
+    /// Of routes whose rules are tried as they stand.
+    in_order: Vec<Entry>,
     exact: HashMap<String, Vec<Entry>>,
-    /// By descending length of the expression.
+    /// Regular expressions and beginnings, by descending length of what is written.
     regex: Vec<Entry>,
     prefix: HashMap<String, Vec<Entry>>,
     /// Length of the longest prefix: no longer part of a path needs to be looked up.
@@ -34,6 +36,14 @@ impl Entry {
             && self.condition.matches_beside_path(request)
     }
 
+    /// Bytes of a path that it matches as a beginning, if it does.
+    fn beginning(&self) -> Option<usize> {
+        match &self.condition.path {
+            PathMatch::Prefix(text) | PathMatch::StartsWith(text) => Some(text.len()),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
+        }
+    }
+
     /// Of matches with one path: a method, then the most headers, then the most parameters.
     fn precedence(&self) -> (bool, usize, usize) {
         let condition = &self.condition;
@@ -46,11 +56,16 @@ impl Entry {
 }
 
 impl Paths {
+    /// Adds an entry that is tried after those that were added this way, and before all others.
+    pub(super) fn push_in_order(&mut self, entry: Entry) {
+        self.in_order.push(entry);
+    }
+
     /// Adds `entry` after those that are there. [`Self::sort`] must follow.
     pub(super) fn push(&mut self, entry: Entry) {
         match &entry.condition.path {
             PathMatch::Exact(path) => self.exact.entry(path.clone()).or_default().push(entry),
-            PathMatch::Regex(_) => self.regex.push(entry),
+            PathMatch::Regex(_) | PathMatch::StartsWith(_) => self.regex.push(entry),
             PathMatch::Prefix(prefix) => {
                 self.longest = self.longest.max(prefix.len());
                 self.prefix.entry(prefix.clone()).or_default().push(entry);
@@ -67,6 +82,7 @@ impl Paths {
         self.regex.sort_by_key(|entry| {
             let length = match &entry.condition.path {
                 PathMatch::Regex(regex) => regex.as_str().len(),
+                PathMatch::StartsWith(text) => text.len(),
                 PathMatch::Exact(_) | PathMatch::Prefix(_) => 0,
             };
             Reverse((length, entry.precedence()))
@@ -75,6 +91,13 @@ impl Paths {
 
     pub(super) fn find(&self, request: &RequestView<'_>) -> Option<Matched<'_>> {
         let path = request.path;
+        let in_order = self
+            .in_order
+            .iter()
+            .find(|entry| entry.condition.path.matches(path) && entry.matches(request));
+        if let Some(entry) = in_order {
+            return Some(Matched::new(&entry.rule, entry.beginning()));
+        }
         let first = |entries: &'_ [Entry]| entries.iter().position(|e| e.matches(request));
         if let Some(entries) = self.exact.get(path)
             && let Some(at) = first(entries)
@@ -86,7 +109,7 @@ impl Paths {
             .iter()
             .find(|entry| entry.condition.path.matches(path) && entry.matches(request));
         if let Some(entry) = by_regex {
-            return Some(Matched::new(&entry.rule, None));
+            return Some(Matched::new(&entry.rule, entry.beginning()));
         }
         self.prefixes(path).find_map(|prefix| {
             let entries = self.prefix.get(prefix)?;

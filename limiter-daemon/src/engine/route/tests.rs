@@ -74,6 +74,28 @@ fn view<'a>(method: &'a Method, target: &'a str, headers: &'a HeaderMap) -> Requ
 }
 
 #[test]
+fn rules_in_order_take_what_they_match_first() {
+    let in_order = |name: &str, path: PathMatch| RoutePlan {
+        in_order: true,
+        ..route(name, vec![Hostname::Any], vec![any_path(path)])
+    };
+    let table = table(vec![
+        route("exact", vec![Hostname::Any], vec![any_path(PathMatch::Exact("/a/b".into()))]),
+        in_order("a", PathMatch::StartsWith("/a".into())),
+        in_order("ab", PathMatch::StartsWith("/a/b".into())),
+        in_order("c", PathMatch::Exact("/c".into())),
+    ]);
+    for (path, wanted) in [
+        ("/a/b", Some("a")),
+        ("/ab", Some("a")),
+        ("/c", Some("c")),
+        ("/c/d", None),
+    ] {
+        assert_eq!(find(&table, "x", path).as_deref(), wanted, "{path}");
+    }
+}
+
+#[test]
 fn the_most_specific_host_serves() {
     let table = table(vec![
         route("any", vec![Hostname::Any], vec![prefix("")]),

@@ -71,6 +71,7 @@ pub(super) fn compile<'a>(
                     name,
                     kind: route.kind,
                     hostnames,
+                    in_order: false,
                     rules,
                 });
             }

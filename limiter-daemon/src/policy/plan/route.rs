@@ -35,6 +35,10 @@ pub struct Route {
     pub kind: RouteKind,
     /// Hosts it serves on this listener; never empty.
     pub hostnames: Vec<Hostname>,
+    /// Its rules are tried as they stand, and the first that matches takes the request, however
+    /// specific (Envoy's and Gloo's way); else the most specific does (Gateway API's). On one
+    /// hostname, rules of such routes are tried before all others.
+    pub in_order: bool,
     pub rules: Vec<RouteRule>,
 }
 
@@ -110,6 +114,8 @@ pub enum PathMatch {
     Exact(String),
     /// Without a trailing `/` (the prefix `/` is the empty string); matches whole path segments.
     Prefix(String),
+    /// The path begins with it, wherever its segments end (Envoy's `prefix`).
+    StartsWith(String),
     /// Must match the whole path.
     Regex(Regex),
 }

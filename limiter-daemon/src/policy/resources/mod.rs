@@ -24,6 +24,15 @@ use super::gateway_api::gateway::Gateway;
 use super::gateway_api::listener_set::ListenerSet;
 use super::gateway_api::references::ReferenceGrant;
 use super::gateway_api::route::Route;
+use super::gloo::gateway::Gateway as GlooGateway;
+use super::gloo::listener_options::{HttpListenerOption, ListenerOption};
+use super::gloo::rate_limit_config::RateLimitConfig;
+use super::gloo::route_options::RouteOption;
+use super::gloo::route_table::RouteTable;
+use super::gloo::settings::Settings as GlooSettings;
+use super::gloo::upstream::Upstream;
+use super::gloo::virtual_host_options::VirtualHostOption;
+use super::gloo::virtual_service::VirtualService;
 use super::kinds::Kind;
 use super::native::http_rate_limit_policy::AskPolicy;
 use super::native::limiter_config::Config;
@@ -56,6 +65,16 @@ pub(crate) struct Resources {
     pub(crate) slices: Table<EndpointSlice>,
     pub(crate) secrets: Table<Secret>,
     pub(crate) config_maps: Table<ConfigMap>,
+    pub(crate) gloo_gateways: Table<GlooGateway>,
+    pub(crate) virtual_services: Table<VirtualService>,
+    pub(crate) route_tables: Table<RouteTable>,
+    pub(crate) listener_options: Table<ListenerOption>,
+    pub(crate) http_listener_options: Table<HttpListenerOption>,
+    pub(crate) virtual_host_options: Table<VirtualHostOption>,
+    pub(crate) route_options: Table<RouteOption>,
+    pub(crate) upstreams: Table<Upstream>,
+    pub(crate) rate_limit_configs: Table<RateLimitConfig>,
+    pub(crate) gloo_settings: Table<GlooSettings>,
     /// By file (as their namespace) and domain.
     pub(crate) domains: Table<DomainFile>,
     /// Where each was seen, those with errors included: they are not missing.
@@ -191,7 +210,7 @@ impl Resources {
                 }
             }
             self.rejected.push(Rejected {
-                kind: kind.name().to_owned(),
+                kind: kind.title().to_owned(),
                 name: name.clone(),
                 reason: "its document cannot be read".to_owned(),
                 kept: true,
@@ -218,7 +237,7 @@ impl Resources {
             .at(&meta.origin)
             .warning(&meta.mark, KEPT, KEPT_REMEDY);
         self.rejected.push(Rejected {
-            kind: kind.name().to_owned(),
+            kind: kind.title().to_owned(),
             name: meta.name.clone(),
             reason,
             kept: true,
@@ -254,6 +273,16 @@ impl Resources {
             Kind::EndpointSlice => copy(&mut self.slices, &good.slices, name),
             Kind::Secret => copy(&mut self.secrets, &good.secrets, name),
             Kind::ConfigMap => copy(&mut self.config_maps, &good.config_maps, name),
+            Kind::GlooGateway => copy(&mut self.gloo_gateways, &good.gloo_gateways, name),
+            Kind::VirtualService => copy(&mut self.virtual_services, &good.virtual_services, name),
+            Kind::RouteTable => copy(&mut self.route_tables, &good.route_tables, name),
+            Kind::ListenerOption => copy(&mut self.listener_options, &good.listener_options, name),
+            Kind::HttpListenerOption => copy(&mut self.http_listener_options, &good.http_listener_options, name),
+            Kind::VirtualHostOption => copy(&mut self.virtual_host_options, &good.virtual_host_options, name),
+            Kind::RouteOption => copy(&mut self.route_options, &good.route_options, name),
+            Kind::Upstream => copy(&mut self.upstreams, &good.upstreams, name),
+            Kind::RateLimitConfig => copy(&mut self.rate_limit_configs, &good.rate_limit_configs, name),
+            Kind::GlooSettings => copy(&mut self.gloo_settings, &good.gloo_settings, name),
             Kind::Domain => copy(&mut self.domains, &good.domains, name),
         }
     }

@@ -14,6 +14,7 @@ use crate::policy::envoy_gateway::{
 };
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gateway_api::{gateway, listener_set, references, route};
+use crate::policy::gloo;
 use crate::policy::kinds::{self, Kind, Refusal};
 use crate::policy::native::{http_rate_limit_policy, limiter_config, network_rate_limit_policy};
 use crate::policy::ratelimit_service::{self, RawDomain};
@@ -175,7 +176,7 @@ impl<'a> Reader<'a> {
     }
 
     fn read_kind(&mut self, kind: Kind, reading: &Reading<'_>, findings: &mut Findings) {
-        *self.resources.counts.entry(kind.name()).or_default() += 1;
+        *self.resources.counts.entry(kind.title()).or_default() += 1;
         let key = (kind, reading.name.clone());
         if let Some(first) = self.resources.seen.get(&key) {
             let place = format!("{}:{}", first.file.display(), first.line);
@@ -231,7 +232,7 @@ impl<'a> Reader<'a> {
                 .warning(&mark_of(reading.node), KEPT, KEPT_REMEDY);
         }
         self.resources.rejected.push(Rejected {
-            kind: kind.name().to_owned(),
+            kind: kind.title().to_owned(),
             name: name.clone(),
             reason,
             kept,
@@ -308,6 +309,36 @@ impl Resources {
                 scope,
                 |raw, _meta, scope: &mut Scope<'_>| config_map::lower(raw, scope),
             ),
+            Kind::GlooGateway => {
+                spec_into(&mut self.gloo_gateways, reading, scope, gloo::gateway::lower);
+            }
+            Kind::VirtualService => {
+                spec_into(&mut self.virtual_services, reading, scope, gloo::virtual_service::lower);
+            }
+            Kind::RouteTable => {
+                spec_into(&mut self.route_tables, reading, scope, gloo::route_table::lower);
+            }
+            Kind::ListenerOption => {
+                spec_into(&mut self.listener_options, reading, scope, gloo::listener_options::lower);
+            }
+            Kind::HttpListenerOption => {
+                spec_into(&mut self.http_listener_options, reading, scope, gloo::listener_options::lower_http);
+            }
+            Kind::VirtualHostOption => {
+                spec_into(&mut self.virtual_host_options, reading, scope, gloo::virtual_host_options::lower_option);
+            }
+            Kind::RouteOption => {
+                spec_into(&mut self.route_options, reading, scope, gloo::route_options::lower_option);
+            }
+            Kind::Upstream => {
+                spec_into(&mut self.upstreams, reading, scope, gloo::upstream::lower);
+            }
+            Kind::RateLimitConfig => {
+                spec_into(&mut self.rate_limit_configs, reading, scope, gloo::rate_limit_config::lower);
+            }
+            Kind::GlooSettings => {
+                spec_into(&mut self.gloo_settings, reading, scope, gloo::settings::lower);
+            }
             Kind::Domain => {
                 if let Some(raw) = decode::<RawDomain>(reading.node, scope) {
                     let mark = mark_of(reading.node);

@@ -112,6 +112,7 @@ fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
     };
     let path = match &condition.path {
         PathMatch::Exact(path) => path == request.path,
+        PathMatch::StartsWith(text) => request.path.starts_with(text.as_str()),
         PathMatch::Regex(regex) => regex.is_match(request.path),
         PathMatch::Prefix(prefix) => {
             request.path == prefix || request.path.starts_with(&format!("{prefix}/"))
@@ -152,6 +153,7 @@ fn model(parts: &Parts, host: &str, request: &RequestView<'_>) -> Option<(usize,
                 let path = match &condition.path {
                     PathMatch::Exact(path) => (2, path.len()),
                     PathMatch::Regex(regex) => (1, regex.as_str().len()),
+                    PathMatch::StartsWith(text) => (1, text.len()),
                     PathMatch::Prefix(prefix) => (0, prefix.len()),
                 };
                 let others = (

@@ -16,7 +16,7 @@ use crate::policy::suggest;
 /// Exactly one of them.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RawAction {
+pub(crate) struct RawAction {
     #[serde(alias = "source_cluster")]
     source_cluster: Option<RawNothing>,
     #[serde(alias = "destination_cluster")]
@@ -177,7 +177,7 @@ const NAMES: [&str; 10] = [
 ];
 
 /// Checks an action; `None` after an error in it.
-pub(super) fn lower(
+pub(crate) fn lower(
     At { value: raw, mark }: At<RawAction>,
     scope: &mut Scope<'_>,
 ) -> Option<Action> {

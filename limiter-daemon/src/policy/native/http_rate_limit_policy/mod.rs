@@ -4,7 +4,7 @@
 //! virtual host); on a route or a rule of one, `rateLimits` are the route's own. Names are taken both
 //! in camel case and in snake case, as Envoy's own parser does.
 
-mod action;
+pub(crate) mod action;
 mod filter;
 mod matchers;
 mod rate_limit;
