@@ -63,6 +63,17 @@ impl<'a> Backends<'a> {
         self.list
     }
 
+    /// What [`find`](Self::find) found.
+    pub(super) fn known(&self, found: usize) -> Option<&Backend> {
+        self.known.get(found)
+    }
+
+    /// Adds a backend that is treated as it says itself; its index in the plan.
+    pub(super) fn put(&mut self, backend: Backend) -> usize {
+        self.list.push(backend);
+        self.list.len() - 1
+    }
+
     /// The index in the plan of what [`find`](Self::find) found, as `upstream` treats it.
     pub(super) fn treated(
         &mut self,

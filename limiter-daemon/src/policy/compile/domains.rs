@@ -15,13 +15,14 @@ use crate::policy::ratelimit_service::{DomainFile, descriptor};
 use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
 
-use super::{certificates, in_force};
+use super::{certificates, gloo, in_force};
 use crate::policy::suggest;
 
-/// All domains, by name. Of those in `asked` limits are asked for by limiterd itself.
+/// All domains, by name, with those that another dialect has. Of those in `asked` limits are asked
+/// for by limiterd itself.
 pub(super) fn compile(
     resources: &Resources,
-    (settings, asked): (&DomainSettings, &BTreeSet<&str>),
+    (settings, asked, others): (&DomainSettings, &BTreeSet<&str>, gloo::Domains<'_>),
     daemon: &DaemonConfig,
     statuses: &mut Statuses,
     findings: &mut Findings,
@@ -72,6 +73,24 @@ pub(super) fn compile(
         .into_values()
         .map(|(domain, _)| (domain.name.clone(), domain))
         .collect();
+    for (domain, origin, mark) in others.list {
+        if domains.contains_key(&domain.name) {
+            findings.at(origin).error(
+                mark,
+                format!("a file has the domain `{}` of these descriptors already", domain.name),
+                "put the descriptors into one of them",
+            );
+        } else {
+            domains.insert(domain.name.clone(), domain);
+        }
+    }
+    if let Some(rejected) = others.broken {
+        let name = gloo::CUSTOM;
+        let broken = domains
+            .entry(name.to_owned())
+            .or_insert_with(|| settings.domain(name));
+        broken.broken = Some(in_force::reason(rejected));
+    }
     for rejected in resources.rejected.iter().filter(never_valid) {
         let name = &rejected.name.name;
         let broken = domains

@@ -6,6 +6,7 @@ mod backends;
 mod certificates;
 mod clients;
 mod domains;
+mod gloo;
 mod in_force;
 mod network;
 mod overrides;
@@ -58,11 +59,18 @@ pub(crate) fn compile(
         statuses,
         findings,
     };
-    let listeners = routes::compile(&mut entries, &settings, &mut context);
-    let network = network::compile(resources, &daemon, findings);
+    let mut listeners = routes::compile(&mut entries, &settings, &mut context);
+    let place = (&daemon, listeners.as_slice());
+    let of_gloo = gloo::compile(resources, &mut backends, place, statuses, findings);
+    listeners.extend(of_gloo.listeners);
+    let limits = gloo::network_limits(resources);
+    let network = network::compile(resources, &limits, &daemon, findings);
     domains::check_address(&listeners, resources, &daemon, findings);
-    let asked = asks.own_domains();
-    let domains = domains::compile(resources, (&served, &asked), &daemon, statuses, findings);
+    let mut asked = asks.own_domains();
+    asked.extend(of_gloo.asked.iter().map(String::as_str));
+    let of_gloo = gloo::domains(resources, &served);
+    let domains = (&served, &asked, of_gloo);
+    let domains = domains::compile(resources, domains, &daemon, statuses, findings);
     topology::report(&entries, resources, statuses);
     clients::report(&entries, &clients, resources, statuses);
     in_force.report(resources, statuses, findings);

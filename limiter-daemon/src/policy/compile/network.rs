@@ -15,16 +15,18 @@ use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
 use crate::policy::suggest;
 
-/// What each policy applies to. A port has one policy at most, and so has an interface.
+/// What each policy applies to, with `others` that another dialect has. A port has one policy at
+/// most, and so has an interface.
 pub(super) fn compile(
     resources: &Resources,
+    others: &[NetworkLimit],
     daemon: &DaemonConfig,
     findings: &mut Findings,
 ) -> Vec<NetworkPolicy> {
     let mut taken = Taken::default();
     let mut room = Room::default();
     let mut plan = Vec::new();
-    for policy in resources.network.values() {
+    for policy in resources.network.values().chain(others) {
         let mut scope = findings.at(&policy.meta.origin);
         if daemon.interfaces.is_empty() {
             let message = "no interface is named, so nothing enforces this policy";

@@ -20,7 +20,7 @@ use cidrs::{List, Prefixes};
 use limits::{RawLevel, RawLimits, RawPrefixLength, RawScope};
 use rules::RawRule;
 use targets::{RawPort, RawTarget};
-pub(crate) use targets::{Target, Targets};
+pub(crate) use targets::{Port, Target, Targets};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

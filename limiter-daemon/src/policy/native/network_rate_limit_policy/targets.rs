@@ -44,6 +44,17 @@ pub(crate) struct Targets {
     pub(super) connects: bool,
 }
 
+impl Targets {
+    /// Ports, of which at least one could have connections.
+    pub(crate) const fn of_ports(ports: Vec<Port>) -> Self {
+        Self {
+            refs: Vec::new(),
+            ports,
+            connects: true,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Gateway {

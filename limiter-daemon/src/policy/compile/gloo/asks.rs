@@ -1,0 +1,317 @@
+//! Global limits of Gloo's routes: who is asked about requests, and by which descriptors; and the
+//! domains that its files configure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::gateways::At;
+use super::{label, never_valid, unusable};
+use crate::policy::findings::{Findings, Mark, Origin, Scope};
+use crate::policy::gloo::rate_limit_config::RateLimitConfig;
+use crate::policy::gloo::settings::Server;
+use crate::policy::gloo::upstream::Endpoints;
+use crate::policy::gloo::virtual_host_options::Limits;
+use crate::policy::gloo::virtual_service::VirtualService;
+use crate::policy::kinds::Kind;
+use crate::policy::native::rate_limit_service::DomainSettings;
+use crate::policy::plan::{
+    AskFilter, AskedService, Asking, Condition, DescriptorRule, Domain, Endpoint, LimitRule,
+    PolicyLimits, RequestType, RlsPeer, SourcePrefixes, StoreHost,
+};
+use crate::policy::resource::{Meta, Name};
+use crate::policy::resources::{Rejected, Resources};
+
+/// The domain of descriptors in `Settings`, and of all `rateLimits` of hosts and routes: Gloo's name
+/// for it, which another rate limit service must have too.
+pub(in crate::policy::compile) const CUSTOM: &str = "custom";
+
+/// Limits of a virtual service, and of one of its routes, with where each is written.
+type Levels<'a, 'b> = (&'a VirtualService, &'b Limits, &'b Meta, &'b Limits);
+
+/// Who is asked.
+pub(super) struct Asks<'a> {
+    resources: &'a Resources,
+    /// As the Settings have it.
+    server: Option<&'a Server>,
+    filters: BTreeMap<String, Arc<AskFilter>>,
+    own_domains: BTreeSet<String>,
+}
+
+impl<'a> Asks<'a> {
+    pub(super) fn new(resources: &'a Resources, findings: &mut Findings) -> Self {
+        let mut all = resources.gloo_settings.values();
+        let first = all.next();
+        for other in all {
+            if let Some(first) = first {
+                let name = &first.meta.name;
+                findings.at(&other.meta.origin).error(
+                    &other.mark,
+                    format!("second Settings; `{name}` are there already"),
+                    "keep one of them",
+                );
+            }
+        }
+        Self {
+            resources,
+            server: first.and_then(|settings| settings.server.as_ref()),
+            filters: BTreeMap::new(),
+            own_domains: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn into_own_domains(self) -> BTreeSet<String> {
+        self.own_domains
+    }
+
+    /// `ratelimitBasic`: a limit on each client, the route's instead of its host's.
+    pub(super) fn basic(
+        &self,
+        (service, host, from, route): Levels<'_, '_>,
+        path: &str,
+        at: &At<'_>,
+    ) -> Option<PolicyLimits> {
+        let own = label(Kind::VirtualService, &service.meta.name);
+        let (policy, (quota, _)) = match (&route.anonymous, &host.anonymous) {
+            (Some(found), _) => (format!("{own}/route/{path}"), found),
+            (None, found) => (own, found.as_ref()?),
+        };
+        let _where_it_is_written = from;
+        let each = Condition::Source {
+            nets: Vec::new(),
+            invert: false,
+            each: Some(SourcePrefixes { v4: 32, v6: 128 }),
+        };
+        let name = format!("{policy}/ratelimitBasic");
+        Some(PolicyLimits {
+            policy,
+            rules: vec![LimitRule {
+                shared: true,
+                headers: Some(self.of_gateway(at).headers),
+                ..LimitRule::new(name, vec![each], *quota)
+            }],
+            default: None,
+        })
+    }
+
+    /// The server that a gateway's routes are to ask.
+    fn of_gateway(&self, at: &At<'_>) -> Server {
+        let own = at.options.server.as_ref();
+        own.or(self.server).cloned().unwrap_or_default()
+    }
+
+    /// What is asked about the requests of a route.
+    pub(super) fn on(
+        &mut self,
+        (service, host, from, route): Levels<'_, '_>,
+        at: &At<'_>,
+        scope: &mut Scope<'_>,
+        broken: &mut Option<String>,
+    ) -> Vec<Asking> {
+        let includes = route.include_host.as_ref().is_some_and(|at| at.value);
+        let of_route = |has: bool| !has || includes;
+        let mut actions: Vec<Arc<DescriptorRule>> = Vec::new();
+        let own = route.actions.as_ref().filter(|own| !own.is_empty());
+        actions.extend(own.into_iter().flatten().cloned());
+        if of_route(own.is_some()) {
+            actions.extend(host.actions.iter().flatten().cloned());
+        }
+        let server = self.of_gateway(at);
+        let source = label(Kind::GlooGateway, &at.gateway.meta.name);
+        let mut asks = Vec::new();
+        if !actions.is_empty() {
+            let filter = self.filter(&source, &server, at, scope);
+            if filter.service == AskedService::Own {
+                self.own_domains.insert(CUSTOM.to_owned());
+            }
+            asks.push(Asking {
+                filter,
+                domain: CUSTOM.to_owned(),
+                source: source.clone(),
+                descriptors: actions,
+            });
+        }
+        let mut configs: Vec<_> = route
+            .configs
+            .iter()
+            .flatten()
+            .map(|reference| (reference, from))
+            .collect();
+        if of_route(route.configs.is_some()) {
+            let of_host = host.configs.iter().flatten();
+            configs.extend(of_host.map(|reference| (reference, &service.meta)));
+        }
+        for (reference, meta) in configs {
+            let mut scope = scope.elsewhere(&meta.origin);
+            match self.resources.rate_limit_configs.get(&reference.name) {
+                Some(config) => asks.extend(self.of_config(config, &source, &server)),
+                None => {
+                    let kind = Kind::RateLimitConfig;
+                    let why = unusable(self.resources, kind, reference, &mut scope);
+                    broken.get_or_insert(why);
+                }
+            }
+        }
+        asks
+    }
+
+    /// A RateLimitConfig configures limiterd itself, whoever else is asked.
+    fn of_config(
+        &mut self,
+        config: &RateLimitConfig,
+        source: &str,
+        server: &Server,
+    ) -> Option<Asking> {
+        if config.actions.is_empty() || config.descriptors.is_empty() {
+            return None;
+        }
+        let domain = label(Kind::RateLimitConfig, &config.meta.name);
+        self.own_domains.insert(domain.clone());
+        let name = format!("{source}/{domain}");
+        let filter = self
+            .filters
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(filter(name, AskedService::Own, server)));
+        Some(Asking {
+            filter: Arc::clone(filter),
+            domain,
+            source: source.to_owned(),
+            descriptors: config.actions.clone(),
+        })
+    }
+
+    fn filter(
+        &mut self,
+        source: &str,
+        server: &Server,
+        at: &At<'_>,
+        scope: &mut Scope<'_>,
+    ) -> Arc<AskFilter> {
+        let name = format!("{source}/ratelimitServer");
+        if let Some(found) = self.filters.get(&name) {
+            return Arc::clone(found);
+        }
+        let own = at.options.server.is_some();
+        let settings = self.resources.gloo_settings.values().next();
+        let origin = match (own, settings) {
+            (false, Some(settings)) => &settings.meta.origin,
+            _ => &at.gateway.meta.origin,
+        };
+        let service = self.service(server, &mut scope.elsewhere(origin));
+        let made = Arc::new(filter(name.clone(), service, server));
+        self.filters.insert(name, Arc::clone(&made));
+        made
+    }
+
+    fn service(&self, server: &Server, scope: &mut Scope<'_>) -> AskedService {
+        let Some(reference) = &server.upstream else {
+            return AskedService::Own;
+        };
+        let broken = |why: String| AskedService::Broken(why);
+        let Some(upstream) = self.resources.upstreams.get(&reference.name) else {
+            let why = unusable(self.resources, Kind::Upstream, reference, scope);
+            return broken(why);
+        };
+        let host = match &upstream.to {
+            Endpoints::These(endpoints) => match endpoints.as_slice() {
+                [Endpoint::Ip(ip, port)] => Some((ip.to_string(), *port)),
+                [Endpoint::Fqdn(name, port)] => Some((name.clone(), *port)),
+                _ => None,
+            },
+            Endpoints::Service(name, port, _) => Some((
+                format!("{}.{}.svc.cluster.local", name.name, name.namespace),
+                *port,
+            )),
+        };
+        let name = &reference.name;
+        match host {
+            Some((host, port)) if upstream.tls.is_none() => {
+                AskedService::Peer(Arc::new(RlsPeer {
+                    host: StoreHost { host, port },
+                    tls: None,
+                }))
+            }
+            Some(_) => {
+                scope.error(
+                    &reference.mark,
+                    format!("the Upstream `{name}` has TLS, which is not supported here yet"),
+                    "ask it by a HTTPRateLimitPolicy, or in clear text",
+                );
+                broken(format!("the Upstream `{name}` has TLS"))
+            }
+            None => {
+                scope.error(
+                    &reference.mark,
+                    format!("the Upstream `{name}` is not one host"),
+                    "name one with a single host under `static`, or a Service under `kube`",
+                );
+                broken(format!("the Upstream `{name}` is not one host"))
+            }
+        }
+    }
+}
+
+fn filter(name: String, service: AskedService, server: &Server) -> AskFilter {
+    AskFilter {
+        name,
+        stage: 0,
+        requests: RequestType::Both,
+        service,
+        timeout: server.timeout,
+        error_status: server
+            .deny_on_fail
+            .then_some(StatusCode::INTERNAL_SERVER_ERROR),
+        limited_status: StatusCode::TOO_MANY_REQUESTS,
+        resource_exhausted: false,
+        headers: server.headers,
+        envoy_header: true,
+        retry_after: false,
+        response_headers: Vec::new(),
+        stat_prefix: String::new(),
+    }
+}
+
+/// Domains that Gloo's files configure.
+pub(in crate::policy::compile) struct Domains<'a> {
+    pub(in crate::policy::compile) list: Vec<(Domain, &'a Origin, &'a Mark)>,
+    /// Settings that were never valid: nothing is known of [`CUSTOM`].
+    pub(in crate::policy::compile) broken: Option<&'a Rejected>,
+}
+
+/// The domains of `Settings` and of each `RateLimitConfig`.
+pub(in crate::policy::compile) fn domains<'a>(
+    resources: &'a Resources,
+    settings: &DomainSettings,
+) -> Domains<'a> {
+    let mut list = Vec::new();
+    let first = resources.gloo_settings.values().next();
+    if let Some(own) = first {
+        let descriptors = own.descriptors.as_ref().filter(|all| !all.is_empty());
+        list.extend(descriptors.map(|descriptors| {
+            let domain = Domain {
+                descriptors: descriptors.clone(),
+                ..settings.domain(CUSTOM)
+            };
+            (domain, &own.meta.origin, &own.mark)
+        }));
+    }
+    for (name, config) in &resources.rate_limit_configs {
+        if config.descriptors.is_empty() {
+            continue;
+        }
+        let domain = Domain {
+            descriptors: config.descriptors.clone(),
+            ..settings.domain(&domain_of(name))
+        };
+        list.push((domain, &config.meta.origin, &config.mark));
+    }
+    Domains {
+        list,
+        broken: never_valid(resources, Kind::GlooSettings),
+    }
+}
+
+fn domain_of(config: &Name) -> String {
+    label(Kind::RateLimitConfig, config)
+}

@@ -1,0 +1,247 @@
+//! Gateways to listeners.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::super::certificates;
+use super::levels::Local;
+use super::{Context, label, routes, unusable};
+use crate::policy::core;
+use crate::policy::findings::Mark;
+use crate::policy::gateway_api::references::ObjectRef;
+use crate::policy::gloo::gateway::{Gateway, Serves, Services};
+use crate::policy::gloo::listener_options::HttpOptions;
+use crate::policy::gloo::virtual_service::VirtualService;
+use crate::policy::kinds::Kind;
+use crate::policy::plan::{
+    Certificate, ClientSettings, DaemonConfig, Hostname, Listener, Route, RouteKind, Tls,
+    TlsVersion,
+};
+use crate::policy::resource::Name;
+use crate::policy::status::Condition;
+
+/// What the routes of one gateway share.
+pub(super) struct At<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) options: HttpOptions,
+    pub(super) local: Local,
+    /// Clients are told of local limits.
+    pub(super) headers: bool,
+    /// Why its requests are answered with 500.
+    pub(super) broken: Option<String>,
+}
+
+/// The listeners of all gateways that can be served beside those that are there.
+pub(super) fn listeners(
+    (daemon, there): (&DaemonConfig, &[Listener]),
+    context: &mut Context<'_, '_>,
+) -> Vec<Listener> {
+    let mut gateways: Vec<&Gateway> = context.resources.gloo_gateways.values().collect();
+    gateways.sort_by(|one, other| one.meta.precedence().cmp(&other.meta.precedence()));
+    let mut listeners: Vec<Listener> = Vec::new();
+    for gateway in gateways {
+        let name = &gateway.meta.name;
+        let taken = there
+            .iter()
+            .chain(&listeners)
+            .find(|other| other.binds.contains(&gateway.bind))
+            .map(|other| format!("the listener `{}`", other.name));
+        let taken = match taken {
+            None if gateway.bind == daemon.admin => Some("the admin listener".to_owned()),
+            taken => taken,
+        };
+        let made = match taken {
+            Some(other) => {
+                let message = format!("{} is bound by {other} already", gateway.bind);
+                context.findings.at(&gateway.meta.origin).error(
+                    &gateway.mark,
+                    message.clone(),
+                    "give it another port or address",
+                );
+                Err(Condition::not_accepted("PortUnavailable", message))
+            }
+            None => listener(gateway, context),
+        };
+        let status = context
+            .statuses
+            .of(Kind::GlooGateway.title(), &name.namespace, &name.name);
+        match made {
+            Ok(listener) => {
+                status.add(Condition::accepted("The gateway is valid."));
+                status.add(Condition::new("Programmed", true, "Programmed", "It is served."));
+                listeners.push(listener);
+            }
+            Err(why) => {
+                status.add(why);
+                let message = "It is not served.";
+                status.add(Condition::new("Programmed", false, "Invalid", message));
+            }
+        }
+    }
+    listeners
+}
+
+fn listener<'a>(
+    gateway: &'a Gateway,
+    context: &mut Context<'a, '_>,
+) -> Result<Listener, Condition> {
+    let Serves::Http { services, options } = &gateway.serves else {
+        let message = "TCP gateways are not forwarded yet.";
+        return Err(Condition::new("Accepted", true, "NotForwarded", message));
+    };
+    let options = context.options.of_gateway(gateway, options);
+    let chosen = chosen(gateway, services, context);
+    let tls = if gateway.ssl {
+        match tls(&chosen, context) {
+            Some(tls) => Some(Arc::new(tls)),
+            None => {
+                let message = "no virtual service of the gateway has a certificate";
+                context.findings.at(&gateway.meta.origin).error(
+                    &gateway.mark,
+                    format!("{message}, so it cannot be served"),
+                    "give one of them an `sslConfig`",
+                );
+                return Err(Condition::not_accepted("NoCertificate", message));
+            }
+        }
+    } else {
+        None
+    };
+    let label = label(Kind::GlooGateway, &gateway.meta.name);
+    let local = options.local.as_ref();
+    let at = At {
+        gateway,
+        local: Local::default().under(&label, local.and_then(|local| local.bucket.as_ref())),
+        headers: local.is_some_and(|local| local.headers),
+        broken: context.options.unknown(),
+        options,
+    };
+    let mut domains: BTreeMap<Hostname, &VirtualService> = BTreeMap::new();
+    let mut made = Vec::new();
+    for service in chosen {
+        let hostnames = hostnames(service, &mut domains, context);
+        if hostnames.is_empty() {
+            continue;
+        }
+        context.served.insert(&service.meta.name);
+        made.push(Route {
+            name: super::label(Kind::VirtualService, &service.meta.name),
+            kind: RouteKind::Http,
+            hostnames,
+            in_order: true,
+            rules: routes::of_service(service, &at, context),
+        });
+    }
+    Ok(Listener {
+        name: label,
+        binds: vec![gateway.bind],
+        hostname: Hostname::Any,
+        tls,
+        client: Arc::new(ClientSettings::default()),
+        routes: made,
+    })
+}
+
+/// The virtual services that a gateway serves, the oldest first.
+fn chosen<'a>(
+    gateway: &Gateway,
+    services: &Services,
+    context: &mut Context<'a, '_>,
+) -> Vec<&'a VirtualService> {
+    let all = &context.resources.virtual_services;
+    let mut chosen: Vec<&'a VirtualService> = Vec::new();
+    match services.named() {
+        None => chosen.extend(
+            all.values()
+                .filter(|service| services.selects(&service.meta)),
+        ),
+        Some(named) => {
+            let mut scope = context.findings.at(&gateway.meta.origin);
+            for reference in named {
+                match all.get(&reference.name) {
+                    Some(service) => chosen.push(service),
+                    None => {
+                        let kind = Kind::VirtualService;
+                        // Its domains are not known, so nobody knows what is missing.
+                        let _why = unusable(context.resources, kind, reference, &mut scope);
+                    }
+                }
+            }
+        }
+    }
+    chosen.retain(|service| service.ssl.is_some() == gateway.ssl);
+    chosen.sort_by(|one, other| one.meta.precedence().cmp(&other.meta.precedence()));
+    chosen
+}
+
+/// The domains of a virtual service that no other one of its gateway has.
+fn hostnames<'a>(
+    service: &'a VirtualService,
+    taken: &mut BTreeMap<Hostname, &'a VirtualService>,
+    context: &mut Context<'a, '_>,
+) -> Vec<Hostname> {
+    let mut hostnames = Vec::new();
+    for (host, mark) in &service.domains {
+        match taken.get(host) {
+            None => {
+                taken.insert(host.clone(), service);
+                hostnames.push(host.clone());
+            }
+            Some(other) => {
+                let name = &other.meta.name;
+                context.findings.at(&service.meta.origin).error(
+                    mark,
+                    format!("the VirtualService `{name}` of the same gateway has this domain already"),
+                    "keep it in one of them, or delegate to a RouteTable",
+                );
+            }
+        }
+    }
+    hostnames
+}
+
+/// The certificates of all virtual services; which one a client gets is decided by their names.
+fn tls(services: &[&VirtualService], context: &mut Context<'_, '_>) -> Option<Tls> {
+    let mut certificates: Vec<Certificate> = Vec::new();
+    let mut min = TlsVersion::V1_2;
+    let mut max = TlsVersion::V1_2;
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for service in services {
+        let Some(ssl) = &service.ssl else {
+            continue;
+        };
+        min = min.max(ssl.min.unwrap_or(min));
+        max = max.max(ssl.max.unwrap_or(TlsVersion::V1_3));
+        let mut found = ssl.certificate.clone();
+        if let Some(secret) = &ssl.secret {
+            let namespace = secret.name.namespace.as_str();
+            let kind = Kind::VirtualService;
+            let from = (kind.group(), kind.name(), namespace);
+            let reference = secret_ref(&secret.name, &secret.mark);
+            let mut scope = context.findings.at(&service.meta.origin);
+            let resources = context.resources;
+            let of_secret = certificates::certificate(resources, from, &reference, &mut scope);
+            found = of_secret.ok().cloned().or(found);
+        }
+        certificates.extend(found.filter(|one| seen.insert(one.name.clone())));
+    }
+    if certificates.is_empty() {
+        return None;
+    }
+    Some(Tls {
+        certificates,
+        min_version: min,
+        max_version: max.max(min),
+        alpn: Vec::new(),
+        client_certificates: None,
+    })
+}
+
+fn secret_ref(name: &Name, mark: &Mark) -> ObjectRef {
+    ObjectRef {
+        group: core::GROUP.to_owned(),
+        kind: Kind::Secret.name().to_owned(),
+        name: name.clone(),
+        mark: mark.clone(),
+    }
+}

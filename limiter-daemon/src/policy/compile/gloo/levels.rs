@@ -1,0 +1,52 @@
+//! Which local limit a route draws from.
+//!
+//! There are four levels: the gateway, the virtual service (a `VirtualHostOption`), its virtual host
+//! (options in it) and the route. A limit is one bucket for everything under it that has none of its
+//! own; what has one draws from that and no longer from the one above.
+
+use std::sync::Arc;
+
+use crate::policy::gloo::token_bucket::Bucket;
+use crate::policy::plan::{LimitRule, PolicyLimits, Quota};
+
+/// A limit in force, and what it is of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Local {
+    limit: Option<(Arc<str>, Bucket)>,
+}
+
+impl Local {
+    /// The limit that holds below: `own`, called by `label`, or else this one.
+    pub(super) fn under(&self, label: &str, own: Option<&Bucket>) -> Self {
+        match own {
+            Some(bucket) => Self {
+                limit: Some((label.into(), bucket.clone())),
+            },
+            None => self.clone(),
+        }
+    }
+
+    /// This limit, or where there is none the one `above`.
+    pub(super) fn or(&self, above: &Self) -> Self {
+        let limit = self.limit.as_ref().or(above.limit.as_ref());
+        Self {
+            limit: limit.cloned(),
+        }
+    }
+
+    /// As the plan has it; with `headers`, clients are told of it.
+    pub(super) fn plan(&self, headers: bool) -> Option<PolicyLimits> {
+        let (label, bucket) = self.limit.as_ref()?;
+        let quota = Quota::bucket(bucket.limit, bucket.window);
+        let name = format!("{label}/localRatelimit");
+        Some(PolicyLimits {
+            policy: label.to_string(),
+            rules: Vec::new(),
+            default: Some(LimitRule {
+                shared: true,
+                headers: Some(headers),
+                ..LimitRule::new(name, Vec::new(), quota)
+            }),
+        })
+    }
+}

@@ -1,0 +1,162 @@
+//! Gloo's resources: gateways to listeners, virtual services and route tables to routes, options to
+//! what is in force on them.
+
+mod asks;
+mod destinations;
+mod gateways;
+mod levels;
+mod network;
+mod options;
+mod routes;
+
+use std::collections::BTreeSet;
+
+use super::backends::Backends;
+use super::missing;
+use crate::policy::findings::{Findings, Scope};
+use crate::policy::gloo::references::Reference;
+use crate::policy::kinds::Kind;
+use crate::policy::plan::{DaemonConfig, Listener};
+use crate::policy::resource::{Meta, Name};
+use crate::policy::resources::{Rejected, Resources};
+use crate::policy::status::{Condition, Statuses};
+pub(super) use asks::{CUSTOM, Domains, domains};
+use asks::Asks;
+use destinations::Destinations;
+pub(super) use network::limits as network_limits;
+use options::Options;
+
+/// What Gloo's resources are compiled with.
+struct Context<'a, 'b> {
+    resources: &'a Resources,
+    options: Options<'a>,
+    asks: Asks<'a>,
+    destinations: Destinations<'a, 'b>,
+    statuses: &'b mut Statuses,
+    findings: &'b mut Findings,
+    /// Virtual services that a gateway serves.
+    served: BTreeSet<&'a Name>,
+}
+
+/// What Gloo's gateways come to.
+pub(super) struct Compiled {
+    pub(super) listeners: Vec<Listener>,
+    /// Domains of limiterd's own that requests are asked about.
+    pub(super) asked: BTreeSet<String>,
+}
+
+/// The listeners of all gateways, beside those that are `there` already.
+pub(super) fn compile<'a>(
+    resources: &'a Resources,
+    backends: &mut Backends<'a>,
+    (daemon, there): (&DaemonConfig, &[Listener]),
+    statuses: &mut Statuses,
+    findings: &mut Findings,
+) -> Compiled {
+    let options = Options::new(resources, findings);
+    let asks = Asks::new(resources, findings);
+    let mut context = Context {
+        resources,
+        options,
+        asks,
+        destinations: Destinations::new(resources, backends),
+        statuses,
+        findings,
+        served: BTreeSet::new(),
+    };
+    let listeners = gateways::listeners((daemon, there), &mut context);
+    context.report();
+    Compiled {
+        listeners,
+        asked: context.asks.into_own_domains(),
+    }
+}
+
+impl Context<'_, '_> {
+    /// Says of resources that were read that they are accepted, and warns of what comes to nothing.
+    fn report(&mut self) {
+        let resources = self.resources;
+        let mut accept = |kind: Kind, meta: &Meta| {
+            let name = &meta.name;
+            self.statuses
+                .of(kind.title(), &name.namespace, &name.name)
+                .add(Condition::accepted("It is valid."));
+        };
+        for service in resources.virtual_services.values() {
+            accept(Kind::VirtualService, &service.meta);
+        }
+        for table in resources.route_tables.values() {
+            accept(Kind::RouteTable, &table.meta);
+        }
+        for upstream in resources.upstreams.values() {
+            accept(Kind::Upstream, &upstream.meta);
+        }
+        for option in resources.listener_options.values() {
+            accept(Kind::ListenerOption, &option.meta);
+        }
+        for option in resources.http_listener_options.values() {
+            accept(Kind::HttpListenerOption, &option.meta);
+        }
+        for option in resources.virtual_host_options.values() {
+            accept(Kind::VirtualHostOption, &option.meta);
+        }
+        for option in resources.route_options.values() {
+            accept(Kind::RouteOption, &option.meta);
+        }
+        for config in resources.rate_limit_configs.values() {
+            accept(Kind::RateLimitConfig, &config.meta);
+        }
+        for settings in resources.gloo_settings.values() {
+            accept(Kind::GlooSettings, &settings.meta);
+        }
+        if self.findings.errors() > 0 {
+            return;
+        }
+        for (name, service) in &resources.virtual_services {
+            if !self.served.contains(name) {
+                let remedy = if service.ssl.is_some() {
+                    "add a Gateway with `ssl: true` that selects it"
+                } else {
+                    "add a Gateway (without `ssl: true`) that selects it"
+                };
+                self.findings.at(&service.meta.origin).warning(
+                    &service.meta.mark,
+                    "no gateway serves this",
+                    remedy,
+                );
+            }
+        }
+    }
+}
+
+/// What buckets, listeners and routes are called by: no two resources have one label, in whichever
+/// dialect they are.
+fn label(kind: Kind, name: &Name) -> String {
+    format!("{}/{name}", kind.name())
+}
+
+/// Why what refers to a resource cannot be served as it should.
+fn unusable(
+    resources: &Resources,
+    kind: Kind,
+    reference: &Reference,
+    scope: &mut Scope<'_>,
+) -> String {
+    missing(resources, kind, &reference.name, &reference.mark, scope);
+    let rejected = resources
+        .rejected
+        .iter()
+        .find(|one| one.kind == kind.title() && one.name == reference.name);
+    match rejected {
+        Some(rejected) => super::in_force::reason(rejected),
+        None => format!("there is no {} `{}`", kind.name(), reference.name),
+    }
+}
+
+/// A resource of this kind that was never valid.
+fn never_valid(resources: &Resources, kind: Kind) -> Option<&Rejected> {
+    resources
+        .rejected
+        .iter()
+        .find(|one| one.kind == kind.title() && !one.kept)
+}
