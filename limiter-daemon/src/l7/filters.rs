@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{HOST, LOCATION};
+use http::header::{CONTENT_TYPE, HOST, LOCATION};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 
 use super::body::Body;
 use crate::engine::route::hostname;
-use crate::policy::plan::{HeaderChanges, PathRewrite, Redirect, Rewrite};
+use crate::policy::plan::{Answer, HeaderChanges, PathRewrite, Redirect, Rewrite};
 
 /// Changes headers: set, add, remove.
 pub(super) fn change(headers: &mut HeaderMap, changes: &HeaderChanges) {
@@ -64,6 +64,17 @@ fn rewritten(uri: &Uri, path: &PathRewrite, prefix: Option<usize>) -> String {
     } else {
         format!("/{rewritten}")
     }
+}
+
+/// An answer of limiterd's own.
+pub(super) fn answer(answer: &Answer) -> Response<Body> {
+    let mut response = Response::new(Body::own(answer.body.clone()));
+    *response.status_mut() = answer.status;
+    if !answer.body.is_empty() {
+        let plain = HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(CONTENT_TYPE, plain);
+    }
+    response
 }
 
 /// The answer of a redirect.

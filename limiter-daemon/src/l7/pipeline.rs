@@ -387,6 +387,9 @@ impl Pipeline {
             let response = filters::redirect(request, redirect, prefix, tls, conn.bind);
             return Ok(Next::Answer(Box::new(response)));
         }
+        if let Some(answer) = &rule.filters.answer {
+            return Ok(Next::Answer(Box::new(filters::answer(answer))));
+        }
         let chosen = rule.backends.next().ok_or(Refusal::NoBackend)?;
         let backend = chosen.backend.ok_or(Refusal::NoBackend)?;
         let cluster = active.cluster(backend).ok_or(Refusal::NoEndpoint)?;

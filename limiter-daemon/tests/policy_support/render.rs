@@ -261,7 +261,14 @@ fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
     for route in &listener.routes {
         let hosts: Vec<String> = route.hostnames.iter().map(host).collect();
         let order = if route.in_order { " in order" } else { "" };
-        writeln!(out, "  {:?} {} {}{order}", route.kind, route.name, hosts.join(",")).unwrap();
+        writeln!(
+            out,
+            "  {:?} {} {}{order}",
+            route.kind,
+            route.name,
+            hosts.join(",")
+        )
+        .unwrap();
         for rule in &route.rules {
             self::rule(rule, plan, out);
         }
@@ -401,6 +408,9 @@ fn filters(indent: &str, filters: &Filters, plan: &Plan, out: &mut String) {
     }
     if let Some(redirect) = &filters.redirect {
         writeln!(out, "{indent}{redirect:?}").unwrap();
+    }
+    if let Some(answer) = &filters.answer {
+        writeln!(out, "{indent}{answer:?}").unwrap();
     }
     if let Some(rewrite) = &filters.rewrite {
         writeln!(out, "{indent}{rewrite:?}").unwrap();

@@ -326,6 +326,8 @@ impl Explanation {
         }
         let onward = if let Some(redirect) = &rule.filters.redirect {
             format!("redirected with {}", redirect.status.as_u16())
+        } else if let Some(answer) = &rule.filters.answer {
+            format!("answered with {}", answer.status.as_u16())
         } else if let Some(abort) = treatment::always_aborted(&rule.traffic) {
             format!("answered with {abort} on purpose")
         } else if self.backends.iter().all(|backend| backend.weight == 0) {

@@ -291,6 +291,8 @@ pub(crate) fn filters(filters: &Filters, plan: &Plan) -> Vec<String> {
     header_changes("request", &filters.request_headers, &mut said);
     header_changes("response", &filters.response_headers, &mut said);
     said.extend(filters.redirect.as_ref().map(redirect));
+    let answer = filters.answer.as_ref();
+    said.extend(answer.map(|answer| format!("answer with {}", answer.status.as_u16())));
     if let Some(change) = &filters.rewrite {
         said.extend(
             change

@@ -80,7 +80,11 @@ fn rules_in_order_take_what_they_match_first() {
         ..route(name, vec![Hostname::Any], vec![any_path(path)])
     };
     let table = table(vec![
-        route("exact", vec![Hostname::Any], vec![any_path(PathMatch::Exact("/a/b".into()))]),
+        route(
+            "exact",
+            vec![Hostname::Any],
+            vec![any_path(PathMatch::Exact("/a/b".into()))],
+        ),
         in_order("a", PathMatch::StartsWith("/a".into())),
         in_order("ab", PathMatch::StartsWith("/a/b".into())),
         in_order("c", PathMatch::Exact("/c".into())),

@@ -73,23 +73,19 @@ pub(super) fn compile(
         .into_values()
         .map(|(domain, _)| (domain.name.clone(), domain))
         .collect();
-    for (domain, origin, mark) in others.list {
+    for (domain, origin, mark) in others {
         if domains.contains_key(&domain.name) {
             findings.at(origin).error(
                 mark,
-                format!("a file has the domain `{}` of these descriptors already", domain.name),
+                format!(
+                    "a file has the domain `{}` of these descriptors already",
+                    domain.name
+                ),
                 "put the descriptors into one of them",
             );
         } else {
             domains.insert(domain.name.clone(), domain);
         }
-    }
-    if let Some(rejected) = others.broken {
-        let name = gloo::CUSTOM;
-        let broken = domains
-            .entry(name.to_owned())
-            .or_insert_with(|| settings.domain(name));
-        broken.broken = Some(in_force::reason(rejected));
     }
     for rejected in resources.rejected.iter().filter(never_valid) {
         let name = &rejected.name.name;

@@ -86,10 +86,9 @@ pub(super) fn forward(
     let mut destinations = Vec::new();
     match (raw.single, raw.multi) {
         (Some(single), None) => {
-            destinations.extend(destination(single, namespace, scope).map(|to| Destination {
-                to,
-                weight: 1,
-            }));
+            destinations.extend(
+                destination(single, namespace, scope).map(|to| Destination { to, weight: 1 }),
+            );
         }
         (None, Some(multi)) => {
             let list = multi.destinations;
@@ -137,7 +136,10 @@ fn destination(
                 scope.error(&kube.port.mark, "0 is no port", "write 1 to 65535");
                 return None;
             }
-            Some(To::Service(kube.reference.lower(namespace), kube.port.value))
+            Some(To::Service(
+                kube.reference.lower(namespace),
+                kube.port.value,
+            ))
         }
         (Some(_), Some(_)) => {
             scope.error(
@@ -209,10 +211,16 @@ pub(super) fn redirect(raw: RawRedirect, scope: &mut Scope<'_>) -> Action {
         }
     };
     Action::Redirect(Redirect {
-        scheme: raw.https_redirect.unwrap_or_default().then(|| "https".to_owned()),
+        scheme: raw
+            .https_redirect
+            .unwrap_or_default()
+            .then(|| "https".to_owned()),
         hostname: filled(raw.host_redirect).map(|at| at.value),
         path,
-        port: raw.port_redirect.map(|at| at.value).filter(|port| *port > 0),
+        port: raw
+            .port_redirect
+            .map(|at| at.value)
+            .filter(|port| *port > 0),
         status: match raw.response_code.unwrap_or(RawCode::MovedPermanently) {
             RawCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
             RawCode::Found => StatusCode::FOUND,

@@ -166,11 +166,7 @@ pub(crate) fn lower_http(
     let given = raw.target_refs.is_some();
     let targets = references::targets(raw.target_refs, &[Kind::GlooGateway], namespace, scope);
     if !given {
-        scope.error(
-            &mark,
-            "it is for no gateway",
-            "name one under `targetRefs`",
-        );
+        scope.error(&mark, "it is for no gateway", "name one under `targetRefs`");
     }
     let options = raw.options.unwrap_or_default();
     HttpListenerOption {

@@ -199,10 +199,7 @@ pub(super) fn actions(
         .collect()
 }
 
-fn rule(
-    At { value: raw, mark }: At<RawActions>,
-    scope: &mut Scope<'_>,
-) -> Option<DescriptorRule> {
+fn rule(At { value: raw, mark }: At<RawActions>, scope: &mut Scope<'_>) -> Option<DescriptorRule> {
     let _told_by_the_decoder = raw.limit;
     no_sets(raw.set_actions.as_ref(), "setActions", scope);
     let Some(actions) = raw.actions.filter(|actions| !actions.is_empty()) else {

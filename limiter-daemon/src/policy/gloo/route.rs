@@ -2,9 +2,7 @@
 
 use serde::Deserialize;
 
-use super::action::{
-    self, Action, Delegate, RawAnswer, RawDelegate, RawRedirect, RawRouteAction,
-};
+use super::action::{self, Action, Delegate, RawAnswer, RawDelegate, RawRedirect, RawRouteAction};
 use super::matcher::{self, Matcher, RawMatcher};
 use super::references::{self, RawOptionsRefs, Reference};
 use super::route_options::{self, RawRouteOptions, RouteOptions};

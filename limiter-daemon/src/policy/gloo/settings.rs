@@ -93,7 +93,6 @@ pub(crate) struct Server {
     /// Requests that it says nothing of are answered with 500.
     pub(crate) deny_on_fail: bool,
     pub(crate) headers: bool,
-    pub(crate) mark: Mark,
 }
 
 impl Default for Server {
@@ -103,7 +102,6 @@ impl Default for Server {
             timeout: TIMEOUT,
             deny_on_fail: false,
             headers: false,
-            mark: Mark::none(),
         }
     }
 }
@@ -135,7 +133,7 @@ pub(crate) fn lower(raw: At<RawSettings>, meta: Meta, scope: &mut Scope<'_>) -> 
 
 /// Checks `ratelimitServer`; `None` after an error.
 pub(super) fn server(
-    At { value: raw, mark }: At<RawServer>,
+    At { value: raw, .. }: At<RawServer>,
     namespace: &str,
     scope: &mut Scope<'_>,
 ) -> Option<Server> {
@@ -159,6 +157,5 @@ pub(super) fn server(
         timeout,
         deny_on_fail: raw.deny_on_fail.unwrap_or_default(),
         headers: raw.enable_x_ratelimit_headers.unwrap_or_default(),
-        mark,
     })
 }

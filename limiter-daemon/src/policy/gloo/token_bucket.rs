@@ -43,7 +43,11 @@ pub(crate) fn lower(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<Bu
         Some(text) => units::duration(text, scope)?,
         None => SECOND,
     };
-    if let Some(text) = raw.fill_interval.as_ref().filter(|_| interval < MIN_INTERVAL) {
+    if let Some(text) = raw
+        .fill_interval
+        .as_ref()
+        .filter(|_| interval < MIN_INTERVAL)
+    {
         scope.error(
             &text.mark,
             format!("`{}` is less than 50ms", text.value),

@@ -164,7 +164,10 @@ fn changes(
     }
     if let Some(list) = removed {
         scope.at_most(&list.mark, list.len(), MAX_HEADERS);
-        let names = list.value.iter().filter_map(|name| header_name(name, scope));
+        let names = list
+            .value
+            .iter()
+            .filter_map(|name| header_name(name, scope));
         changes.remove.extend(names);
     }
     changes
@@ -174,7 +177,10 @@ fn pair(raw: &RawHeader, scope: &mut Scope<'_>) -> Option<(HeaderName, HeaderVal
     if raw.value.contains('%') {
         scope.error(
             &raw.value.mark,
-            format!("`{}` would have to be filled in, which is not supported", raw.value.value),
+            format!(
+                "`{}` would have to be filled in, which is not supported",
+                raw.value.value
+            ),
             "write a value without `%`",
         );
         return None;
@@ -212,7 +218,10 @@ pub(super) fn faults(raw: RawFaults, scope: &mut Scope<'_>) -> Fault {
         delay: raw.delay.and_then(|raw| delay(&raw, scope)),
         abort: raw.abort.and_then(|raw| {
             let status = status(raw.http_status.as_ref()?, scope)?;
-            Some((Abort::Http(status), percent(raw.percentage.as_ref(), scope)?))
+            Some((
+                Abort::Http(status),
+                percent(raw.percentage.as_ref(), scope)?,
+            ))
         }),
     }
 }

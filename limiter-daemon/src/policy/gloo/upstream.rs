@@ -9,9 +9,7 @@ use super::references::{RawRef, Reference};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::hostname::is_domain;
-use crate::policy::plan::{
-    BackendSettings, Balancing, Endpoint, LoadBalancer, UpstreamProtocol,
-};
+use crate::policy::plan::{BackendSettings, Balancing, Endpoint, LoadBalancer, UpstreamProtocol};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::units;
 
@@ -242,8 +240,9 @@ pub(crate) fn lower(raw: At<RawUpstream>, meta: Meta, scope: &mut Scope<'_>) -> 
         own.max_parallel_retries = breakers.max_retries.unwrap_or(3);
     }
     if let Some(connection) = raw.connection_config {
-        settings.circuit_breaker.max_requests_per_connection =
-            connection.max_requests_per_connection.filter(|most| *most > 0);
+        settings.circuit_breaker.max_requests_per_connection = connection
+            .max_requests_per_connection
+            .filter(|most| *most > 0);
         let timeout = connection.connect_timeout;
         if let Some(timeout) = timeout.and_then(|text| units::positive_duration(&text, scope)) {
             settings.connect_timeout = timeout;

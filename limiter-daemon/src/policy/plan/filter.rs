@@ -1,5 +1,6 @@
 //! What a route does to requests and responses (Gateway API filters).
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 /// Everything that the filters of a rule, or of one of its backends, come to.
@@ -9,6 +10,8 @@ pub struct Filters {
     pub response_headers: HeaderChanges,
     /// Answers instead of forwarding.
     pub redirect: Option<Redirect>,
+    /// Answers instead of forwarding; not beside `redirect`.
+    pub answer: Option<Answer>,
     pub rewrite: Option<Rewrite>,
     pub mirrors: Vec<Mirror>,
 }
@@ -32,6 +35,15 @@ pub struct Redirect {
     pub port: Option<u16>,
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
+}
+
+/// An answer of limiterd's own (Envoy's direct response).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// Sent as `text/plain`, unless it is empty.
+    pub body: Bytes,
 }
 
 /// `URLRewrite`.

@@ -43,7 +43,7 @@ pub use domain::{
     Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
     OnDomainFailure, TimeUnit,
 };
-pub use filter::{Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
+pub use filter::{Answer, Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
     Algorithm, Candidate, Condition, Lease, LimitRule, OnStoreFailure, PolicyLimits, Quota,

@@ -80,7 +80,7 @@ pub struct RouteRule {
     /// Never empty: a rule without matches matches the prefix `/`.
     pub matches: Vec<RouteMatch>,
     pub filters: Filters,
-    /// Empty: answered with 500 (Gateway API), unless `filters` redirect.
+    /// Empty: answered with 500 (Gateway API), unless `filters` redirect or answer.
     pub backends: Vec<WeightedBackend>,
     pub timeouts: Timeouts,
     pub limits: Arc<RateLimits>,

@@ -163,6 +163,7 @@ impl Resources {
             !rejected.kept
                 && (rejected.kind == Kind::LimiterConfig.name()
                     || rejected.kind == Kind::EnvoyGateway.name()
+                    || rejected.kind == Kind::GlooSettings.title()
                     || (rejected.is_policy && rejected.targets.is_empty()))
         };
         !self.lost.is_empty() || self.rejected.iter().find(unknown).is_some()
@@ -277,11 +278,21 @@ impl Resources {
             Kind::VirtualService => copy(&mut self.virtual_services, &good.virtual_services, name),
             Kind::RouteTable => copy(&mut self.route_tables, &good.route_tables, name),
             Kind::ListenerOption => copy(&mut self.listener_options, &good.listener_options, name),
-            Kind::HttpListenerOption => copy(&mut self.http_listener_options, &good.http_listener_options, name),
-            Kind::VirtualHostOption => copy(&mut self.virtual_host_options, &good.virtual_host_options, name),
+            Kind::HttpListenerOption => copy(
+                &mut self.http_listener_options,
+                &good.http_listener_options,
+                name,
+            ),
+            Kind::VirtualHostOption => copy(
+                &mut self.virtual_host_options,
+                &good.virtual_host_options,
+                name,
+            ),
             Kind::RouteOption => copy(&mut self.route_options, &good.route_options, name),
             Kind::Upstream => copy(&mut self.upstreams, &good.upstreams, name),
-            Kind::RateLimitConfig => copy(&mut self.rate_limit_configs, &good.rate_limit_configs, name),
+            Kind::RateLimitConfig => {
+                copy(&mut self.rate_limit_configs, &good.rate_limit_configs, name)
+            }
             Kind::GlooSettings => copy(&mut self.gloo_settings, &good.gloo_settings, name),
             Kind::Domain => copy(&mut self.domains, &good.domains, name),
         }

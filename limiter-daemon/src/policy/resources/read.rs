@@ -310,34 +310,79 @@ impl Resources {
                 |raw, _meta, scope: &mut Scope<'_>| config_map::lower(raw, scope),
             ),
             Kind::GlooGateway => {
-                spec_into(&mut self.gloo_gateways, reading, scope, gloo::gateway::lower);
+                spec_into(
+                    &mut self.gloo_gateways,
+                    reading,
+                    scope,
+                    gloo::gateway::lower,
+                );
             }
             Kind::VirtualService => {
-                spec_into(&mut self.virtual_services, reading, scope, gloo::virtual_service::lower);
+                spec_into(
+                    &mut self.virtual_services,
+                    reading,
+                    scope,
+                    gloo::virtual_service::lower,
+                );
             }
             Kind::RouteTable => {
-                spec_into(&mut self.route_tables, reading, scope, gloo::route_table::lower);
+                spec_into(
+                    &mut self.route_tables,
+                    reading,
+                    scope,
+                    gloo::route_table::lower,
+                );
             }
             Kind::ListenerOption => {
-                spec_into(&mut self.listener_options, reading, scope, gloo::listener_options::lower);
+                spec_into(
+                    &mut self.listener_options,
+                    reading,
+                    scope,
+                    gloo::listener_options::lower,
+                );
             }
             Kind::HttpListenerOption => {
-                spec_into(&mut self.http_listener_options, reading, scope, gloo::listener_options::lower_http);
+                spec_into(
+                    &mut self.http_listener_options,
+                    reading,
+                    scope,
+                    gloo::listener_options::lower_http,
+                );
             }
             Kind::VirtualHostOption => {
-                spec_into(&mut self.virtual_host_options, reading, scope, gloo::virtual_host_options::lower_option);
+                spec_into(
+                    &mut self.virtual_host_options,
+                    reading,
+                    scope,
+                    gloo::virtual_host_options::lower_option,
+                );
             }
             Kind::RouteOption => {
-                spec_into(&mut self.route_options, reading, scope, gloo::route_options::lower_option);
+                spec_into(
+                    &mut self.route_options,
+                    reading,
+                    scope,
+                    gloo::route_options::lower_option,
+                );
             }
             Kind::Upstream => {
                 spec_into(&mut self.upstreams, reading, scope, gloo::upstream::lower);
             }
             Kind::RateLimitConfig => {
-                spec_into(&mut self.rate_limit_configs, reading, scope, gloo::rate_limit_config::lower);
+                spec_into(
+                    &mut self.rate_limit_configs,
+                    reading,
+                    scope,
+                    gloo::rate_limit_config::lower,
+                );
             }
             Kind::GlooSettings => {
-                spec_into(&mut self.gloo_settings, reading, scope, gloo::settings::lower);
+                spec_into(
+                    &mut self.gloo_settings,
+                    reading,
+                    scope,
+                    gloo::settings::lower,
+                );
             }
             Kind::Domain => {
                 if let Some(raw) = decode::<RawDomain>(reading.node, scope) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::gateways::At;
-use super::{label, never_valid, unusable};
+use super::{label, unusable};
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gloo::rate_limit_config::RateLimitConfig;
 use crate::policy::gloo::settings::Server;
@@ -21,11 +21,11 @@ use crate::policy::plan::{
     PolicyLimits, RequestType, RlsPeer, SourcePrefixes, StoreHost,
 };
 use crate::policy::resource::{Meta, Name};
-use crate::policy::resources::{Rejected, Resources};
+use crate::policy::resources::Resources;
 
 /// The domain of descriptors in `Settings`, and of all `rateLimits` of hosts and routes: Gloo's name
 /// for it, which another rate limit service must have too.
-pub(in crate::policy::compile) const CUSTOM: &str = "custom";
+const CUSTOM: &str = "custom";
 
 /// Limits of a virtual service, and of one of its routes, with where each is written.
 type Levels<'a, 'b> = (&'a VirtualService, &'b Limits, &'b Meta, &'b Limits);
@@ -199,9 +199,29 @@ impl<'a> Asks<'a> {
             _ => &at.gateway.meta.origin,
         };
         let service = self.service(server, &mut scope.elsewhere(origin));
+        if service == AskedService::Own && !self.has_custom() {
+            scope.elsewhere(&at.gateway.meta.origin).warning(
+                &at.gateway.mark,
+                "requests are asked about by `rateLimits`, and nothing says what they are limited to",
+                "give Settings `ratelimit.descriptors`, or `ratelimitServer.ratelimitServerRef`",
+            );
+        }
         let made = Arc::new(filter(name.clone(), service, server));
         self.filters.insert(name, Arc::clone(&made));
         made
+    }
+
+    /// Whether any file has the domain of `rateLimits`.
+    fn has_custom(&self) -> bool {
+        let mut settings = self.resources.gloo_settings.values();
+        let described =
+            settings.any(|one| one.descriptors.as_ref().is_some_and(|all| !all.is_empty()));
+        described
+            || self
+                .resources
+                .domains
+                .keys()
+                .any(|name| name.name == CUSTOM)
     }
 
     fn service(&self, server: &Server, scope: &mut Scope<'_>) -> AskedService {
@@ -226,12 +246,10 @@ impl<'a> Asks<'a> {
         };
         let name = &reference.name;
         match host {
-            Some((host, port)) if upstream.tls.is_none() => {
-                AskedService::Peer(Arc::new(RlsPeer {
-                    host: StoreHost { host, port },
-                    tls: None,
-                }))
-            }
+            Some((host, port)) if upstream.tls.is_none() => AskedService::Peer(Arc::new(RlsPeer {
+                host: StoreHost { host, port },
+                tls: None,
+            })),
             Some(_) => {
                 scope.error(
                     &reference.mark,
@@ -272,12 +290,8 @@ fn filter(name: String, service: AskedService, server: &Server) -> AskFilter {
     }
 }
 
-/// Domains that Gloo's files configure.
-pub(in crate::policy::compile) struct Domains<'a> {
-    pub(in crate::policy::compile) list: Vec<(Domain, &'a Origin, &'a Mark)>,
-    /// Settings that were never valid: nothing is known of [`CUSTOM`].
-    pub(in crate::policy::compile) broken: Option<&'a Rejected>,
-}
+/// Domains that Gloo's files configure, and where.
+pub(in crate::policy::compile) type Domains<'a> = Vec<(Domain, &'a Origin, &'a Mark)>;
 
 /// The domains of `Settings` and of each `RateLimitConfig`.
 pub(in crate::policy::compile) fn domains<'a>(
@@ -306,10 +320,7 @@ pub(in crate::policy::compile) fn domains<'a>(
         };
         list.push((domain, &config.meta.origin, &config.mark));
     }
-    Domains {
-        list,
-        broken: never_valid(resources, Kind::GlooSettings),
-    }
+    list
 }
 
 fn domain_of(config: &Name) -> String {

@@ -54,7 +54,8 @@ impl<'a, 'b> Destinations<'a, 'b> {
                 index
             }
             To::Service(reference, port) => {
-                let found = self.service(&reference.name, *port, &reference.mark, from, findings)?;
+                let found =
+                    self.service(&reference.name, *port, &reference.mark, from, findings)?;
                 let plain = treatment::Upstream::default();
                 self.backends.treated(found, &plain, findings)
             }

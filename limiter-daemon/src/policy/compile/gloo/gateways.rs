@@ -68,7 +68,12 @@ pub(super) fn listeners(
         match made {
             Ok(listener) => {
                 status.add(Condition::accepted("The gateway is valid."));
-                status.add(Condition::new("Programmed", true, "Programmed", "It is served."));
+                status.add(Condition::new(
+                    "Programmed",
+                    true,
+                    "Programmed",
+                    "It is served.",
+                ));
                 listeners.push(listener);
             }
             Err(why) => {
@@ -191,7 +196,9 @@ fn hostnames<'a>(
                 let name = &other.meta.name;
                 context.findings.at(&service.meta.origin).error(
                     mark,
-                    format!("the VirtualService `{name}` of the same gateway has this domain already"),
+                    format!(
+                        "the VirtualService `{name}` of the same gateway has this domain already"
+                    ),
                     "keep it in one of them, or delegate to a RouteTable",
                 );
             }

@@ -46,6 +46,9 @@ impl<'a> Options<'a> {
         for option in resources.listener_options.values() {
             let _named = found(&option.targets, &option.meta, resources, findings);
         }
+        warn_of_twice(&of_gateways, |one| &one.meta, findings);
+        warn_of_twice(&of_services, |one| &one.meta, findings);
+        warn_of_twice(&of_tables, |one| &one.meta, findings);
         let kinds = [
             Kind::HttpListenerOption,
             Kind::VirtualHostOption,
@@ -72,7 +75,12 @@ impl<'a> Options<'a> {
     /// The options of a gateway: its own go before those that are attached, field by field.
     pub(super) fn of_gateway(&self, gateway: &Gateway, own: &HttpOptions) -> HttpOptions {
         let mut options = own.clone();
-        for other in self.of_gateways.get(&gateway.meta.name).into_iter().flatten() {
+        for other in self
+            .of_gateways
+            .get(&gateway.meta.name)
+            .into_iter()
+            .flatten()
+        {
             let other = &other.options;
             options.local = options.local.or_else(|| other.local.clone());
             options.network = options.network.or_else(|| other.network.clone());
@@ -132,10 +140,27 @@ impl<'a> Options<'a> {
     }
 }
 
-fn oldest_first<'a, T>(
-    all: impl Iterator<Item = &'a T>,
+/// Says which of several for one thing goes before the others.
+fn warn_of_twice<T>(
+    all: &BTreeMap<&Name, Vec<&T>>,
     meta: impl Fn(&T) -> &Meta,
-) -> Vec<&'a T> {
+    findings: &mut Findings,
+) {
+    for options in all.values() {
+        if let Some((first, rest)) = options.split_first() {
+            for other in rest {
+                let (first, other) = (&meta(first).name, meta(other));
+                findings.at(&other.origin).warning(
+                    &other.mark,
+                    format!("what `{first}` says for the same target goes before this"),
+                    "join the two, or take the target out of one",
+                );
+            }
+        }
+    }
+}
+
+fn oldest_first<'a, T>(all: impl Iterator<Item = &'a T>, meta: impl Fn(&T) -> &Meta) -> Vec<&'a T> {
     let mut all: Vec<&T> = all.collect();
     all.sort_by(|one, other| meta(one).precedence().cmp(&meta(other).precedence()));
     all
@@ -151,7 +176,13 @@ fn found<'a>(
     let mut scope = findings.at(&meta.origin);
     let mut names = Vec::new();
     for target in targets {
-        super::missing(resources, target.kind, &target.name, &target.mark, &mut scope);
+        super::missing(
+            resources,
+            target.kind,
+            &target.name,
+            &target.mark,
+            &mut scope,
+        );
         if resources.has(target.kind, &target.name) {
             names.push(&target.name);
         }

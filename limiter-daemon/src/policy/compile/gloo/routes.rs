@@ -16,8 +16,8 @@ use crate::policy::gloo::virtual_host_options::HostOptions;
 use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::plan::{
-    Abort, Fault, Filters, Fraction, PathMatch, PathRewrite, RateLimits, Replacement,
-    ResponseOverride, ResponseSource, Rewrite, RouteRule, RouteTraffic, Timeouts, WeightedBackend,
+    Answer, Filters, PathMatch, PathRewrite, RateLimits, Rewrite, RouteRule, RouteTraffic,
+    Timeouts, WeightedBackend,
 };
 use crate::policy::resource::{Meta, Name};
 
@@ -81,8 +81,14 @@ pub(super) fn of_service<'a>(
         let other = &option.options;
         of_options = of_options.or(other.limits.local.as_ref());
         let limits = &mut options.limits;
-        limits.actions = limits.actions.take().or_else(|| other.limits.actions.clone());
-        limits.configs = limits.configs.take().or_else(|| other.limits.configs.clone());
+        limits.actions = limits
+            .actions
+            .take()
+            .or_else(|| other.limits.actions.clone());
+        limits.configs = limits
+            .configs
+            .take()
+            .or_else(|| other.limits.configs.clone());
         let anonymous = limits.anonymous.take();
         limits.anonymous = anonymous.or_else(|| other.limits.anonymous.clone());
         options.retry = options.retry.or_else(|| other.retry.clone());
@@ -254,9 +260,7 @@ fn delegate<'a>(
                 .resources
                 .route_tables
                 .iter()
-                .filter(|(name, table)| {
-                    selector.selects(own, &name.namespace, &table.meta.labels)
-                })
+                .filter(|(name, table)| selector.selects(own, &name.namespace, &table.meta.labels))
                 .collect();
             if tables.is_empty() {
                 context.findings.at(&place.meta.origin).warning(
@@ -365,7 +369,7 @@ fn rule<'a>(
     }
     let options = &here.options;
     let mut filters = filters(options, &host.options);
-    let mut traffic = RouteTraffic {
+    let traffic = RouteTraffic {
         retry: options
             .retry
             .clone()
@@ -393,26 +397,22 @@ fn rule<'a>(
             filters.redirect = Some(redirect.clone());
         }
         Action::Answer(status, body) => {
-            traffic.fault = Some(Fault {
-                delay: None,
-                abort: Some((Abort::Http(*status), Fraction::ALL)),
-            });
-            traffic.overrides.push(ResponseOverride {
-                statuses: vec![status.as_u16()..=status.as_u16()],
-                source: ResponseSource::Local,
-                with: Replacement::Response {
-                    status: None,
-                    content_type: None,
-                    body: Some(body.clone().unwrap_or_default()),
-                    headers: crate::policy::plan::HeaderChanges::default(),
-                },
+            filters.rewrite = None;
+            filters.answer = Some(Answer {
+                status: *status,
+                body: body.clone().unwrap_or_default(),
             });
         }
     }
     let mut limits = RateLimits::default();
     limits.local.extend(here.local.plan(host.at.headers));
     let mut broken = here.broken.clone();
-    let levels = (host.service, &host.options.limits, place.meta, &here.options.limits);
+    let levels = (
+        host.service,
+        &host.options.limits,
+        place.meta,
+        &here.options.limits,
+    );
     limits
         .global
         .extend(context.asks.basic(levels, &here.path, host.at));
@@ -447,6 +447,7 @@ fn filters(options: &RouteOptions, host: &HostOptions) -> Filters {
         request_headers: headers.request,
         response_headers: headers.response,
         redirect: None,
+        answer: None,
         rewrite: (path.is_some() || hostname.is_some()).then_some(Rewrite { hostname, path }),
         mirrors: Vec::new(),
     }

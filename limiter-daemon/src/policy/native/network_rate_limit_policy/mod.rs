@@ -19,8 +19,8 @@ pub(crate) use cidrs::MAX_CIDRS_OF_ALL;
 use cidrs::{List, Prefixes};
 use limits::{RawLevel, RawLimits, RawPrefixLength, RawScope};
 use rules::RawRule;
-use targets::{RawPort, RawTarget};
 pub(crate) use targets::{Port, Target, Targets};
+use targets::{RawPort, RawTarget};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

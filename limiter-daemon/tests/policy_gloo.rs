@@ -1,0 +1,244 @@
+//! Gloo's dialect: which bucket each route draws from, and what holds where parts are missing.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
+
+use std::collections::BTreeMap;
+
+use limiter_daemon::policy::plan::{Plan, Quota, RouteRule};
+use limiter_daemon::policy::{self, Outcome, Severity};
+
+mod policy_support;
+
+use policy_support::Scratch;
+
+const UPSTREAM: &str = "
+apiVersion: gloo.solo.io/v1
+kind: Upstream
+metadata: { name: shop }
+spec: { static: { hosts: [{ addr: 127.0.0.1, port: 3000 }] } }
+";
+
+fn load(name: &str, text: &str) -> Outcome {
+    let dir = Scratch::new(name);
+    std::fs::write(dir.0.join("gloo.yaml"), text).unwrap();
+    policy::load(&dir.0)
+}
+
+fn good(name: &str, text: &str) -> Plan {
+    let outcome = load(name, text);
+    assert_eq!(outcome.diagnostics, [], "{text}");
+    outcome.plan.unwrap()
+}
+
+/// The name of the bucket that a rule draws from, and what it holds.
+fn bucket(rule: &RouteRule) -> Option<(String, u64)> {
+    let [limits] = rule.limits.local.as_slice() else {
+        assert!(rule.limits.local.is_empty(), "one bucket at most");
+        return None;
+    };
+    assert_eq!(limits.rules.len(), 0);
+    let limit = limits.default.as_ref().unwrap();
+    assert!(limit.shared, "one bucket for all that is under it");
+    let Quota::Limited { limit: tokens, .. } = limit.quota else {
+        panic!("{:?}", limit.quota);
+    };
+    Some((limit.name.clone(), tokens.capacity))
+}
+
+/// By virtual service and rule.
+fn buckets(plan: &Plan) -> BTreeMap<String, Option<(String, u64)>> {
+    let mut found = BTreeMap::new();
+    for route in plan.listeners.iter().flat_map(|one| &one.routes) {
+        for rule in &route.rules {
+            let name = format!("{} {}", route.name, rule.name.as_deref().unwrap());
+            found.insert(name, bucket(rule));
+        }
+    }
+    found
+}
+
+/// The levels of limits, the widest first; what of the route `own` of the virtual service `a` each
+/// is called, and how many tokens it has in these tests.
+const LEVELS: [(&str, u64); 4] = [
+    ("Gateway/default/http", 10),
+    ("VirtualService/default/a", 20),
+    ("VirtualService/default/a/virtualHost", 30),
+    ("VirtualService/default/a/route/own", 40),
+];
+
+/// A gateway with two virtual services of two routes each, limited at the levels that are `set`: all
+/// but the gateway's only on the first virtual service, and the route's only on its first route.
+fn levels(set: [bool; 4]) -> String {
+    let tokens = |level: usize| LEVELS[level].1;
+    let at_gateway = if set[0] {
+        format!("{{ defaultLimit: {{ maxTokens: {} }} }}", tokens(0))
+    } else {
+        "{ enableXRatelimitHeaders: false }".to_owned()
+    };
+    let option = |level: usize| {
+        let limit = format!("localRatelimit: {{ maxTokens: {} }}", tokens(level));
+        let limit = if set[level] { limit } else { String::new() };
+        format!("{{ ratelimit: {{ {limit} }} }}")
+    };
+    let (service, host, route) = (option(1), option(2), option(3));
+    format!(
+        "{UPSTREAM}
+---
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: {{ name: http }}
+spec: {{ bindPort: 8080, httpGateway: {{ options: {{ httpLocalRatelimit: {at_gateway} }} }} }}
+---
+apiVersion: gateway.solo.io/v1
+kind: VirtualHostOption
+metadata: {{ name: of-a }}
+spec:
+  targetRefs: [{{ group: gateway.solo.io, kind: VirtualService, name: a }}]
+  options: {service}
+---
+apiVersion: gateway.solo.io/v1
+kind: VirtualService
+metadata: {{ name: a }}
+spec:
+  virtualHost:
+    domains: [a.example]
+    options: {host}
+    routes:
+      - name: own
+        matchers: [{{ prefix: /own }}]
+        options: {route}
+        routeAction: {{ single: {{ upstream: {{ name: shop }} }} }}
+      - name: other
+        routeAction: {{ single: {{ upstream: {{ name: shop }} }} }}
+---
+apiVersion: gateway.solo.io/v1
+kind: VirtualService
+metadata: {{ name: b }}
+spec:
+  virtualHost:
+    domains: [b.example]
+    routes:
+      - name: own
+        matchers: [{{ prefix: /own }}]
+        routeAction: {{ single: {{ upstream: {{ name: shop }} }} }}
+      - name: other
+        routeAction: {{ single: {{ upstream: {{ name: shop }} }} }}
+"
+    )
+}
+
+#[test]
+fn the_most_specific_of_four_levels_is_drawn_from_and_the_rest_stay_shared() {
+    for bits in 0..16_u8 {
+        let set = [0, 1, 2, 3].map(|level| bits & (1 << level) != 0);
+        let found = buckets(&good(&format!("gloo-levels-{bits}"), &levels(set)));
+        // The most specific level of the first `up_to` ones that has a limit.
+        let drawn = |up_to: usize| {
+            let level = (0..up_to).rev().find(|level| set[*level])?;
+            let (name, tokens) = LEVELS[level];
+            Some((format!("{name}/localRatelimit"), tokens))
+        };
+        let expected = BTreeMap::from([
+            ("VirtualService/default/a own".to_owned(), drawn(4)),
+            ("VirtualService/default/a other".to_owned(), drawn(3)),
+            ("VirtualService/default/b own".to_owned(), drawn(1)),
+            ("VirtualService/default/b other".to_owned(), drawn(1)),
+        ]);
+        assert_eq!(found, expected, "{set:?}");
+    }
+}
+
+const DELEGATED: &str = "
+---
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: { name: http }
+spec: { bindPort: 8080, httpGateway: {} }
+---
+apiVersion: gateway.solo.io/v1
+kind: VirtualService
+metadata: { name: shop }
+spec:
+  virtualHost:
+    domains: ['*']
+    routes:
+      - name: items
+        matchers: [{ prefix: /items }]
+        options: { ratelimit: { localRatelimit: { maxTokens: 5 } } }
+        delegateAction: { ref: { name: items } }
+---
+apiVersion: gateway.solo.io/v1
+kind: RouteOption
+metadata: { name: slow }
+spec: { options: { ratelimit: { localRatelimit: { maxTokens: 2, tokensPerFill: 1, fillInterval: 50ms } } } }
+---
+apiVersion: gateway.solo.io/v1
+kind: RouteTable
+metadata: { name: items }
+spec:
+  routes:
+    - name: one
+      matchers: [{ prefix: /items/1 }]
+      routeAction: { single: { upstream: { name: shop } } }
+    - name: two
+      matchers: [{ prefix: /items/2 }]
+      routeAction: { single: { upstream: { name: shop } } }
+    - name: slow
+      matchers: [{ prefix: /items/slow }]
+      optionsConfigRefs: { delegateOptions: [{ name: slow }] }
+      routeAction: { single: { upstream: { name: shop } } }
+";
+
+#[test]
+fn delegated_routes_share_the_bucket_of_the_route_above() {
+    let plan = good("gloo-delegated", &format!("{UPSTREAM}{DELEGATED}"));
+    let above = "VirtualService/default/shop/route/items/localRatelimit";
+    let shared = Some((above.to_owned(), 5));
+    let own = "RouteOption/default/slow/RouteTable/default/items/route/slow/localRatelimit";
+    let name = |route: &str| format!("VirtualService/default/shop items/default/items/{route}");
+    let expected = BTreeMap::from([
+        (name("one"), shared.clone()),
+        (name("two"), shared),
+        (name("slow"), Some((own.to_owned(), 2))),
+    ]);
+    assert_eq!(buckets(&plan), expected);
+}
+
+#[test]
+fn options_that_were_never_valid_leave_nothing_unlimited() {
+    let text = levels([true; 4]).replace("maxTokens: 20 }", "maxTokens: 0 }");
+    let outcome = load("gloo-invalid-option", &text);
+    assert_eq!(
+        outcome.count(Severity::Error),
+        1,
+        "{:?}",
+        outcome.diagnostics
+    );
+    let plan = outcome.plan.unwrap();
+    let rules: Vec<&RouteRule> = plan.listeners[0]
+        .routes
+        .iter()
+        .flat_map(|route| &route.rules)
+        .collect();
+    assert_eq!(rules.len(), 4);
+    for rule in rules {
+        let why = rule.broken.as_deref().unwrap();
+        assert!(why.contains("VirtualHostOption default/of-a"), "{why}");
+    }
+}
+
+#[test]
+fn options_with_errors_go_on_as_they_were() {
+    let dir = Scratch::new("gloo-kept-option");
+    let file = dir.0.join("gloo.yaml");
+    let text = levels([false, true, false, false]);
+    std::fs::write(&file, &text).unwrap();
+    let before = policy::load(&dir.0);
+    std::fs::write(&file, text.replace("maxTokens: 20 }", "maxTokens: 0 }")).unwrap();
+    let after = policy::reload(&dir.0, &before);
+    assert_eq!(after.kept, ["VirtualHostOption default/of-a"]);
+    let plan = after.plan.unwrap();
+    assert_eq!(buckets(&plan), buckets(&before.plan.unwrap()));
+    let rule = &plan.listeners[0].routes[0].rules[0];
+    assert_eq!(rule.broken, None);
+}
