@@ -242,3 +242,88 @@ fn options_with_errors_go_on_as_they_were() {
     let rule = &plan.listeners[0].routes[0].rules[0];
     assert_eq!(rule.broken, None);
 }
+
+#[test]
+fn options_whose_target_is_misspelt_anew_go_on_as_they_were() {
+    let dir = Scratch::new("gloo-stray-option");
+    let file = dir.0.join("gloo.yaml");
+    let text = levels([false, true, false, false]);
+    std::fs::write(&file, &text).unwrap();
+    let before = policy::load(&dir.0);
+    let misspelt = text.replace(
+        "kind: VirtualService, name: a }",
+        "kind: VirtualService, name: aa }",
+    );
+    assert_ne!(misspelt, text);
+    std::fs::write(&file, misspelt).unwrap();
+    let after = policy::reload(&dir.0, &before);
+    assert_eq!(after.kept, ["VirtualHostOption default/of-a"]);
+    assert_eq!(
+        buckets(&after.plan.unwrap()),
+        buckets(&before.plan.unwrap())
+    );
+}
+
+/// Settings that cannot be read may hold any limit, so nothing begins without them.
+#[test]
+fn nothing_starts_with_settings_that_are_wrong() {
+    let settings = "
+---
+apiVersion: gloo.solo.io/v1
+kind: Settings
+metadata: { name: default }
+spec: { ratelimit: { descriptors: [{ key: generic_key, weight: 1 }] } }
+";
+    let outcome = load("gloo-settings", &format!("{}{settings}", levels([true; 4])));
+    assert_eq!(outcome.count(Severity::Error), 1);
+    assert!(outcome.plan.is_none());
+}
+
+/// Files of all dialects in one directory; two Gateways of one name are two.
+#[test]
+fn dialects_lie_side_by_side() {
+    let others = "
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: http }
+spec: { listeners: [{ name: web, protocol: HTTP, port: 8090 }] }
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: { name: shop }
+spec: { endpoints: [{ ip: { address: 127.0.0.1, port: 3000 } }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: a }
+spec:
+  parentRefs: [{ name: http }]
+  rules: [{ backendRefs: [{ group: gateway.envoyproxy.io, kind: Backend, name: shop }] }]
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: { name: http }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: http }]
+  rateLimit: { local: { rules: [{ limit: { requests: 7, unit: Second } }] } }
+---
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: { name: limiterd }
+spec: { rls: { listen: '127.0.0.1:8081' } }
+---
+domain: shop
+descriptors: [{ key: remote_address, rate_limit: { unit: second, requests_per_unit: 5 } }]
+";
+    let plan = good(
+        "gloo-side-by-side",
+        &format!("{}{others}", levels([true; 4])),
+    );
+    let names: Vec<&str> = plan.listeners.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["default/http/web", "Gateway/default/http"]);
+    let rule = &plan.listeners[0].routes[0].rules[0];
+    assert_eq!(rule.limits.local[0].policy, "default/http");
+    assert_eq!(plan.backends.len(), 2);
+    assert_eq!(plan.domains.len(), 1);
+}

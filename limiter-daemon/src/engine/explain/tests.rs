@@ -471,7 +471,8 @@ fn any_path() -> impl Strategy<Value = PathMatch> {
     let prefix = select(vec!["", "/a", "/a/b"]).prop_map(|p| PathMatch::Prefix(p.to_owned()));
     let exact = select(vec!["/a", "/a/b"]).prop_map(|p| PathMatch::Exact(p.to_owned()));
     let regex = Just(PathMatch::Regex(regex::Regex::new("^(?:/a.*)$").unwrap()));
-    prop_oneof![prefix, exact, regex]
+    let beginning = select(vec!["/", "/a"]).prop_map(|p| PathMatch::StartsWith(p.to_owned()));
+    prop_oneof![prefix, exact, regex, beginning]
 }
 
 fn any_condition() -> impl Strategy<Value = Condition> {
@@ -524,12 +525,14 @@ fn any_plan() -> impl Strategy<Value = Plan> {
     let limits = prop::collection::vec(conditions, 0..3);
     let matches = prop::collection::vec(any_route_match(), 1..3);
     let rules = prop::collection::vec((matches, limits), 1..3);
-    prop::collection::vec((hostnames, rules, any::<bool>()), 1..4).prop_map(|routes| {
+    let route_of = (hostnames, rules, any::<bool>(), any::<bool>());
+    prop::collection::vec(route_of, 1..4).prop_map(|routes| {
         let routes = routes
             .into_iter()
             .enumerate()
-            .map(|(r, (hostnames, rules, grpc))| Route {
+            .map(|(r, (hostnames, rules, grpc, in_order))| Route {
                 hostnames,
+                in_order,
                 kind: if grpc {
                     RouteKind::Grpc
                 } else {

@@ -7,6 +7,7 @@
 use super::{attach, missing};
 use crate::policy::envoy_gateway::targets::Target as Named;
 use crate::policy::findings::Findings;
+use crate::policy::gloo::references::Target as OfGloo;
 use crate::policy::kinds::Kind;
 use crate::policy::native::network_rate_limit_policy::{NetworkLimit, Target};
 use crate::policy::resource::{Meta, Name};
@@ -59,9 +60,58 @@ pub(crate) fn keep(resources: &mut Resources, good: &Resources, findings: &mut F
             strays.push((Kind::NetworkRateLimitPolicy, policy.meta.clone(), reason));
         }
     }
+    strays.extend(of_gloo(resources, good, findings));
     for (kind, meta, reason) in strays {
         resources.keep(kind, &meta, reason, good, findings);
     }
+}
+
+/// Gloo's options, of which `targetRefs` say what they are for.
+fn of_gloo(
+    resources: &Resources,
+    good: &Resources,
+    findings: &mut Findings,
+) -> Vec<(Kind, Meta, String)> {
+    type Options<'a> = Vec<(Kind, &'a Meta, &'a [OfGloo], Option<&'a [OfGloo]>)>;
+    let mut options: Options<'_> = Vec::new();
+    for (name, one) in &resources.http_listener_options {
+        let before = good.http_listener_options.get(name);
+        let before = before.map(|one| one.targets.as_slice());
+        options.push((Kind::HttpListenerOption, &one.meta, &one.targets, before));
+    }
+    for (name, one) in &resources.virtual_host_options {
+        let before = good.virtual_host_options.get(name);
+        let before = before.map(|one| one.targets.as_slice());
+        options.push((Kind::VirtualHostOption, &one.meta, &one.targets, before));
+    }
+    for (name, one) in &resources.route_options {
+        let before = good.route_options.get(name);
+        let before = before.map(|one| one.targets.as_slice());
+        options.push((Kind::RouteOption, &one.meta, &one.targets, before));
+    }
+    let mut strays = Vec::new();
+    for (kind, meta, targets, before) in options {
+        let Some(before) = before else {
+            continue;
+        };
+        let same = |a: &OfGloo, b: &OfGloo| (a.kind, &a.name) == (b.kind, &b.name);
+        let new = |target: &&OfGloo| !before.iter().any(|old| same(old, target));
+        let count = findings.errors();
+        for target in targets.iter().filter(new) {
+            let mut scope = findings.at(&meta.origin);
+            missing(
+                resources,
+                target.kind,
+                &target.name,
+                &target.mark,
+                &mut scope,
+            );
+        }
+        if findings.errors() > count {
+            strays.push((kind, meta.clone(), findings.error_after(count)));
+        }
+    }
+    strays
 }
 
 fn same(a: &Named, b: &Named) -> bool {

@@ -29,6 +29,8 @@ fn paths() -> impl Strategy<Value = PathMatch> {
         select(PATHS.as_slice()).prop_map(|path| PathMatch::Exact(path.into())),
         select(["", "/a", "/a/b", "/ab", "/a/"].as_slice())
             .prop_map(|prefix| PathMatch::Prefix(prefix.into())),
+        select(["/", "/a", "/a/b"].as_slice())
+            .prop_map(|beginning| PathMatch::StartsWith(beginning.into())),
         select(["^(?:/a.*)$", "^(?:/[ab])$", "^(?:/a/b/?.*)$"].as_slice())
             .prop_map(|regex| PathMatch::Regex(Regex::new(regex).unwrap())),
     ]

@@ -8,6 +8,7 @@ mod levels;
 mod network;
 mod options;
 mod routes;
+mod rules;
 
 use std::collections::BTreeSet;
 

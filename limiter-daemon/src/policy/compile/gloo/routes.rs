@@ -1,67 +1,22 @@
 //! The routes of virtual services, with those of the tables that they delegate to.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use super::gateways::At;
 use super::levels::Local;
+use super::rules::{Above, Host, Place, lost, rule};
 use super::{Context, label, unusable};
 use crate::policy::findings::Mark;
-use crate::policy::gloo::action::{Action, Delegate};
+use crate::policy::gloo::action::Delegate;
 use crate::policy::gloo::matcher::Matcher;
 use crate::policy::gloo::route::{Does, Route};
 use crate::policy::gloo::route_options::RouteOptions;
 use crate::policy::gloo::route_table::RouteTable;
-use crate::policy::gloo::virtual_host_options::HostOptions;
 use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{
-    Answer, Filters, PathMatch, PathRewrite, RateLimits, Rewrite, RouteRule, RouteTraffic,
-    Timeouts, WeightedBackend,
-};
-use crate::policy::resource::{Meta, Name};
+use crate::policy::plan::{PathMatch, RouteRule};
+use crate::policy::resource::Name;
 
-/// Gloo's (and Envoy's) default of `timeout`.
-const TIMEOUT: Duration = Duration::from_secs(15);
 /// Tables that delegate to one another.
 const MAX_DEPTH: usize = 32;
-
-/// What routes have from above.
-#[derive(Clone)]
-struct Above<'a> {
-    /// What their paths begin with.
-    prefix: &'a str,
-    /// Matchers whose headers, parameters and methods they take over.
-    matcher: Option<&'a Matcher>,
-    inheritable: bool,
-    options: RouteOptions,
-    local: Local,
-    broken: Option<String>,
-    /// Begins the names of rules.
-    path: String,
-    /// Tables on the way here.
-    tables: Vec<&'a Name>,
-}
-
-/// Where routes are written.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    kind: Kind,
-    meta: &'a Meta,
-}
-
-impl<'a> Place<'a> {
-    fn table(self) -> Option<&'a Name> {
-        (self.kind == Kind::RouteTable).then_some(&self.meta.name)
-    }
-}
-
-/// What the rules of one virtual service have in common.
-struct Host<'a, 'b> {
-    at: &'b At<'a>,
-    service: &'a VirtualService,
-    options: HostOptions,
-}
 
 /// The rules of a virtual service at a gateway.
 pub(super) fn of_service<'a>(
@@ -101,7 +56,7 @@ pub(super) fn of_service<'a>(
         .under(&format!("{own}/virtualHost"), options.limits.local.as_ref());
     let above = Above {
         prefix: "/",
-        matcher: None,
+        matchers: Vec::new(),
         inheritable: false,
         options: RouteOptions::default(),
         local,
@@ -158,12 +113,12 @@ fn walk<'a>(
             ..above.clone()
         };
         if !begins(route, place, above, context) {
+            // Requests that it would take are none of this table's.
             continue;
         }
         match &route.does {
             Does::Act(action) => {
-                let rule = rule(route, action, place, &here, host, context);
-                rules.push(rule);
+                rules.extend(rule(route, action, place, &here, host, context));
             }
             Does::Delegate(to) => delegate(route, to, place, &here, host, context, rules),
         }
@@ -177,28 +132,57 @@ fn begins(
     above: &Above<'_>,
     context: &mut Context<'_, '_>,
 ) -> bool {
-    let mut good = true;
-    for matcher in &route.matchers {
-        let inside = match &matcher.path {
-            PathMatch::StartsWith(text) | PathMatch::Exact(text) | PathMatch::Prefix(text) => {
-                text.starts_with(above.prefix)
-            }
-            // What the expression matches is not known before.
-            PathMatch::Regex(_) => true,
-        };
-        if !inside {
-            good = false;
-            context.findings.at(&place.meta.origin).error(
-                &matcher.mark,
-                format!(
-                    "the path does not begin with `{}`, for which routes are delegated here",
-                    above.prefix
-                ),
-                format!("write one that does, as `prefix: {}`", above.prefix),
-            );
+    let prefix = above.prefix;
+    let outside = route.matchers.iter().find(|one| match &one.path {
+        PathMatch::StartsWith(text) | PathMatch::Exact(text) | PathMatch::Prefix(text) => {
+            !text.starts_with(prefix)
         }
+        // What it matches is not known before; Gloo looks at its beginning, too.
+        PathMatch::Regex(regex) => {
+            let text = regex.as_str().trim_start_matches("^(?:");
+            !text.starts_with(prefix) && !text.starts_with(&regex::escape(prefix))
+        }
+    });
+    let Some(matcher) = outside else {
+        return true;
+    };
+    context.findings.at(&place.meta.origin).error(
+        &matcher.mark,
+        format!("the path does not begin with `{prefix}`, for which routes are delegated here"),
+        format!("write one that does, as `prefix: {prefix}`"),
+    );
+    false
+}
+
+/// The matcher of a route that may be delegated, and its prefix.
+///
+/// # Errors
+/// Where the fault is, what it is, and the remedy.
+fn delegable<'a>(
+    route: &'a Route,
+    here: &Above<'a>,
+) -> Result<(&'a Matcher, &'a str), (&'a Mark, &'static str, &'static str)> {
+    let [matcher] = route.matchers.as_slice() else {
+        return Err((
+            &route.mark,
+            "a route with several matchers is not delegated",
+            "make a route of each",
+        ));
+    };
+    let mark = &matcher.mark;
+    let Some(prefix) = matcher.prefix() else {
+        let message = "only routes with a `prefix` are delegated";
+        return Err((mark, message, "write `prefix`"));
+    };
+    let wide = matcher.headers.is_empty() && matcher.query.is_empty() && matcher.methods.is_empty();
+    if !wide && !here.inheritable {
+        return Err((
+            mark,
+            "headers, parameters and methods of a delegated route are not taken over",
+            "write `inheritableMatchers: true`, or put them into the routes of the table",
+        ));
     }
-    good
+    Ok((matcher, prefix))
 }
 
 fn delegate<'a>(
@@ -210,36 +194,25 @@ fn delegate<'a>(
     context: &mut Context<'a, '_>,
     rules: &mut Vec<RouteRule>,
 ) {
-    let mut error = |mark: &Mark, message: String, remedy: &str| {
-        let mut scope = context.findings.at(&place.meta.origin);
-        scope.error(mark, message, remedy);
+    let (matcher, prefix) = match delegable(route, here) {
+        Ok(found) => found,
+        Err((mark, message, remedy)) => {
+            context
+                .findings
+                .at(&place.meta.origin)
+                .error(mark, message, remedy);
+            rules.extend(lost(&route.matchers, here, message.to_owned()));
+            return;
+        }
     };
-    let [matcher] = route.matchers.as_slice() else {
-        let message = "a route with several matchers is not delegated";
-        error(&route.mark, message.to_owned(), "make a route of each");
-        return;
-    };
-    let Some(prefix) = matcher.prefix() else {
-        let message = "only routes with a `prefix` are delegated";
-        error(&matcher.mark, message.to_owned(), "write `prefix`");
-        return;
-    };
-    let narrow =
-        !(matcher.headers.is_empty() && matcher.query.is_empty() && matcher.methods.is_empty());
-    if narrow && !here.inheritable {
-        error(
-            &matcher.mark,
-            "headers, parameters and methods of a delegated route are not taken over".to_owned(),
-            "write `inheritableMatchers: true`, or put them into the routes of the table",
-        );
-        return;
-    }
-    let below = Above {
+    let mut below = Above {
         prefix,
-        matcher: here.inheritable.then_some(matcher),
         path: format!("{}/", here.path),
         ..here.clone()
     };
+    if here.inheritable {
+        below.matchers.push(matcher);
+    }
     match to {
         Delegate::To(reference) => {
             let tables = &context.resources.route_tables;
@@ -247,11 +220,10 @@ fn delegate<'a>(
                 let mut scope = context.findings.at(&place.meta.origin);
                 let kind = Kind::RouteTable;
                 let why = unusable(context.resources, kind, reference, &mut scope);
-                // What it would have done is not known; its requests go to no other route.
-                rules.push(lost(matcher, here, why));
+                rules.extend(lost(&route.matchers, here, why));
                 return;
             };
-            let from = (&reference.mark, place);
+            let from = (&reference.mark, place, route);
             self::table(name, table, from, &below, host, context, rules);
         }
         Delegate::Selected(selector, mark) => {
@@ -284,7 +256,7 @@ fn delegate<'a>(
             for group in tables.chunk_by(|one, other| one.1.weight == other.1.weight) {
                 let mut found = Vec::new();
                 for (name, table) in group {
-                    let from = (mark, place);
+                    let from = (mark, place, route);
                     self::table(name, table, from, &below, host, context, &mut found);
                 }
                 if group.len() > 1 {
@@ -308,18 +280,20 @@ fn specific(rule: &RouteRule) -> (u8, usize) {
 fn table<'a>(
     name: &'a Name,
     table: &'a RouteTable,
-    (mark, from): (&Mark, Place<'a>),
+    (mark, from, route): (&Mark, Place<'a>, &Route),
     below: &Above<'a>,
     host: &Host<'a, '_>,
     context: &mut Context<'a, '_>,
     rules: &mut Vec<RouteRule>,
 ) {
     if below.tables.contains(&name) || below.tables.len() >= MAX_DEPTH {
+        let message = format!("the RouteTable `{name}` leads back to itself, or too deep");
         context.findings.at(&from.meta.origin).error(
             mark,
-            format!("the RouteTable `{name}` leads back to itself, or too deep"),
+            message.clone(),
             "take out one of the delegations",
         );
+        rules.extend(lost(&route.matchers, below, message));
         return;
     }
     let mut below = below.clone();
@@ -330,125 +304,4 @@ fn table<'a>(
         meta: &table.meta,
     };
     walk(&table.routes, place, &below, host, context, rules);
-}
-
-/// A rule in the place of routes that are not known.
-fn lost(matcher: &Matcher, here: &Above<'_>, why: String) -> RouteRule {
-    RouteRule {
-        name: Some(here.path.clone()),
-        matches: matcher.plan(),
-        broken: Some(here.broken.clone().unwrap_or(why)),
-        ..RouteRule::default()
-    }
-}
-
-fn rule<'a>(
-    route: &Route,
-    action: &'a Action,
-    place: Place<'a>,
-    here: &Above<'a>,
-    host: &Host<'a, '_>,
-    context: &mut Context<'a, '_>,
-) -> RouteRule {
-    let mut matches: Vec<_> = route.matchers.iter().flat_map(Matcher::plan).collect();
-    if let Some(above) = here.matcher {
-        let own = std::mem::take(&mut matches);
-        for one in own {
-            for other in above.plan() {
-                let mut one = one.clone();
-                one.headers.extend(other.headers);
-                one.query.extend(other.query);
-                if one.method.is_none() {
-                    one.method = other.method;
-                } else if other.method.is_some() && one.method != other.method {
-                    continue;
-                }
-                matches.push(one);
-            }
-        }
-    }
-    let options = &here.options;
-    let mut filters = filters(options, &host.options);
-    let traffic = RouteTraffic {
-        retry: options
-            .retry
-            .clone()
-            .or_else(|| host.options.retry.clone())
-            .flatten(),
-        stream_idle: options.idle_timeout.flatten(),
-        stream_idle_unbounded: options.idle_timeout == Some(None),
-        fault: options.fault.clone(),
-        ..RouteTraffic::default()
-    };
-    let mut backends = Vec::new();
-    match action {
-        Action::Forward(destinations) => {
-            for one in destinations {
-                let to = &one.to;
-                backends.push(WeightedBackend {
-                    backend: context.destinations.find(to, place.meta, context.findings),
-                    weight: one.weight,
-                    filters: None,
-                });
-            }
-        }
-        Action::Redirect(redirect) => {
-            filters.rewrite = None;
-            filters.redirect = Some(redirect.clone());
-        }
-        Action::Answer(status, body) => {
-            filters.rewrite = None;
-            filters.answer = Some(Answer {
-                status: *status,
-                body: body.clone().unwrap_or_default(),
-            });
-        }
-    }
-    let mut limits = RateLimits::default();
-    limits.local.extend(here.local.plan(host.at.headers));
-    let mut broken = here.broken.clone();
-    let levels = (
-        host.service,
-        &host.options.limits,
-        place.meta,
-        &here.options.limits,
-    );
-    limits
-        .global
-        .extend(context.asks.basic(levels, &here.path, host.at));
-    let mut scope = context.findings.at(&place.meta.origin);
-    let asks = context.asks.on(levels, host.at, &mut scope, &mut broken);
-    RouteRule {
-        name: Some(here.path.clone()),
-        matches,
-        filters,
-        backends,
-        timeouts: Timeouts {
-            request: options.timeout.unwrap_or(Some(TIMEOUT)),
-            backend_request: None,
-        },
-        limits: Arc::new(limits),
-        asks: Arc::new(asks),
-        traffic: Arc::new(traffic),
-        broken,
-    }
-}
-
-fn filters(options: &RouteOptions, host: &HostOptions) -> Filters {
-    let none = crate::policy::gloo::traffic::Headers::default();
-    let own = options.headers.as_ref().unwrap_or(&none);
-    let headers = own.then(host.headers.as_ref().unwrap_or(&none));
-    let path = options
-        .prefix_rewrite
-        .as_ref()
-        .map(|text| PathRewrite::Prefix(text.value.clone()));
-    let hostname = options.host_rewrite.clone();
-    Filters {
-        request_headers: headers.request,
-        response_headers: headers.response,
-        redirect: None,
-        answer: None,
-        rewrite: (path.is_some() || hostname.is_some()).then_some(Rewrite { hostname, path }),
-        mirrors: Vec::new(),
-    }
 }
