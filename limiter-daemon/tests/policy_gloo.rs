@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use limiter_daemon::policy::plan::{Plan, Quota, RouteRule};
+use limiter_common::Protocol;
+use limiter_daemon::policy::plan::{Plan, Quota, RouteRule, Scope, SourceLimits};
 use limiter_daemon::policy::{self, Outcome, Severity};
 
 mod policy_support;
@@ -326,4 +327,40 @@ descriptors: [{ key: remote_address, rate_limit: { unit: second, requests_per_un
     assert_eq!(rule.limits.local[0].policy, "default/http");
     assert_eq!(plan.backends.len(), 2);
     assert_eq!(plan.domains.len(), 1);
+}
+
+#[test]
+fn connections_are_limited_for_all_sources_and_for_each() {
+    let text = "
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: { name: limiterd }
+spec: { interfaces: [{ name: lo }] }
+---
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: { name: http }
+spec:
+  bindPort: 8080
+  httpGateway:
+    options:
+      networkLocalRatelimit:
+        maxTokens: 100
+        limiterd: { perSource: { maxTokens: 5, prefixLength: { ipv4: 24 } } }
+";
+    let plan = good("gloo-per-source", text);
+    let [policy] = plan.network.as_slice() else {
+        panic!("{:?}", plan.network);
+    };
+    assert_eq!(policy.name, "Gateway/default/http");
+    assert_eq!(policy.ports, [(Protocol::Tcp, 8080)]);
+    let SourceLimits::Levels(levels) = &policy.default else {
+        panic!("{:?}", policy.default);
+    };
+    let found: Vec<(Scope, u64)> = levels
+        .iter()
+        .map(|level| (level.scope, level.connections.unwrap().capacity))
+        .collect();
+    let each = Scope::Source { v4: 24, v6: 64 };
+    assert_eq!(found, [(each, 5), (Scope::Listener, 100)]);
 }

@@ -345,7 +345,7 @@ pub(super) fn delegate(
     scope: &mut Scope<'_>,
 ) -> Option<Delegate> {
     let old = raw.name.as_ref().map(|at| &at.mark);
-    if let Some(mark) = old.or(raw.namespace.as_ref().map(|at| &at.mark)) {
+    if let Some(mark) = old.or_else(|| raw.namespace.as_ref().map(|at| &at.mark)) {
         scope.error(
             mark,
             "`name` and `namespace` of `delegateAction` are of an older API",

@@ -9,7 +9,7 @@ use super::listener_options::{
     self, HttpOptions, RawHttpOptions, RawListenerOptions, RawTcpOptions,
 };
 use super::references::{RawRef, Reference};
-use super::token_bucket::Bucket;
+use super::token_bucket::NetworkBucket;
 use crate::policy::core::labels::Labels;
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
@@ -69,7 +69,7 @@ pub(crate) enum Serves {
         options: Box<HttpOptions>,
     },
     /// What is limited of its connections; they are not forwarded.
-    Tcp { limit: Option<Bucket> },
+    Tcp { limit: Option<NetworkBucket> },
 }
 
 /// Which virtual services a gateway serves.

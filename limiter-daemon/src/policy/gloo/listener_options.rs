@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::references::{self, RawTargetRef, Target};
 use super::settings::{self, RawServer, Server};
-use super::token_bucket::{self, Bucket, RawTokenBucket};
+use super::token_bucket::{self, Bucket, NetworkBucket, RawTokenBucket};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::kinds::Kind;
@@ -83,7 +83,7 @@ pub(super) struct RawTcpOptions {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HttpOptions {
     pub(crate) local: Option<LocalLimits>,
-    pub(crate) network: Option<Bucket>,
+    pub(crate) network: Option<NetworkBucket>,
     pub(crate) server: Option<Server>,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn http(raw: RawHttpOptions, namespace: &str, scope: &mut Scope<'_>) 
         local: raw.http_local_ratelimit.map(|raw| local(raw, scope)),
         network: raw
             .network_local_ratelimit
-            .and_then(|raw| token_bucket::lower(raw, scope)),
+            .and_then(|raw| token_bucket::network(raw, scope)),
         server: raw
             .ratelimit_server
             .and_then(|raw| settings::server(raw, namespace, scope)),
@@ -110,8 +110,8 @@ pub(super) fn http(raw: RawHttpOptions, namespace: &str, scope: &mut Scope<'_>) 
 }
 
 /// Checks options of a listener of TCP: the limit on its connections.
-pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Option<Bucket> {
-    token_bucket::lower(raw.local_ratelimit?, scope)
+pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Option<NetworkBucket> {
+    token_bucket::network(raw.local_ratelimit?, scope)
 }
 
 fn local(At { value: raw, mark }: At<RawLocal>, scope: &mut Scope<'_>) -> LocalLimits {

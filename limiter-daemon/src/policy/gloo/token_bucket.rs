@@ -5,6 +5,8 @@ use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
+use crate::policy::native::network_rate_limit_policy::limits::{self, RawPrefixLength};
+use crate::policy::plan;
 use crate::policy::units::{self, BucketMarks};
 
 /// Envoy's bound on `fillInterval`, in nanoseconds.
@@ -17,6 +19,32 @@ pub(crate) struct RawTokenBucket {
     max_tokens: Option<At<u32>>,
     tokens_per_fill: Option<At<u32>>,
     fill_interval: Option<At<String>>,
+    limiterd: Option<At<RawExtension>>,
+}
+
+/// What limiterd can do beyond Gloo: of limits on connections.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawExtension {
+    per_source: At<RawPerSource>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawPerSource {
+    max_tokens: Option<At<u32>>,
+    tokens_per_fill: Option<At<u32>>,
+    fill_interval: Option<At<String>>,
+    prefix_length: Option<At<RawPrefixLength>>,
+}
+
+/// A limit on connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NetworkBucket {
+    /// That all sources share.
+    pub(crate) all: Bucket,
+    /// That each source has, besides.
+    pub(crate) each: Option<(plan::Scope, Bucket)>,
 }
 
 /// A token bucket.
@@ -28,9 +56,49 @@ pub(crate) struct Bucket {
     pub(crate) mark: Mark,
 }
 
-/// Checks it; `None` after an error.
+/// Checks a bucket of connections; `None` after an error.
+pub(crate) fn network(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<NetworkBucket> {
+    let At {
+        value: mut raw,
+        mark,
+    } = raw;
+    let extension = raw.limiterd.take();
+    let all = lower(At { value: raw, mark }, scope);
+    let each = match extension {
+        None => None,
+        Some(At { value: raw, .. }) => {
+            let At { value: raw, mark } = raw.per_source;
+            let by = limits::by_source(raw.prefix_length.as_ref(), scope);
+            let bucket = RawTokenBucket {
+                max_tokens: raw.max_tokens,
+                tokens_per_fill: raw.tokens_per_fill,
+                fill_interval: raw.fill_interval,
+                limiterd: None,
+            };
+            let bucket = lower(
+                At {
+                    value: bucket,
+                    mark,
+                },
+                scope,
+            );
+            Some((by?, bucket?))
+        }
+    };
+    Some(NetworkBucket { all: all?, each })
+}
+
+/// Checks a bucket of requests; `None` after an error.
 pub(crate) fn lower(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<Bucket> {
     let At { value: raw, mark } = raw;
+    if let Some(extension) = &raw.limiterd {
+        scope.error(
+            &extension.mark,
+            "`limiterd` is for limits on connections",
+            "remove it, or limit requests of each client by `ratelimitBasic.anonymousLimits`",
+        );
+        return None;
+    }
     let Some(tokens) = raw.max_tokens else {
         scope.error(
             &mark,

@@ -5,13 +5,14 @@ use limiter_common::Protocol;
 use super::options::Options;
 use crate::policy::findings::Findings;
 use crate::policy::gloo::gateway::Serves;
+use crate::policy::gloo::token_bucket::NetworkBucket;
 use crate::policy::kinds::Kind;
 use crate::policy::native::network_rate_limit_policy::{NetworkLimit, Port, Targets};
 use crate::policy::plan::{NetworkLevel, Scope, SourceLimits};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
 
-/// One policy for each gateway that has a limit: all sources share its bucket, a token a connection.
+/// One policy for each gateway that has a limit, a token a connection.
 pub(in crate::policy::compile) fn limits(resources: &Resources) -> Vec<NetworkLimit> {
     // What is wrong with targets has been said where listeners are made.
     let options = Options::new(resources, &mut Findings::default());
@@ -38,18 +39,28 @@ pub(in crate::policy::compile) fn limits(resources: &Resources) -> Vec<NetworkLi
                 port: gateway.bind.port(),
                 mark: gateway.mark.clone(),
             }]),
-            default: SourceLimits::Levels(vec![NetworkLevel {
-                scope: Scope::Listener,
-                connections: Some(bucket.limit),
-                packets: None,
-                bytes: None,
-            }]),
+            default: SourceLimits::Levels(levels(&bucket)),
             rules: Vec::new(),
             allow: Vec::new(),
             deny: Vec::new(),
             shadow: false,
-            mark: bucket.mark,
+            mark: bucket.all.mark,
         });
     }
     limits
+}
+
+/// The bucket of all, and that of each source.
+fn levels(bucket: &NetworkBucket) -> Vec<NetworkLevel> {
+    let all = (Scope::Listener, &bucket.all);
+    let each = bucket.each.as_ref().map(|(by, bucket)| (*by, bucket));
+    let levels = each.into_iter().chain([all]);
+    levels
+        .map(|(scope, bucket)| NetworkLevel {
+            scope,
+            connections: Some(bucket.limit),
+            packets: None,
+            bytes: None,
+        })
+        .collect()
 }

@@ -20,7 +20,7 @@ pub(super) enum RawScope {
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct RawPrefixLength {
+pub(crate) struct RawPrefixLength {
     ipv4: Option<At<u8>>,
     ipv6: Option<At<u8>>,
 }
@@ -179,6 +179,14 @@ fn lower_scope(
         }
         return Some(plan::Scope::Listener);
     }
+    by_source(lengths, scope)
+}
+
+/// The scope of limits on each source, of prefixes of these lengths; `None` after an error.
+pub(crate) fn by_source(
+    lengths: Option<&At<RawPrefixLength>>,
+    scope: &mut Scope<'_>,
+) -> Option<plan::Scope> {
     let (v4, v6) = lengths.map_or((None, None), |lengths| {
         (lengths.ipv4.as_ref(), lengths.ipv6.as_ref())
     });

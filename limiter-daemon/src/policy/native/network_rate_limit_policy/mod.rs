@@ -2,7 +2,7 @@
 
 mod buckets;
 mod cidrs;
-mod limits;
+pub(crate) mod limits;
 mod list_file;
 mod rules;
 mod targets;
