@@ -1,6 +1,10 @@
 //! Gloo's dialect: which bucket each route draws from, and what holds where parts are missing.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper that fails, fails the test"
+)]
 
 use std::collections::BTreeMap;
 

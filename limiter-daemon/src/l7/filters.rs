@@ -129,6 +129,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn answers_have_their_status_and_text() {
+        let said = |status: u16, body: &'static str| {
+            let given = Answer {
+                status: StatusCode::from_u16(status).unwrap(),
+                body: Bytes::from_static(body.as_bytes()),
+            };
+            let response = answer(&given);
+            let kind = response.headers().get(CONTENT_TYPE).cloned();
+            let length = http_body::Body::size_hint(response.body()).exact();
+            (response.status().as_u16(), kind, length)
+        };
+        let plain = HeaderValue::from_static("text/plain");
+        assert_eq!(said(418, "tea"), (418, Some(plain), Some(3)));
+        assert_eq!(said(204, ""), (204, None, Some(0)));
+    }
+
+    #[test]
     fn prefixes_are_replaced_with_whole_segments() {
         for (target, prefix, new, wanted) in [
             ("/foo/bar", 4, "/xyz", "/xyz/bar"),

@@ -372,6 +372,7 @@ fn path(path: &PathMatch) -> String {
 
 fn value(value: &ValueMatch) -> String {
     match value {
+        ValueMatch::Present => String::new(),
         ValueMatch::Exact(value) => format!("={}", value.to_str().unwrap()),
         ValueMatch::Regex(regex) => format!("~{regex}"),
     }
@@ -384,7 +385,8 @@ fn route_match(one: &RouteMatch) -> String {
     };
     text.push_str(&path(&one.path));
     for header in &one.headers {
-        write!(text, " {}{}", header.name, value(&header.value)).unwrap();
+        let not = if header.invert { "!" } else { "" };
+        write!(text, " {not}{}{}", header.name, value(&header.value)).unwrap();
     }
     for query in &one.query {
         write!(text, " ?{}{}", query.name, value(&query.value)).unwrap();

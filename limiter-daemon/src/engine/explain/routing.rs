@@ -241,13 +241,14 @@ fn route_match(one: &RouteMatch, asked: &Asked<'_>) -> Result<(), String> {
 fn header_matches(wanted: &HeaderMatch, asked: &Asked<'_>) -> Result<(), String> {
     let name = &wanted.name;
     let mut lines = asked.request.headers.get_all(name).iter().peekable();
-    if lines.peek().is_none() {
-        return Err(format!("header {name} is absent"));
+    let absent = lines.peek().is_none();
+    let any = lines.any(|line| value_matches(&wanted.value, line.as_bytes()));
+    match (any, wanted.invert) {
+        (true, false) | (false, true) => Ok(()),
+        (true, true) => Err(format!("header {name} has a value that it must not have")),
+        (false, false) if absent => Err(format!("header {name} is absent")),
+        (false, false) => Err(format!("header {name} has another value")),
     }
-    lines
-        .any(|line| value_matches(&wanted.value, line.as_bytes()))
-        .then_some(())
-        .ok_or_else(|| format!("header {name} has another value"))
 }
 
 /// Of several parameters of one name, the first counts.
@@ -262,6 +263,7 @@ fn query_matches(wanted: &QueryMatch, asked: &Asked<'_>) -> Result<(), String> {
 
 fn value_matches(wanted: &ValueMatch, value: &[u8]) -> bool {
     match wanted {
+        ValueMatch::Present => true,
         ValueMatch::Exact(exact) => exact.as_bytes() == value,
         ValueMatch::Regex(regex) => {
             std::str::from_utf8(value).is_ok_and(|value| regex.is_match(value))

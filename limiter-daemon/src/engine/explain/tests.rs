@@ -499,13 +499,22 @@ fn any_condition() -> impl Strategy<Value = Condition> {
 fn any_route_match() -> impl Strategy<Value = RouteMatch> {
     let path = any_path();
     let method = select(vec![None, Some(Method::GET), Some(Method::POST)]);
-    let tier = select(vec![None, Some("a")]);
+    let tier = select(vec![
+        None,
+        Some((Some("a"), false)),
+        Some((Some("a"), true)),
+        Some((None, false)),
+        Some((None, true)),
+    ]);
     (path, method, tier).prop_map(|(path, method, tier)| RouteMatch {
         path,
         method,
-        headers: Vec::from_iter(tier.map(|tier| HeaderMatch {
+        headers: Vec::from_iter(tier.map(|(tier, invert)| HeaderMatch {
             name: HeaderName::from_static("x-tier"),
-            value: ValueMatch::Exact(HeaderValue::from_static(tier)),
+            value: tier.map_or(ValueMatch::Present, |tier| {
+                ValueMatch::Exact(HeaderValue::from_static(tier))
+            }),
+            invert,
         })),
         query: Vec::new(),
     })

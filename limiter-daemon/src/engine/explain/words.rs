@@ -171,13 +171,16 @@ pub(crate) fn route_match(one: &RouteMatch) -> String {
     let mut parts = vec![path(&one.path)];
     parts.extend(one.method.iter().map(|method| format!("method {method}")));
     let value = |value: &ValueMatch, secret: bool| match value {
+        ValueMatch::Present => "is there".to_owned(),
         _ if secret => "is (redacted)".to_owned(),
         ValueMatch::Exact(value) => format!("is {}", bytes(value.as_bytes())),
         ValueMatch::Regex(regex) => format!("matches `{}`", clean(regex.as_str())),
     };
     parts.extend(one.headers.iter().map(|header| {
         let secret = secret(&header.name);
-        format!("header {} {}", header.name, value(&header.value, secret))
+        let not = if header.invert { "not: " } else { "" };
+        let said = value(&header.value, secret);
+        format!("{not}header {} {said}", header.name)
     }));
     parts.extend(one.query.iter().map(|query| {
         let name = clean(&query.name);

@@ -35,13 +35,15 @@ impl PathMatch {
 impl HeaderMatch {
     /// Of several lines of one header, any may match.
     fn matches(&self, headers: &HeaderMap) -> bool {
-        headers
+        let any = headers
             .get_all(&self.name)
             .iter()
             .any(|value| match &self.value {
+                ValueMatch::Present => true,
                 ValueMatch::Exact(wanted) => wanted == value,
                 ValueMatch::Regex(regex) => value.to_str().is_ok_and(|value| regex.is_match(value)),
-            })
+            });
+        any != self.invert
     }
 }
 
@@ -51,6 +53,7 @@ impl QueryMatch {
             return false;
         };
         match &self.value {
+            ValueMatch::Present => true,
             ValueMatch::Exact(wanted) => percent_decode_str(value).eq(bytes(wanted)),
             ValueMatch::Regex(regex) => percent_decode_str(value)
                 .decode_utf8()

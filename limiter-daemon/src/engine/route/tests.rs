@@ -166,6 +166,7 @@ fn methods_and_headers_narrow_and_order_breaks_ties() {
     let header = HeaderMatch {
         name: HeaderName::from_static("x-v"),
         value: ValueMatch::Exact(HeaderValue::from_static("2")),
+        invert: false,
     };
     let get = RouteMatch {
         method: Some(Method::GET),

@@ -127,7 +127,11 @@ pub(super) fn lower_headers(
             let message = format!("the header `{name}` is given twice in one match");
             scope.error(&header.name.mark, message, "keep one of them");
         }
-        headers.push(HeaderMatch { name, value });
+        headers.push(HeaderMatch {
+            name,
+            value,
+            invert: false,
+        });
     }
     headers
 }

@@ -30,7 +30,7 @@ struct RawHeader {
     name: At<String>,
     value: Option<At<String>>,
     regex: Option<bool>,
-    invert_match: Option<At<bool>>,
+    invert_match: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -161,18 +161,13 @@ fn regex_of(pattern: &At<String>, scope: &mut Scope<'_>) -> Option<Regex> {
     whole(pattern, scope, compile)
 }
 
-/// That there is a value, whichever.
-fn any_value() -> Option<ValueMatch> {
-    Regex::new("(?s)^.*$").ok().map(ValueMatch::Regex)
-}
-
 fn value(
     text: Option<At<String>>,
     regex: Option<bool>,
     scope: &mut Scope<'_>,
 ) -> Option<ValueMatch> {
     match text.filter(|text| !text.is_empty()) {
-        None => any_value(),
+        None => Some(ValueMatch::Present),
         Some(text) if regex == Some(true) => regex_of(&text, scope).map(ValueMatch::Regex),
         Some(text) => exact_value(&text, scope).map(ValueMatch::Exact),
     }
@@ -185,13 +180,6 @@ fn headers(raw: Option<At<Vec<At<RawHeader>>>>, scope: &mut Scope<'_>) -> Vec<He
     scope.at_most(&list.mark, list.len(), MAX_PARTS);
     let mut headers = Vec::new();
     for At { value: raw, .. } in list.value {
-        if let Some(invert) = raw.invert_match.filter(|at| at.value) {
-            scope.error(
-                &invert.mark,
-                "`invertMatch` is not supported yet",
-                "put a route for the header before this one",
-            );
-        }
         if raw.name.starts_with(':') {
             scope.error(
                 &raw.name.mark,
@@ -202,7 +190,11 @@ fn headers(raw: Option<At<Vec<At<RawHeader>>>>, scope: &mut Scope<'_>) -> Vec<He
         }
         let name = header_name(&raw.name, scope);
         if let (Some(name), Some(value)) = (name, value(raw.value, raw.regex, scope)) {
-            headers.push(HeaderMatch { name, value });
+            headers.push(HeaderMatch {
+                name,
+                value,
+                invert: raw.invert_match.unwrap_or_default(),
+            });
         }
     }
     headers

@@ -124,6 +124,8 @@ pub enum PathMatch {
 pub struct HeaderMatch {
     pub name: HeaderName,
     pub value: ValueMatch,
+    /// It matches requests of which no such header has such a value, or that have none.
+    pub invert: bool,
 }
 
 /// A parameter of the query, percent-decoded; of several with one name the first counts.
@@ -135,6 +137,8 @@ pub struct QueryMatch {
 
 #[derive(Clone, Debug)]
 pub enum ValueMatch {
+    /// There is one, whichever.
+    Present,
     Exact(HeaderValue),
     /// Must match the whole value.
     Regex(Regex),

@@ -39,7 +39,11 @@ fn paths() -> impl Strategy<Value = PathMatch> {
 fn conditions() -> impl Strategy<Value = RouteMatch> {
     let methods = prop::option::of(select([Method::GET, Method::POST].as_slice()));
     let values = || select(["1", "2"].as_slice());
-    let header = (select(["x-a", "x-b"].as_slice()), values());
+    let header = (
+        select(["x-a", "x-b"].as_slice()),
+        prop::option::of(values()),
+        any::<bool>(),
+    );
     let query = (select(["q", "r"].as_slice()), values());
     let headers = prop::collection::vec(header, 0..3);
     let queries = prop::collection::vec(query, 0..3);
@@ -50,9 +54,10 @@ fn conditions() -> impl Strategy<Value = RouteMatch> {
             method,
             headers: headers
                 .into_iter()
-                .map(|(name, value)| HeaderMatch {
+                .map(|(name, value, invert)| HeaderMatch {
                     name: HeaderName::from_static(name),
-                    value: exact(value),
+                    value: value.map_or(ValueMatch::Present, exact),
+                    invert,
                 })
                 .collect(),
             query: query
@@ -103,6 +108,7 @@ fn host_rank(pattern: &Hostname, host: &str) -> Option<usize> {
 
 fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
     let exact = |value: &ValueMatch, found: &[u8]| match value {
+        ValueMatch::Present => true,
         ValueMatch::Exact(wanted) => wanted.as_bytes() == found,
         ValueMatch::Regex(_) => false,
     };
@@ -129,6 +135,7 @@ fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
                 .headers
                 .get(&header.name)
                 .is_some_and(|v| exact(&header.value, v.as_bytes()))
+                != header.invert
         })
         && condition.query.iter().all(|query| {
             parameter(&query.name).is_some_and(|(_, v)| exact(&query.value, v.as_bytes()))
