@@ -64,7 +64,8 @@ pub struct Route {
 #[derive(Clone, Copy, Debug)]
 pub struct Matched<'a> {
     pub rule: &'a Arc<Rule>,
-    /// Bytes of the request's path that its prefix matched; `None` if it is no prefix match.
+    /// Bytes of the request's path that its prefix matched, of a rule tried in order all that
+    /// matched; `None` if it is no prefix match.
     pub prefix: Option<usize>,
 }
 

@@ -96,7 +96,9 @@ impl Paths {
             .iter()
             .find(|entry| entry.condition.path.matches(path) && entry.matches(request));
         if let Some(entry) = in_order {
-            return Some(Matched::new(&entry.rule, entry.beginning()));
+            // What is no beginning matches the path as a whole, which is rewritten then (Envoy).
+            let matched = entry.beginning().unwrap_or(path.len());
+            return Some(Matched::new(&entry.rule, Some(matched)));
         }
         let first = |entries: &'_ [Entry]| entries.iter().position(|e| e.matches(request));
         if let Some(entries) = self.exact.get(path)

@@ -97,6 +97,13 @@ fn rules_in_order_take_what_they_match_first() {
     ] {
         assert_eq!(find(&table, "x", path).as_deref(), wanted, "{path}");
     }
+    let headers = HeaderMap::new();
+    let matched = |path: &str| {
+        let found = table.find("x", &view(&Method::GET, path, &headers));
+        found.and_then(|found| found.prefix)
+    };
+    assert_eq!(matched("/a/b"), Some(2), "of a beginning");
+    assert_eq!(matched("/c"), Some(2), "of a whole path");
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Matcher {
     pub(crate) methods: Vec<Method>,
     pub(crate) headers: Vec<HeaderMatch>,
     pub(crate) query: Vec<QueryMatch>,
+    /// `path` stands for a `prefix` without regard to case.
+    pub(crate) any_case: bool,
     pub(crate) mark: crate::policy::findings::Mark,
 }
 
@@ -87,6 +89,7 @@ pub(super) fn lower(
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            any_case: false,
             mark: mark.clone(),
         }];
     };
@@ -100,6 +103,7 @@ pub(super) fn lower(
 fn one(At { value: raw, mark }: At<RawMatcher>, scope: &mut Scope<'_>) -> Option<Matcher> {
     let _told_by_the_decoder = raw.connect_matcher;
     let ignore_case = raw.case_sensitive.is_some_and(|at| !at.value);
+    let any_case = ignore_case && raw.prefix.is_some();
     let path = match (raw.prefix, raw.exact, raw.regex) {
         (Some(prefix), None, None) => {
             begins_with_slash(&prefix, scope)?;
@@ -133,6 +137,7 @@ fn one(At { value: raw, mark }: At<RawMatcher>, scope: &mut Scope<'_>) -> Option
         methods: methods(raw.methods, scope),
         headers: headers(raw.headers, scope),
         query: query(raw.query_parameters, scope),
+        any_case,
         mark,
     })
 }

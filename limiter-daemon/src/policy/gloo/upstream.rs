@@ -147,7 +147,7 @@ struct RawBalancer {
     random: Option<Ignored>,
     ring_hash: Option<Unsupported>,
     maglev: Option<Unsupported>,
-    healthy_panic_threshold: Option<At<f64>>,
+    healthy_panic_threshold: Option<At<u32>>,
     update_merge_window: Option<Unheeded>,
     locality_weighted_lb_config: Option<Unheeded>,
     use_hostname_for_hashing: Option<Unheeded>,
@@ -249,6 +249,14 @@ pub(crate) fn lower(raw: At<RawUpstream>, meta: Meta, scope: &mut Scope<'_>) -> 
         }
     }
     settings.load_balancer = balancer(raw.load_balancer_config.as_ref());
+    let panic = raw.load_balancer_config.as_ref();
+    if let Some(at) = panic.and_then(|raw| raw.healthy_panic_threshold.as_ref()) {
+        if at.value > 100 {
+            let message = format!("{} is more than all", at.value);
+            scope.error(&at.mark, message, "write a percentage, 0 to 100");
+        }
+        settings.panic_threshold = at.value.min(100);
+    }
     if let Some(text) = &raw.dns_refresh_rate
         && let Some(refresh) = units::positive_duration(text, scope)
     {

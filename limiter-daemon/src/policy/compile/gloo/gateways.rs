@@ -100,13 +100,15 @@ fn listener<'a>(
         match tls(&chosen, context) {
             Some(tls) => Some(Arc::new(tls)),
             None => {
-                let message = "no virtual service of the gateway has a certificate";
-                context.findings.at(&gateway.meta.origin).error(
+                // As Gloo installs it; it becomes a listener with the first certificate.
+                let message =
+                    "no virtual service of the gateway has a certificate that can be used";
+                context.findings.at(&gateway.meta.origin).warning(
                     &gateway.mark,
-                    format!("{message}, so it cannot be served"),
-                    "give one of them an `sslConfig`",
+                    format!("{message}, so nothing listens here"),
+                    "give one an `sslConfig`, or remove the gateway",
                 );
-                return Err(Condition::not_accepted("NoCertificate", message));
+                return Err(Condition::new("Accepted", true, "NoCertificate", message));
             }
         }
     } else {

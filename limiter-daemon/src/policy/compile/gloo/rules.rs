@@ -117,6 +117,17 @@ pub(super) fn rule<'a>(
         return None;
     }
     let options = &here.options;
+    let any_case = route.matchers.iter().any(|one| one.any_case);
+    if let Some(rewrite) = options.prefix_rewrite.as_ref().filter(|_| any_case) {
+        context.findings.at(&place.meta.origin).error(
+            &route.mark,
+            format!(
+                "`prefixRewrite: {}` of a prefix without regard to case is not supported yet",
+                rewrite.value
+            ),
+            "remove `caseSensitive: false`, or write a route for each spelling",
+        );
+    }
     let mut filters = filters(options, &host.options);
     let traffic = RouteTraffic {
         retry: options
