@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use rustix::system::uname;
 use tokio::task::JoinSet;
 
+use super::escalation::Outcome;
 use super::kernel::lock;
 use crate::admin::Blocking;
-use crate::engine::fleet::{Alive, Blocks, Cause, Event, Gate, GateError, Scope, Sentence};
+use crate::engine::fleet::{Alive, Blocks, Cause, Event, Gate, GateError, Scope, Sentence, Told};
 use crate::engine::time::Now;
 use crate::global::RedisLedger;
 use crate::global::fleet::{Clock, Fleet, Me};
@@ -35,13 +36,17 @@ pub(super) fn start(
     config: &DaemonConfig,
     store: Option<Shared<'_>>,
     kernel: Option<&Arc<Mutex<Kernel>>>,
+    told: Arc<Outcome>,
     tasks: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Option<Blocking>> {
     if store.is_none() && kernel.is_none() {
         return Ok(None);
     }
     let clock: Clock = Arc::new(now);
-    let gate = Arc::new(KernelGate(kernel.cloned()));
+    let gate = Arc::new(KernelGate {
+        kernel: kernel.cloned(),
+        told,
+    });
     let blocks = Arc::new(Blocks::adopt(gate, store.is_some(), now()));
     let fleet = match store {
         None => None,
@@ -88,11 +93,15 @@ fn now() -> Now {
 
 /// The kernel half, if there is one.
 #[derive(Debug)]
-struct KernelGate(Option<Arc<Mutex<Kernel>>>);
+struct KernelGate {
+    kernel: Option<Arc<Mutex<Kernel>>>,
+    /// Tells on what comes of blocks.
+    told: Arc<Outcome>,
+}
 
 impl Gate for KernelGate {
     fn block(&self, sentence: Sentence) -> Result<(), GateError> {
-        let Some(kernel) = &self.0 else {
+        let Some(kernel) = &self.kernel else {
             return Ok(());
         };
         let blocked = lock(kernel).block(&sentence);
@@ -100,7 +109,7 @@ impl Gate for KernelGate {
     }
 
     fn lift(&self, net: IpNet) -> Result<(), GateError> {
-        let Some(kernel) = &self.0 else {
+        let Some(kernel) = &self.kernel else {
             return Ok(());
         };
         // One that a wider one hid is not there.
@@ -109,11 +118,15 @@ impl Gate for KernelGate {
     }
 
     fn served(&self) -> Vec<Sentence> {
-        let kernel = self.0.as_ref();
+        let kernel = self.kernel.as_ref();
         kernel.map_or_else(Vec::new, |kernel| lock(kernel).sentences())
     }
 
-    fn note(&self, event: Event, net: IpNet, scope: Scope, cause: &Cause) {
+    fn note(&self, event: Event, told: Told<'_>) {
+        self.told.saw(event, &told);
+        let Told {
+            net, scope, cause, ..
+        } = told;
         let scope = match scope {
             Scope::Node => "node",
             Scope::Fleet => "fleet",

@@ -349,3 +349,14 @@ impl Taking {
         self.stream.shutdown(Shutdown::Write)
     }
 }
+
+/// Asks the limiterd with this admin address for its sockets.
+pub(super) fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
+    let taking = Taking::ask(admin).with_context(|| {
+        format!("the sockets of the limiterd with the admin address {admin} cannot be taken over")
+    })?;
+    if taking.is_none() {
+        tracing::info!(%admin, "no limiterd runs with this admin address: there is nothing to take over");
+    }
+    Ok(taking)
+}

@@ -3,6 +3,7 @@
 
 mod asked;
 mod backends;
+mod escalation;
 mod fleet;
 mod handover;
 mod held;
@@ -16,7 +17,6 @@ mod stop;
 mod store;
 mod watch;
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch as tell};
+use tokio::sync::watch as tell;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -44,12 +44,12 @@ use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
 use asked::Asked;
 use backends::Backends;
-use handover::{Event, HandOver, Taken, Taking};
+use escalation::{Escalation, Sentencing};
+use handover::{Event, HandOver, Taken};
 use held::Held;
 use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
-use watch::Watch;
 
 /// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. They are read again when
 /// they change, and on SIGHUP. It listens on the sockets that systemd passes, if it does; with
@@ -119,6 +119,7 @@ struct Daemon {
     hand_over: HandOver,
     kernel: Option<Arc<Mutex<Kernel>>>,
     blocking: Option<Blocking>,
+    sentencing: Sentencing,
     offenders: Arc<Mutex<Offenders>>,
     /// Samples of dropped packets are another process' to take.
     not_sampling: Arc<AtomicBool>,
@@ -235,7 +236,7 @@ impl Daemon {
 
         // Everything that can be refused comes before the kernel is touched.
         let mut taking = if takeover {
-            take_over(config.admin)?
+            handover::take_over(config.admin)?
         } else {
             None
         };
@@ -270,12 +271,15 @@ impl Daemon {
         let state = Arc::new(state.with_services(Arc::new(services)));
         state.runtime().follow(&plan.runtime);
         let (backends, active) = Backends::start(&plan, &state, clock)?;
+        let escalation = Escalation::new();
         let shared = Shared {
             active: Arc::clone(&active),
             clock,
             counters: Arc::clone(&counters),
             store: Arc::clone(state.store()),
             sink,
+            court: escalation.court(&config),
+            evictions: escalation.evictions.clone(),
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
@@ -285,14 +289,18 @@ impl Daemon {
                 .await?;
         let kernel = kernel::start(&config, &plan, given_lock)?;
         privileges::after_set_up(kernel.is_some())?;
-        let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
-
         sockets.serve(opened, &workers).await;
         let mut tasks = JoinSet::new();
         let shared = main
             .as_ref()
             .map(|(ledger, alive)| fleet::Shared { ledger, alive });
-        let blocking = fleet::start(&config, shared, kernel.as_ref(), &mut tasks)?;
+        let ledgers = shared_store.iter().flat_map(|(ledgers, _)| ledgers);
+        let ledgers = ledgers.map(|(_, ledger)| Arc::clone(ledger)).collect();
+        let (sentencing, hearing) = escalation.follow(&plan, &active, ledgers, clock);
+        let told = Arc::clone(&sentencing.told);
+        let blocking = fleet::start(&config, shared, kernel.as_ref(), told, &mut tasks)?;
+        hearing.begin(blocking.clone(), &mut tasks);
+        let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
         let sources = Sources {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
@@ -385,6 +393,7 @@ impl Daemon {
             hand_over,
             kernel,
             blocking,
+            sentencing,
             offenders,
             not_sampling,
             status,
@@ -435,51 +444,6 @@ impl Daemon {
         }
         self.reload(Trigger::Signal).await;
     }
-
-    /// Watches the policy files; tells of changes. Where that cannot be, SIGHUP still works.
-    fn watch(&mut self) -> Arc<Notify> {
-        let changed = Arc::new(Notify::new());
-        let watch = match Watch::start(&self.dir) {
-            Ok(watch) => watch,
-            Err(error) => {
-                warn_unwatched(&error);
-                return changed;
-            }
-        };
-        self.loads.set_watching(true);
-        // What changed since the files were read is not missed.
-        changed.notify_one();
-        let loads = Arc::clone(&self.loads);
-        let tell = Arc::clone(&changed);
-        self.tasks.spawn(async move {
-            if let Err(error) = watch.run(&tell).await {
-                loads.set_watching(false);
-                warn_unwatched(&error);
-            }
-            // The daemon goes on without it.
-            std::future::pending().await
-        });
-        changed
-    }
-}
-
-fn warn_unwatched(error: &std::io::Error) {
-    tracing::warn!(
-        %error,
-        "changes of the policy files are not noticed; send SIGHUP after each, or raise \
-         fs.inotify.max_user_instances and fs.inotify.max_user_watches and restart"
-    );
-}
-
-/// Asks the limiterd with this admin address for its sockets.
-fn take_over(admin: SocketAddr) -> anyhow::Result<Option<Taking>> {
-    let taking = Taking::ask(admin).with_context(|| {
-        format!("the sockets of the limiterd with the admin address {admin} cannot be taken over")
-    })?;
-    if taking.is_none() {
-        tracing::info!(%admin, "no limiterd runs with this admin address: there is nothing to take over");
-    }
-    Ok(taking)
 }
 
 /// Starts the access log, if there is to be one.

@@ -113,6 +113,7 @@ impl Daemon {
         self.sockets.close_others(&wanted, &self.workers).await;
         self.state.runtime().follow(&plan.runtime);
         self.active.store(Arc::new(active));
+        self.sentencing.safe.follow(&plan);
         self.service.follow(&plan, &self.state);
         let active = self.active.load();
         let now = self.clock.now();

@@ -15,12 +15,15 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::timeout;
+
+use super::Daemon;
 
 /// A change is over when nothing happened for this long.
 const QUIET: Duration = Duration::from_millis(100);
@@ -245,6 +248,42 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
         .take(MAX_HASHED)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+impl Daemon {
+    /// Watches the policy files; tells of changes. Where that cannot be, SIGHUP still works.
+    pub(super) fn watch(&mut self) -> Arc<Notify> {
+        let changed = Arc::new(Notify::new());
+        let watch = match Watch::start(&self.dir) {
+            Ok(watch) => watch,
+            Err(error) => {
+                warn_unwatched(&error);
+                return changed;
+            }
+        };
+        self.loads.set_watching(true);
+        // What changed since the files were read is not missed.
+        changed.notify_one();
+        let loads = Arc::clone(&self.loads);
+        let tell = Arc::clone(&changed);
+        self.tasks.spawn(async move {
+            if let Err(error) = watch.run(&tell).await {
+                loads.set_watching(false);
+                warn_unwatched(&error);
+            }
+            // The daemon goes on without it.
+            std::future::pending().await
+        });
+        changed
+    }
+}
+
+fn warn_unwatched(error: &io::Error) {
+    tracing::warn!(
+        %error,
+        "changes of the policy files are not noticed; send SIGHUP after each, or raise \
+         fs.inotify.max_user_instances and fs.inotify.max_user_watches and restart"
+    );
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod cost;
 pub mod decide;
 pub mod descriptors;
 pub mod domain;
+pub mod escalation;
 pub mod explain;
 pub mod fleet;
 mod index;
@@ -34,6 +35,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::policy::plan::{self, ClientSettings, Plan};
+use escalation::Judges;
 use route::{Hosts, RouteTable};
 use state::State;
 
@@ -42,6 +44,8 @@ use state::State;
 pub struct Engine {
     /// In the order of the plan's listeners.
     pub listeners: Vec<Listener>,
+    /// Who counts offences.
+    pub judges: Judges,
     /// In the order of their addresses.
     bound: Vec<(SocketAddr, Bound)>,
 }
@@ -78,6 +82,7 @@ impl Engine {
             .collect();
         Self {
             listeners,
+            judges: state.judges(&plan.escalations),
             bound: bound(&plan.listeners),
         }
     }

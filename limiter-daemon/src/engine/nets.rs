@@ -33,6 +33,14 @@ impl Nets {
             IpAddr::V6(address) => within(&self.v6, address.into()),
         }
     }
+
+    /// Whether an address is in both.
+    pub(super) fn overlaps(&self, net: IpNet) -> bool {
+        match net {
+            IpNet::V4(net) => any_within(&self.v4, net.network().into(), net.broadcast().into()),
+            IpNet::V6(net) => any_within(&self.v6, net.network().into(), net.broadcast().into()),
+        }
+    }
 }
 
 fn join<N: Copy + Ord>(ranges: &mut Vec<(N, N)>) {
@@ -51,6 +59,12 @@ fn within<N: Copy + Ord>(ranges: &[(N, N)], address: N) -> bool {
     after
         .checked_sub(1)
         .is_some_and(|at| address <= ranges[at].1)
+}
+
+/// Whether a range has something of `first` to `last`.
+fn any_within<N: Copy + Ord>(ranges: &[(N, N)], first: N, last: N) -> bool {
+    let after = ranges.partition_point(|range| range.0 <= last);
+    after.checked_sub(1).is_some_and(|at| first <= ranges[at].1)
 }
 
 /// The network that `address` is in, with the prefix length of its family.
@@ -85,6 +99,17 @@ mod tests {
             ("::", false),
         ] {
             assert_eq!(nets.contains(address.parse().unwrap()), wanted, "{address}");
+        }
+        for (net, wanted) in [
+            ("10.3.0.0/16", true),
+            ("0.0.0.0/0", true),
+            ("192.0.2.0/24", true),
+            ("192.0.2.8/29", false),
+            ("11.0.0.0/8", false),
+            ("2001:db8::1/128", true),
+            ("2001:db9::/32", false),
+        ] {
+            assert_eq!(nets.overlaps(net.parse().unwrap()), wanted, "{net}");
         }
     }
 

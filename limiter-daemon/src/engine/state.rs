@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
 use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats};
+use super::escalation::{Judges, Offenders, Tallies};
 use super::meter::{Meter, Words};
 use super::named::Named;
 use super::runtime::Runtime;
 use super::store::{MemoryStore, Store};
 use super::time::Now;
 use super::upstream::Registry;
-use crate::policy::plan::{Descriptor, DomainLimit};
+use crate::policy::plan::{Descriptor, DomainLimit, Escalation};
 
 /// Aggregate buckets of a rule with a bucket a value, for values that find no room in the table.
 const AGGREGATES: usize = 256;
@@ -34,6 +35,8 @@ pub struct State {
     domain_store: Option<Arc<DomainStore>>,
     services: Arc<dyn Services>,
     runtime: Runtime,
+    offenders: Arc<Offenders>,
+    tallies: Named<Tallies>,
 }
 
 /// Whose counting a limit goes by.
@@ -190,6 +193,8 @@ impl State {
             domain_store: None,
             services: Arc::new(Nobody),
             runtime: Runtime::default(),
+            offenders: Arc::default(),
+            tallies: Named::default(),
         }
     }
 
@@ -362,5 +367,25 @@ impl State {
     #[must_use]
     pub fn routes(&self) -> Vec<Arc<RouteStats>> {
         self.routes.living()
+    }
+
+    /// Who counts the offences that a plan tells of.
+    pub(super) fn judges(&self, plan: &[Escalation]) -> Judges {
+        Judges::compile(plan, &self.offenders, |policy| {
+            let new = || Tallies::new(policy.to_owned());
+            self.tallies.get(policy.to_owned(), new)
+        })
+    }
+
+    /// What is known of offenders.
+    #[must_use]
+    pub const fn offenders(&self) -> &Arc<Offenders> {
+        &self.offenders
+    }
+
+    /// What came of the offences of every policy in force, by name.
+    #[must_use]
+    pub fn tallies(&self) -> Vec<Arc<Tallies>> {
+        self.tallies.living()
     }
 }

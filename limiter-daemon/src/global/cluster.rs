@@ -128,6 +128,11 @@ impl Cluster {
         Ok(Arc::new(cluster))
     }
 
+    /// Its servers, as far as they are known.
+    pub(super) fn hosts(&self) -> Vec<StoreHost> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// The worst of all its servers.
     pub(super) fn condition(&self) -> Condition {
         let servers = self.lock();

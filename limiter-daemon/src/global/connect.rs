@@ -1,6 +1,6 @@
 //! Making connections to the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -25,7 +25,11 @@ const QUEUE: usize = 1024;
 pub(super) enum Connector {
     Direct(Box<Client>),
     /// Asks Sentinels each time where the master is.
-    Sentinel(Box<StoreConfig>),
+    Sentinel {
+        config: Box<StoreConfig>,
+        /// What they said last.
+        master: Mutex<Option<StoreHost>>,
+    },
 }
 
 impl Connector {
@@ -42,7 +46,10 @@ impl Connector {
             StoreAddress::Sentinel { .. } => {
                 // So that what is wrong is said at the start.
                 sentinels(config)?;
-                return Ok(Self::Sentinel(Box::new(config.clone())));
+                return Ok(Self::Sentinel {
+                    config: Box::new(config.clone()),
+                    master: Mutex::default(),
+                });
             }
         };
         let info = address
@@ -52,6 +59,17 @@ impl Connector {
             None => Client::open(info)?,
             Some(tls) => Client::build_with_tls(info, certificates(tls))?,
         })))
+    }
+
+    /// The master that Sentinels named last.
+    pub(super) fn master(&self) -> Option<StoreHost> {
+        match self {
+            Self::Direct(_) => None,
+            Self::Sentinel { master, .. } => {
+                let master = master.lock().unwrap_or_else(PoisonError::into_inner);
+                master.clone()
+            }
+        }
     }
 
     /// Connects, and makes `scripts` known. `gone` is told when the connection has ended.
@@ -77,9 +95,20 @@ impl Connector {
                     .get_multiplexed_async_connection_with_config(&config)
                     .await?
             }
-            Self::Sentinel(settings) => {
-                sentinels(settings)?
-                    .get_async_connection_with_config(&config)
+            Self::Sentinel {
+                config: settings,
+                master,
+            } => {
+                let client = sentinels(settings)?.async_get_client().await?;
+                if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } =
+                    client.get_connection_info().addr()
+                {
+                    let (host, port) = (host.clone(), *port);
+                    let mut master = master.lock().unwrap_or_else(PoisonError::into_inner);
+                    *master = Some(StoreHost { host, port });
+                }
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
                     .await?
             }
         };

@@ -131,6 +131,15 @@ impl RedisLedger {
         &self.address
     }
 
+    /// Servers that are not in the settings: those of a cluster, the master that Sentinels named.
+    #[must_use]
+    pub fn found(&self) -> Vec<StoreHost> {
+        match &self.servers {
+            Servers::One(inner) => inner.connector.master().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.hosts(),
+        }
+    }
+
     /// The server that has `key`; `None`: that is not known. Waits for no longer than connecting may
     /// take.
     async fn server_of(&self, key: &str) -> Option<Arc<Inner>> {

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::drain::{Draining, Stage};
+use super::eviction::{Peers, Told};
 use super::metrics::OpenConnection;
 use super::pipeline::{Pipeline, converse};
 
@@ -38,6 +39,8 @@ pub(super) struct Acceptor {
     room: Arc<Semaphore>,
     stage: watch::Receiver<Stage>,
     connections: JoinSet<Option<()>>,
+    peers: Peers,
+    evictions: Told,
 }
 
 impl Acceptor {
@@ -49,6 +52,8 @@ impl Acceptor {
     ) -> Self {
         Self {
             bind,
+            peers: Peers::default(),
+            evictions: pipeline.evictions.told(),
             pipeline,
             room,
             stage,
@@ -109,7 +114,18 @@ impl Acceptor {
                 // The sender is gone if the worker is: that too is the end.
                 _told = stage.wait_for(over) => return,
                 () = late => return,
-                Some(_ended) = self.connections.join_next(), if !self.connections.is_empty() => continue,
+                Some(ended) = self.connections.join_next_with_id(), if !self.connections.is_empty() => {
+                    self.peers.left(match ended {
+                        Ok((id, _)) => id,
+                        Err(error) => error.id(),
+                    });
+                    continue;
+                }
+                eviction = self.evictions.next() => {
+                    let evicted = self.peers.evict(self.bind, &eviction);
+                    self.pipeline.counters.evicted(evicted);
+                    continue;
+                }
                 accepted = accepted => accepted,
             };
             // Nobody closes the semaphore.
@@ -128,12 +144,13 @@ impl Acceptor {
         let pipeline = Arc::clone(&self.pipeline);
         let draining = Draining::new(self.stage.clone());
         let bind = self.bind;
-        self.connections.spawn(async move {
+        let connection = self.connections.spawn(async move {
             let _permit = permit;
             let counters = Arc::clone(&pipeline.counters);
             let _open = OpenConnection::new(&counters);
             converse(pipeline, bind, stream, peer, draining).await
         });
+        self.peers.entered(peer.ip(), connection);
     }
 
     fn failed(&self, error: &io::Error) {

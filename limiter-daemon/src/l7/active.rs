@@ -1,7 +1,7 @@
 //! What is in force: the engine, and what the data plane derives from its plan.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -11,6 +11,7 @@ use super::health_check::{Checked, Watched};
 use super::metrics::Door;
 use super::tls::{self, TlsError};
 use super::upstream::Cluster;
+use crate::engine::escalation::Judges;
 use crate::engine::state::State;
 use crate::engine::{Engine, Listener};
 use crate::policy::plan::{Dns, Plan, Tls};
@@ -106,6 +107,23 @@ impl Active {
             .iter()
             .map(|cluster| cluster.state(now))
             .collect()
+    }
+
+    /// The addresses of upstreams, as far as they are known.
+    #[must_use]
+    pub fn upstreams(&self) -> Vec<IpAddr> {
+        let endpoints = self.clusters.iter().map(|cluster| cluster.endpoints.load());
+        let addresses = endpoints.map(|endpoints| {
+            let targets = endpoints.targets.iter();
+            targets.filter_map(|target| target.ip()).collect::<Vec<_>>()
+        });
+        addresses.flatten().collect()
+    }
+
+    /// Who counts offences.
+    #[must_use]
+    pub const fn judges(&self) -> &Judges {
+        &self.engine.judges
     }
 
     /// Takes over what a name has become; `None`: what all have.

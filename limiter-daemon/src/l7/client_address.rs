@@ -54,6 +54,16 @@ pub(super) fn client(
     })
 }
 
+/// Whether `peer` is always the client itself, whatever a request says: where it is not, some requests
+/// are those of others.
+pub(super) fn peer_is_client(how: &ClientAddress, peer: IpAddr) -> bool {
+    match how {
+        ClientAddress::Peer | ClientAddress::TrustedHops(0) => true,
+        ClientAddress::TrustedHops(_) | ClientAddress::Header { .. } => false,
+        ClientAddress::TrustedCidrs(trusted) => !is_in(trusted, peer),
+    }
+}
+
 fn is_in(nets: &[IpNet], ip: IpAddr) -> bool {
     nets.iter().any(|net| net.contains(&ip))
 }

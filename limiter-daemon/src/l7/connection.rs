@@ -19,6 +19,7 @@ use super::drain::Draining;
 use super::io::Rewind;
 use super::life::{Doing, Life, Watched};
 use super::metrics::Closed;
+use super::offences::Suspect;
 use super::pipeline::{self, Pipeline};
 use super::quiet::QuietWaker;
 use super::tunnel::Tunnel;
@@ -51,6 +52,8 @@ pub(super) struct Conn {
     pub(super) peer: SocketAddr,
     /// Its address, as `X-Forwarded-For` has it.
     pub(super) peer_text: HeaderValue,
+    /// Whom its offences are counted against.
+    pub(super) suspect: Suspect,
     /// `None`: clear text. The name that the client asked for, in lower case; empty: none.
     pub(super) sni: Option<Box<str>>,
     /// Of the listener that took the connection.
@@ -80,6 +83,7 @@ where
     };
     if let Err(error) = result {
         tracing::debug!(peer = %conn.peer, %error, "connection ended");
+        conn.suspect.broke(&conn.pipeline, &error);
     }
 }
 
@@ -284,6 +288,7 @@ async fn supervise<T>(
                 }
                 Err(reason) => {
                     counters.close(reason);
+                    conn.suspect.closed(&conn.pipeline, reason, &conn.life);
                     return Poll::Ready(None);
                 }
             }

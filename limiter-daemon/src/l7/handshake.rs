@@ -45,7 +45,9 @@ where
         })?;
         (Arc::clone(&listener.client), config)
     };
-    let stream = hello.into_stream(config).await?;
+    // Who goes away from here on has had its answer: that is a failure, not a change of mind.
+    let failed = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let stream = hello.into_stream(config).await.map_err(failed)?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     Ok(Secured {
         stream,

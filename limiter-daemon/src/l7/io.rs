@@ -158,8 +158,11 @@ passes_on!(Raw { Tcp, Unix });
 passes_on!(UpstreamIo { Plain, Tls });
 
 /// Whether the connection opens with HTTP/2's preface (RFC 9113 section 3.4); `PRI ` tells it from
-/// every method. What was read for it is given back.
-pub(super) async fn speaks_http2<S>(stream: Rewind<S>) -> io::Result<(bool, Rewind<S>)>
+/// every method. What was read for it is given back; `begun` says whether there is any.
+pub(super) async fn speaks_http2<S>(
+    stream: Rewind<S>,
+    begun: &mut bool,
+) -> io::Result<(bool, Rewind<S>)>
 where
     S: AsyncRead + Unpin,
 {
@@ -167,6 +170,7 @@ where
     let (ahead, mut inner) = stream.into_parts();
     let mut seen = BytesMut::from(ahead);
     loop {
+        *begun = !seen.is_empty();
         let got = seen.len().min(OPENING.len());
         if seen[..got] != OPENING[..got] {
             return Ok((false, Rewind::new(seen.freeze(), inner)));
@@ -228,7 +232,7 @@ mod tests {
         ] {
             for ahead in 0..=sent.len().min(5) {
                 let stream = Rewind::new(Bytes::copy_from_slice(&sent[..ahead]), &sent[ahead..]);
-                let (http2, mut stream) = speaks_http2(stream).await.unwrap();
+                let (http2, mut stream) = speaks_http2(stream, &mut false).await.unwrap();
                 assert_eq!(http2, wanted);
                 let mut all = Vec::new();
                 stream.read_to_end(&mut all).await.unwrap();
@@ -236,7 +240,7 @@ mod tests {
             }
         }
         assert!(
-            speaks_http2(Rewind::new(Bytes::new(), b"PR".as_slice()))
+            speaks_http2(Rewind::new(Bytes::new(), b"PR".as_slice()), &mut false)
                 .await
                 .is_err()
         );

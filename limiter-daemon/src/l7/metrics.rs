@@ -58,10 +58,12 @@ pub enum Closed {
     MaxDuration,
     /// It had all the requests it may.
     MaxRequests,
+    /// The kernel drops what comes of its peer from now on.
+    Blocked,
 }
 
 impl Closed {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ListenerFull,
         Self::SourceFull,
         Self::ProxyProtocol,
@@ -71,6 +73,7 @@ impl Closed {
         Self::Stalled,
         Self::MaxDuration,
         Self::MaxRequests,
+        Self::Blocked,
     ];
 
     /// For a metric's label.
@@ -86,6 +89,7 @@ impl Closed {
             Self::Stalled => "stalled",
             Self::MaxDuration => "max_duration",
             Self::MaxRequests => "max_requests",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -93,6 +97,12 @@ impl Closed {
 impl Counters {
     pub(super) fn close(&self, reason: Closed) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many connections of blocked peers were ended.
+    pub(super) fn evicted(&self, connections: usize) {
+        let closed = &self.closed[Closed::Blocked as usize];
+        closed.fetch_add(connections as u64, Ordering::Relaxed);
     }
 
     /// Connections closed for `reason`.

@@ -1,6 +1,7 @@
 //! What comes before a connection's first request, and how long it may take.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -9,48 +10,79 @@ use tokio::time::timeout;
 use super::drain::Draining;
 use super::io::{Rewind, http2_preface, speaks_http2};
 
-/// What comes before a connection's first request: it may take so long, and less when the daemon
-/// drains. `late` is told of failures and of lateness.
-pub(super) async fn within<T>(
-    drain: &mut Draining,
-    bound: Duration,
-    step: impl Future<Output = std::io::Result<T>>,
-    late: impl FnOnce(),
-) -> Option<T> {
-    tokio::select! {
-        () = drain.too_late() => None,
-        done = timeout(bound, step) => {
-            if let Ok(Ok(done)) = done {
-                return Some(done);
-            }
-            late();
-            None
-        }
+/// Why a step is not done.
+#[derive(Debug)]
+pub(super) enum Why {
+    /// It took too long.
+    Late,
+    Failed(io::Error),
+}
+
+impl Why {
+    pub(super) const fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
+    }
+
+    /// The client went away.
+    pub(super) fn is_gone(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        let gone = [
+            UnexpectedEof,
+            ConnectionReset,
+            ConnectionAborted,
+            BrokenPipe,
+        ];
+        matches!(self, Self::Failed(error) if gone.contains(&error.kind()))
     }
 }
 
-/// As [`within`], for a connection's first bytes: a client that goes away again is not late.
+/// What comes before a connection's first request: it may take so long, and less when the daemon
+/// drains. `undone` is told why it is not done.
+pub(super) async fn within<T>(
+    drain: &mut Draining,
+    bound: Duration,
+    step: impl Future<Output = io::Result<T>>,
+    undone: impl FnOnce(Why),
+) -> Option<T> {
+    let why = tokio::select! {
+        () = drain.too_late() => return None,
+        done = timeout(bound, step) => match done {
+            Ok(Ok(done)) => return Some(done),
+            Ok(Err(error)) => Why::Failed(error),
+            Err(_late) => Why::Late,
+        }
+    };
+    undone(why);
+    None
+}
+
+/// As [`within`], for a connection's first bytes. `undone` is told whether any have come, too.
 pub(super) async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
     drain: &mut Draining,
     bound: Duration,
     stream: Rewind<S>,
-    late: impl FnOnce(),
+    undone: impl FnOnce(Why, bool),
 ) -> Option<(bool, Rewind<S>)> {
-    let first = async { Ok(speaks_http2(stream).await) };
-    within(drain, bound, first, late).await?.ok()
+    let mut begun = false;
+    let first = speaks_http2(stream, &mut begun);
+    let mut not_done = None;
+    let found = within(drain, bound, first, |why| not_done = Some(why)).await;
+    if let Some(why) = not_done {
+        undone(why, begun);
+    }
+    found
 }
 
-/// As [`sniff`], for what HTTP/2 begins with.
+/// As [`within`], for what HTTP/2 begins with.
 pub(super) async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
     drain: &mut Draining,
     bound: Duration,
     stream: Rewind<S>,
     http2: bool,
-    late: impl FnOnce(),
+    undone: impl FnOnce(Why),
 ) -> Option<Rewind<S>> {
     if !http2 {
         return Some(stream);
     }
-    let first = async { Ok(http2_preface(stream).await) };
-    within(drain, bound, first, late).await?.ok()
+    within(drain, bound, http2_preface(stream), undone).await
 }

@@ -26,6 +26,7 @@ use super::clock::Clock;
 use super::connection::{self, Conn};
 use super::cost_body::CostBody;
 use super::drain::Draining;
+use super::eviction::Evictions;
 use super::fault::Faults;
 use super::forward::Forward;
 use super::handshake;
@@ -34,7 +35,8 @@ use super::io::Rewind;
 use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
-use super::opening::{preface, sniff, within};
+use super::offences::{self, Suspect};
+use super::opening::{Why, preface, sniff, within};
 use super::overrides::{self, Asked};
 use super::path;
 use super::proxy_protocol;
@@ -44,6 +46,7 @@ use super::respond::Refusal;
 use super::upstream::Upstreams;
 use super::{filters, headers, limit_headers, record};
 use crate::engine::decide::Decision;
+use crate::engine::escalation::Court;
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
@@ -60,6 +63,9 @@ pub(super) struct Pipeline {
     pub(super) counters: Arc<Counters>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
+    /// Who passes sentences; `None`: nothing enforces them.
+    pub(super) court: Option<Arc<dyn Court>>,
+    pub(super) evictions: Evictions,
 }
 
 /// The life of a connection: bounds on connections, PROXY protocol, bounds on the source, TLS,
@@ -91,7 +97,9 @@ pub(super) async fn converse(
 
     let bound = settings.timeouts.handshake;
     let read = proxy_protocol::read(settings.proxy_protocol, stream);
-    let (stream, stated) = within(&mut drain, bound, read, || close(Closed::ProxyProtocol)).await?;
+    let no_header = |_why| close(Closed::ProxyProtocol);
+    let (stream, stated) = within(&mut drain, bound, read, no_header).await?;
+    let suspect = Suspect::new(&pipeline, &settings, bind, peer, stated.is_some());
     let peer = stated.unwrap_or(peer);
     if let Err(reason) = entered.come_from(peer.ip(), limits) {
         close(reason);
@@ -105,26 +113,38 @@ pub(super) async fn converse(
             bind,
             peer,
             peer_text: headers::address(peer.ip()),
+            suspect,
             sni,
             settings,
             life: Arc::new(Life::new(clock)),
             tunnel: Mutex::default(),
         })
     };
+    let no_opening = |why: &Why, begun| {
+        if why.is_late() {
+            close(Closed::HeadTimeout);
+        }
+        suspect.no_opening(&pipeline, why, begun);
+    };
     if tls {
         let accept = handshake::accept(&pipeline, bind, stream);
-        let secured = within(&mut drain, bound, accept, || close(Closed::Handshake)).await?;
+        let undone = |why: Why| {
+            close(Closed::Handshake);
+            suspect.no_handshake(&pipeline, &why);
+        };
+        let secured = within(&mut drain, bound, accept, undone).await?;
         let stream = Rewind::new(Bytes::new(), secured.stream);
-        let late = || close(Closed::HeadTimeout);
         let bound = secured.settings.timeouts.head;
-        let stream = preface(&mut drain, bound, stream, secured.http2, late).await?;
+        let undone = |why| no_opening(&why, true);
+        let stream = preface(&mut drain, bound, stream, secured.http2, undone).await?;
         let conn = conn(Some(secured.name), secured.settings);
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let late = || close(Closed::HeadTimeout);
-        let (http2, stream) = sniff(&mut drain, bound, stream, late).await?;
-        let stream = preface(&mut drain, bound, stream, http2, late).await?;
+        let undone = |why, begun| no_opening(&why, begun);
+        let (http2, stream) = sniff(&mut drain, bound, stream, undone).await?;
+        let undone = |why| no_opening(&why, true);
+        let stream = preface(&mut drain, bound, stream, http2, undone).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())
@@ -182,6 +202,10 @@ pub(super) fn answer(
                         let mut sending = forward.prepare(&conn, request, &mut ending);
                         let answer = forward.send(&conn, &mut sending, &mut ending, now).await;
                         forward.tell_admission(&answer, now);
+                        if let Ok(response) = &answer {
+                            let settings = decided.settings.as_deref();
+                            offences::responded(&conn, settings, response.status());
+                        }
                         answer
                     }
                     Err(refusal) => Err(refusal),
@@ -213,6 +237,7 @@ fn finish(
     let mut response = answer.unwrap_or_else(|refusal| {
         refused = Some(refusal.status());
         note(&refusal, decided.rule.as_deref());
+        offences::refused(conn, decided.settings.as_deref(), &refusal);
         if let Some(failure) = refusal.failure() {
             let settlement = std::mem::take(&mut ending.settlement);
             settlement.failed(failure, conn.pipeline.clock.both());

@@ -18,6 +18,7 @@ use super::accept::Acceptor;
 use super::active::Active;
 use super::clock::Clock;
 use super::drain::Stage;
+use super::eviction::Evictions;
 use super::fault::Faults;
 use super::metrics::Counters;
 use super::mirror::Mirrors;
@@ -25,6 +26,7 @@ use super::pipeline::Pipeline;
 use super::record::Sink;
 use super::request_id::Random;
 use super::upstream::Upstreams;
+use crate::engine::escalation::Court;
 use crate::engine::store::Store;
 
 /// Connections that a worker serves at once; more wait in the backlog.
@@ -100,6 +102,10 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// Takes a record of each request; `None`: none is made.
     pub sink: Option<Arc<dyn Sink>>,
+    /// Passes sentences; `None`: nobody is sentenced.
+    pub court: Option<Arc<dyn Court>>,
+    /// Tells of peers whose connections are to end.
+    pub evictions: Evictions,
 }
 
 impl Workers {
@@ -284,6 +290,8 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         counters: shared.counters,
         random: Random::default(),
         sink: shared.sink,
+        court: shared.court,
+        evictions: shared.evictions,
     });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut open: HashMap<SocketAddr, (Address, Accepting)> = HashMap::new();

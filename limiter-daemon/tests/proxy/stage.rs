@@ -137,6 +137,8 @@ impl Stage {
             counters: Arc::clone(&counters),
             store: Arc::clone(state.store()),
             sink: Some(sink),
+            court: None,
+            evictions: Evictions::default(),
         };
         let workers = Workers::start(count, &shared).unwrap();
         let mut served = Vec::new();

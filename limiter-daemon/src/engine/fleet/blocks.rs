@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use limiter_common::policy::MAX_SENTENCES;
 
 use super::counts::{Counts, Event};
-use super::entry::{Block, BlockError, Cause, Gate, GateError, Origin, Scope, Sentence};
+use super::entry::{Block, BlockError, Cause, Gate, GateError, Origin, Scope, Sentence, Told};
 use super::stream::StreamId;
 use super::table::{Entry, Key, Lift, Table};
 use crate::engine::time::Now;
@@ -144,7 +144,7 @@ impl Blocks {
             }
             return Err(error.into());
         }
-        self.note(Event::Blocked, key, &cause);
+        self.in_force(key, &cause, until);
         Ok(())
     }
 
@@ -289,10 +289,25 @@ impl Blocks {
         Ok(Some(entry))
     }
 
-    pub(super) fn note(&self, event: Event, (net, scope): Key, cause: &Cause) {
+    pub(super) fn note(&self, event: Event, key: Key, cause: &Cause) {
+        self.tell(event, key, cause, None);
+    }
+
+    /// A block has come into force.
+    pub(super) fn in_force(&self, key: Key, cause: &Cause, until: u64) {
+        self.tell(Event::Blocked, key, cause, Some(until));
+    }
+
+    fn tell(&self, event: Event, (net, scope): Key, cause: &Cause, until: Option<u64>) {
         self.counts.add(event);
         if !self.quiet.load(Ordering::Relaxed) {
-            self.gate.note(event, net, scope, cause);
+            let told = Told {
+                net,
+                scope,
+                cause,
+                until,
+            };
+            self.gate.note(event, told);
         }
     }
 

@@ -55,9 +55,19 @@ pub trait Gate: Debug + Send + Sync {
     /// What is blocked now, also by an earlier process.
     fn served(&self) -> Vec<Sentence>;
 
-    /// Something has come of a block, for the log: `cause` says by whom and why it was passed, or
-    /// lifted.
-    fn note(&self, event: Event, net: IpNet, scope: Scope, cause: &Cause);
+    /// Something has come of a block, to be told on. The table is locked meanwhile.
+    fn note(&self, event: Event, told: Told<'_>);
+}
+
+/// Of what something has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a> {
+    pub net: IpNet,
+    pub scope: Scope,
+    /// By whom and why it was passed, or lifted.
+    pub cause: &'a Cause,
+    /// Its end, by the kernel's clock, where it is in force from now on.
+    pub until: Option<u64>,
 }
 
 /// Why the kernel does not do it.

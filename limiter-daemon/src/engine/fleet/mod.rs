@@ -14,7 +14,7 @@ pub use alive::Alive;
 pub use blocks::{Blocks, MAX_BLOCKS};
 pub use counts::{Counts, Event};
 pub use entry::{
-    Block, BlockError, Cause, Gate, GateError, Origin, Pending, Remote, Scope, Sentence,
+    Block, BlockError, Cause, Gate, GateError, Origin, Pending, Remote, Scope, Sentence, Told,
 };
 pub use resync::Resync;
 pub use stream::{NoStreamId, ServerClock, StreamId};

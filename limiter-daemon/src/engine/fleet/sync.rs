@@ -87,7 +87,7 @@ impl Blocks {
             before.abs_diff(until) > SAME || cause != remote.cause
         });
         if news {
-            self.note(Event::Blocked, key, &remote.cause);
+            self.in_force(key, &remote.cause, until);
         }
         news
     }

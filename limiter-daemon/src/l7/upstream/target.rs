@@ -42,6 +42,14 @@ pub(super) struct TargetTls {
 }
 
 impl Target {
+    /// Its address; `None`: it has none, or it is not known yet.
+    pub(in crate::l7) const fn ip(&self) -> Option<IpAddr> {
+        match &self.endpoint {
+            Endpoint::Ip(ip, _) => Some(*ip),
+            Endpoint::Fqdn(..) | Endpoint::Unix(_) => self.address,
+        }
+    }
+
     /// `config` is that of the backend's endpoints, made for the first of them.
     ///
     /// # Errors

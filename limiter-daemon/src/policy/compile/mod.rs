@@ -64,7 +64,7 @@ pub(crate) fn compile(
     let of_gloo = gloo::compile(resources, &mut backends, place, statuses, findings);
     listeners.extend(of_gloo.listeners);
     let limits = gloo::network_limits(resources);
-    let network = network::compile(resources, &limits, &daemon, findings);
+    let (network, escalations) = network::compile(resources, &limits, &daemon, findings);
     domains::check_address(&listeners, resources, &daemon, findings);
     let mut asked = asks.own_domains();
     asked.extend(of_gloo.asked.iter().map(String::as_str));
@@ -83,6 +83,7 @@ pub(crate) fn compile(
         listeners,
         backends: backends.into_list(),
         network,
+        escalations,
         domains,
         rls_tls: domains::tls(resources, findings),
         runtime,

@@ -9,8 +9,9 @@ use super::missing;
 use crate::policy::findings::{Findings, Mark, Scope};
 use crate::policy::gateway_api::gateway::Gateway;
 use crate::policy::kinds::Kind;
+use crate::policy::native::network_rate_limit_policy::escalation as native;
 use crate::policy::native::network_rate_limit_policy::{MAX_CIDRS_OF_ALL, NetworkLimit, Target};
-use crate::policy::plan::{DaemonConfig, NetworkPolicy};
+use crate::policy::plan::{DaemonConfig, Escalation, NetworkPolicy};
 use crate::policy::resource::Name;
 use crate::policy::resources::Resources;
 use crate::policy::suggest;
@@ -22,10 +23,11 @@ pub(super) fn compile(
     others: &[NetworkLimit],
     daemon: &DaemonConfig,
     findings: &mut Findings,
-) -> Vec<NetworkPolicy> {
+) -> (Vec<NetworkPolicy>, Vec<Escalation>) {
     let mut taken = Taken::default();
     let mut room = Room::default();
     let mut plan = Vec::new();
+    let mut escalations = Vec::new();
     for policy in resources.network.values().chain(others) {
         let mut scope = findings.at(&policy.meta.origin);
         if daemon.interfaces.is_empty() {
@@ -51,6 +53,9 @@ pub(super) fn compile(
         let (name, mut ports, interfaces) = (reach.policy, reach.ports, reach.interfaces);
         ports.sort_unstable();
         ports.dedup();
+        if let Some(escalation) = &policy.escalation {
+            escalations.extend(escalate(escalation, &name, &ports, daemon, &mut scope));
+        }
         plan.push(NetworkPolicy {
             name,
             ports,
@@ -62,7 +67,37 @@ pub(super) fn compile(
             shadow: policy.shadow,
         });
     }
-    plan
+    (plan, escalations)
+}
+
+/// On which of its policy's ports an escalation counts.
+fn escalate(
+    escalation: &native::Escalation,
+    policy: &str,
+    ports: &[(Protocol, u16)],
+    daemon: &DaemonConfig,
+    scope: &mut Scope<'_>,
+) -> Option<Escalation> {
+    let tcp = ports
+        .iter()
+        .filter(|(protocol, _)| *protocol == Protocol::Tcp);
+    let tcp: Vec<_> = tcp.map(|(_, port)| *port).collect();
+    if tcp.is_empty() {
+        scope.error(
+            &escalation.mark,
+            "the policy targets no TCP port, and offences are counted by the port that they come to",
+            "name a Gateway under `targetRefs`, or TCP ports under `ports`",
+        );
+        return None;
+    }
+    if escalation.fleet && daemon.store.is_none() {
+        scope.warning(
+            &escalation.mark,
+            "there is no store that nodes share, so sentences are for each node alone",
+            "name one in `rateLimit` of a LimiterConfig or EnvoyGateway, or write `scope: Node`",
+        );
+    }
+    Some(escalation.on(policy.to_owned(), tcp))
 }
 
 /// How much of the kernel's tables is used.

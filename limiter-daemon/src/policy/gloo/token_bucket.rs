@@ -5,6 +5,9 @@ use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
+use crate::policy::native::network_rate_limit_policy::escalation::{
+    self, Escalation, RawEscalation,
+};
 use crate::policy::native::network_rate_limit_policy::limits::{self, RawPrefixLength};
 use crate::policy::plan;
 use crate::policy::units::{self, BucketMarks};
@@ -26,7 +29,8 @@ pub(crate) struct RawTokenBucket {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawExtension {
-    per_source: At<RawPerSource>,
+    per_source: Option<At<RawPerSource>>,
+    escalation: Option<At<RawEscalation>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +49,8 @@ pub(crate) struct NetworkBucket {
     pub(crate) all: Bucket,
     /// That each source has, besides.
     pub(crate) each: Option<(plan::Scope, Bucket)>,
+    /// Who is sentenced at the gateway.
+    pub(crate) escalation: Option<Escalation>,
 }
 
 /// A token bucket.
@@ -64,28 +70,46 @@ pub(crate) fn network(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<
     } = raw;
     let extension = raw.limiterd.take();
     let all = lower(At { value: raw, mark }, scope);
-    let each = match extension {
-        None => None,
-        Some(At { value: raw, .. }) => {
-            let At { value: raw, mark } = raw.per_source;
-            let by = limits::by_source(raw.prefix_length.as_ref(), scope);
-            let bucket = RawTokenBucket {
-                max_tokens: raw.max_tokens,
-                tokens_per_fill: raw.tokens_per_fill,
-                fill_interval: raw.fill_interval,
-                limiterd: None,
-            };
-            let bucket = lower(
-                At {
-                    value: bucket,
-                    mark,
-                },
-                scope,
-            );
-            Some((by?, bucket?))
+    let (per_source, escalation) = match extension {
+        None => (None, None),
+        Some(At { value: raw, mark }) => {
+            if raw.per_source.is_none() && raw.escalation.is_none() {
+                scope.error(
+                    &mark,
+                    "nothing is extended",
+                    "write `perSource` or `escalation`, or remove `limiterd`",
+                );
+            }
+            (raw.per_source, raw.escalation)
         }
     };
-    Some(NetworkBucket { all: all?, each })
+    let each = match per_source {
+        None => None,
+        Some(raw) => Some(lower_each(raw, scope)?),
+    };
+    let escalation = match escalation {
+        None => None,
+        Some(raw) => Some(escalation::lower(raw, scope)?),
+    };
+    Some(NetworkBucket {
+        all: all?,
+        each,
+        escalation,
+    })
+}
+
+/// The bucket of each source, and who shares one.
+fn lower_each(raw: At<RawPerSource>, scope: &mut Scope<'_>) -> Option<(plan::Scope, Bucket)> {
+    let At { value: raw, mark } = raw;
+    let by = limits::by_source(raw.prefix_length.as_ref(), scope);
+    let value = RawTokenBucket {
+        max_tokens: raw.max_tokens,
+        tokens_per_fill: raw.tokens_per_fill,
+        fill_interval: raw.fill_interval,
+        limiterd: None,
+    };
+    let bucket = lower(At { value, mark }, scope);
+    Some((by?, bucket?))
 }
 
 /// Checks a bucket of requests; `None` after an error.

@@ -10,6 +10,7 @@ mod backend;
 mod client;
 mod daemon;
 mod domain;
+mod escalation;
 mod filter;
 mod fraction;
 mod limit;
@@ -43,6 +44,7 @@ pub use domain::{
     Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
     OnDomainFailure, TimeUnit,
 };
+pub use escalation::{Escalation, Offence, Reach, Terms};
 pub use filter::{Answer, Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
 pub use limit::{
@@ -76,6 +78,8 @@ pub struct Plan {
     pub backends: Vec<Backend>,
     /// Kernel limits, by source.
     pub network: Vec<NetworkPolicy>,
+    /// Who is sentenced, by the port of an offence; a port has one at most.
+    pub escalations: Vec<Escalation>,
     /// What the rate limit service answers by, in the order of their names.
     pub domains: Vec<Domain>,
     pub rls_tls: RlsTls,

@@ -54,7 +54,7 @@ impl Gate for Kernel {
         served.iter().map(sentence).collect()
     }
 
-    fn note(&self, event: Event, net: IpNet, _: Scope, _: &Cause) {
+    fn note(&self, event: Event, Told { net, .. }: Told<'_>) {
         self.notes.lock().unwrap().push((event, net));
     }
 }

@@ -2,6 +2,7 @@
 
 mod buckets;
 mod cidrs;
+pub(crate) mod escalation;
 pub(crate) mod limits;
 mod list_file;
 mod rules;
@@ -17,6 +18,7 @@ use crate::policy::resource::Meta;
 use buckets::{RawBucket, RawBytes};
 pub(crate) use cidrs::MAX_CIDRS_OF_ALL;
 use cidrs::{List, Prefixes};
+use escalation::{Escalation, RawEscalation};
 use limits::{RawLevel, RawLimits, RawPrefixLength, RawScope};
 use rules::RawRule;
 pub(crate) use targets::{Port, Target, Targets};
@@ -39,6 +41,7 @@ pub(crate) struct RawNetworkRateLimitPolicy {
     deny: Option<At<Vec<At<String>>>>,
     deny_file: Option<At<String>>,
     shadow: Option<bool>,
+    escalation: Option<At<RawEscalation>>,
 }
 
 /// A NetworkRateLimitPolicy, checked by itself.
@@ -51,6 +54,7 @@ pub(crate) struct NetworkLimit {
     pub(crate) allow: Vec<IpNet>,
     pub(crate) deny: Vec<IpNet>,
     pub(crate) shadow: bool,
+    pub(crate) escalation: Option<Escalation>,
     pub(crate) mark: Mark,
 }
 
@@ -96,11 +100,13 @@ pub(crate) fn lower(
     let ruled = rules
         .iter()
         .any(|rule| rule.limits != SourceLimits::Unlimited);
-    if !limited && !ruled && !denied {
+    let escalates = raw.escalation.is_some();
+    let escalation = raw.escalation.and_then(|raw| escalation::lower(raw, scope));
+    if !limited && !ruled && !denied && !escalates {
         scope.warning(
             &mark,
             "neither limits nor `deny`, so the policy drops nothing",
-            "give it `connections`, `packets`, `bytes` or `levels`, or remove it",
+            "give it `connections`, `packets`, `bytes`, `levels` or `escalation`, or remove it",
         );
     }
     NetworkLimit {
@@ -111,6 +117,7 @@ pub(crate) fn lower(
         allow,
         deny,
         shadow: raw.shadow.unwrap_or_default(),
+        escalation,
         mark,
     }
 }
