@@ -198,6 +198,13 @@ fn the_edge_example_is_good_and_uses_everything() {
     assert!(matches!(&https.default, SourceLimits::Levels(levels) if levels.len() == 3));
     assert!(!https.rules.is_empty() && !https.allow.is_empty() && !https.deny.is_empty());
     assert!(edge("default/everything-else").shadow);
+    let [escalation] = &plan.escalations[..] else {
+        panic!("{:?}", plan.escalations)
+    };
+    assert_eq!(
+        (escalation.policy.as_str(), &escalation.ports[..]),
+        ("default/edge", &[8080][..])
+    );
     let interfaces = [Interface {
         name: "eth0".to_owned(),
         mode: AttachMode::Auto,

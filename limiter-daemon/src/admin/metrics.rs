@@ -18,6 +18,7 @@ use prometheus_client::registry::Registry;
 use super::asks;
 use super::blocks::Blocking;
 use super::config::Loads;
+use super::escalation;
 use super::fleet;
 use super::held::{self, Holdings};
 use super::limits;
@@ -108,6 +109,7 @@ impl Collector for Sources {
         }
         if let Some(blocking) = &self.blocking {
             fleet::encode(blocking, page)?;
+            escalation::encode(&self.state, page)?;
         }
         self.log(page)?;
         self.kernel(page)

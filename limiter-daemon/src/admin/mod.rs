@@ -6,6 +6,7 @@ mod asks;
 pub mod blocks;
 pub mod config;
 mod domain;
+mod escalation;
 mod explain;
 mod findings;
 mod fleet;

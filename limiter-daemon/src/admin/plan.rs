@@ -2,6 +2,7 @@
 //! certificates are not in it, and header values that may be secrets are redacted.
 
 mod domain;
+mod escalation;
 mod network;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use domain::DomainView;
+use escalation::EscalationView;
 use network::NetworkView;
 
 use crate::engine::{ask, explain as words};
@@ -25,6 +27,8 @@ pub(super) struct PlanView {
     listeners: Vec<ListenerView>,
     backends: Vec<BackendView>,
     network: Vec<NetworkView>,
+    /// Who is sentenced, and to what.
+    escalations: Vec<EscalationView>,
     /// Of Envoy's rate limit service.
     domains: Vec<DomainView>,
 }
@@ -40,6 +44,7 @@ impl From<&Plan> for PlanView {
                 .collect(),
             backends: plan.backends.iter().map(BackendView::from).collect(),
             network: plan.network.iter().map(NetworkView::from).collect(),
+            escalations: plan.escalations.iter().map(EscalationView::from).collect(),
             domains: plan.domains.iter().map(DomainView::from).collect(),
         }
     }

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -36,7 +35,7 @@ use super::life::Life;
 use super::metrics::{Closed, Counters};
 use super::mirror::Mirrors;
 use super::offences::{self, Suspect};
-use super::opening::{Why, preface, sniff, within};
+use super::opening::{Why, preface, set_options, sniff, within};
 use super::overrides::{self, Asked};
 use super::path;
 use super::proxy_protocol;
@@ -485,18 +484,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
-    let options = || {
-        stream.set_nodelay(true)?;
-        if let Some(idle) = keepalive {
-            let probes = socket2::TcpKeepalive::new().with_time(idle);
-            socket2::SockRef::from(stream).set_tcp_keepalive(&probes)?;
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    if let Err(error) = options() {
-        tracing::debug!(%error, "no socket options");
-    }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
     Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
-    Descriptor, DomainKeys, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, Listener,
-    OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch, RouteRule, RouteTraffic,
-    ValueMatch,
+    Descriptor, DomainKeys, Endpoint, Escalation, Filters, HeaderChanges, Hostname, LimitRule,
+    Listener, Offence, OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
+    RouteRule, RouteTraffic, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -62,6 +62,38 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
     }
     for policy in &plan.network {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
+    }
+    for escalation in &plan.escalations {
+        writeln!(
+            out,
+            "escalation {} {:?}",
+            escalation.policy, escalation.ports
+        )
+        .unwrap();
+        let Escalation {
+            costs,
+            statuses,
+            threshold,
+            v4,
+            v6,
+            terms,
+            reach,
+            shadow,
+            ..
+        } = escalation;
+        let costs = Offence::ALL
+            .iter()
+            .zip(costs)
+            .filter(|(_, cost)| **cost > 0);
+        let costs: Vec<_> = costs
+            .map(|(offence, cost)| (offence.name(), cost))
+            .collect();
+        writeln!(out, "  {costs:?} {statuses:?}").unwrap();
+        let capacity = threshold.capacity;
+        writeln!(out, "  over {capacity} of /{v4} /{v6}: {reach:?} {terms:?}").unwrap();
+        if *shadow {
+            out.push_str("  shadow\n");
+        }
     }
     for domain in &plan.domains {
         write!(out, "domain {} {:?}", domain.name, domain.algorithm).unwrap();

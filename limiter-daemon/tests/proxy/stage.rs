@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use limiter_daemon::engine::Engine;
 use limiter_daemon::engine::state::State;
 use limiter_daemon::l7::clock::Clock;
+use limiter_daemon::l7::eviction::Evictions;
 use limiter_daemon::l7::metrics::Counters;
 use limiter_daemon::l7::record::{Completion, Record, Sink};
 use limiter_daemon::l7::worker::Shared;

@@ -69,7 +69,8 @@ impl Fixed {
             IpNet::from(Ipv4Net::new_assert(Ipv4Addr::LOCALHOST, 8).trunc()),
             IpNet::from(IpAddr::from(Ipv6Addr::LOCALHOST)),
         ]);
-        let ports = plan.network.iter().flat_map(|policy| &policy.ports);
+        let enforced = plan.network.iter().filter(|policy| !policy.shadow);
+        let ports = enforced.flat_map(|policy| &policy.ports);
         let ports = ports.filter(|(protocol, _)| *protocol == Protocol::Tcp);
         Self {
             nets: Protected::new(&nets),

@@ -1,3 +1,5 @@
+//! Judges, with times that are given and courts that take what they are proposed.
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -54,7 +54,7 @@ pub(super) fn compile(
         ports.sort_unstable();
         ports.dedup();
         if let Some(escalation) = &policy.escalation {
-            escalations.extend(escalate(escalation, &name, &ports, daemon, &mut scope));
+            escalations.extend(escalate(policy, escalation, &ports, daemon, &mut scope));
         }
         plan.push(NetworkPolicy {
             name,
@@ -72,8 +72,8 @@ pub(super) fn compile(
 
 /// On which of its policy's ports an escalation counts.
 fn escalate(
+    policy: &NetworkLimit,
     escalation: &native::Escalation,
-    policy: &str,
     ports: &[(Protocol, u16)],
     daemon: &DaemonConfig,
     scope: &mut Scope<'_>,
@@ -97,7 +97,10 @@ fn escalate(
             "name one in `rateLimit` of a LimiterConfig or EnvoyGateway, or write `scope: Node`",
         );
     }
-    Some(escalation.on(policy.to_owned(), tcp))
+    let of = escalation.on(policy.meta.name.to_string(), tcp);
+    // The kernel drops nothing for a policy in shadow mode.
+    let shadow = of.shadow || policy.shadow;
+    Some(Escalation { shadow, ..of })
 }
 
 /// How much of the kernel's tables is used.

@@ -50,7 +50,7 @@ pub(crate) struct NetworkBucket {
     /// That each source has, besides.
     pub(crate) each: Option<(plan::Scope, Bucket)>,
     /// Who is sentenced at the gateway.
-    pub(crate) escalation: Option<Escalation>,
+    pub(crate) escalation: Option<Box<Escalation>>,
 }
 
 /// A token bucket.
@@ -89,7 +89,7 @@ pub(crate) fn network(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<
     };
     let escalation = match escalation {
         None => None,
-        Some(raw) => Some(escalation::lower(raw, scope)?),
+        Some(raw) => Some(Box::new(escalation::lower(raw, scope)?)),
     };
     Some(NetworkBucket {
         all: all?,

@@ -44,7 +44,7 @@ pub(in crate::policy::compile) fn limits(resources: &Resources) -> Vec<NetworkLi
             allow: Vec::new(),
             deny: Vec::new(),
             shadow: false,
-            escalation: bucket.escalation.clone(),
+            escalation: bucket.escalation.as_deref().cloned(),
             mark: bucket.all.mark,
         });
     }

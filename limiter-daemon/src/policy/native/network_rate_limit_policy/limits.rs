@@ -179,7 +179,11 @@ fn lower_scope(
         }
         return Some(plan::Scope::Listener);
     }
-    by_source(lengths, scope)
+    lengths_of(
+        lengths,
+        Some("for one bucket that all sources share write `scope: Listener`"),
+        scope,
+    )
 }
 
 /// The scope of limits on each source, of prefixes of these lengths; `None` after an error.
@@ -187,11 +191,20 @@ pub(crate) fn by_source(
     lengths: Option<&At<RawPrefixLength>>,
     scope: &mut Scope<'_>,
 ) -> Option<plan::Scope> {
+    lengths_of(lengths, None, scope)
+}
+
+/// `zero`: what whoever writes 0 may mean.
+fn lengths_of(
+    lengths: Option<&At<RawPrefixLength>>,
+    zero: Option<&str>,
+    scope: &mut Scope<'_>,
+) -> Option<plan::Scope> {
     let (v4, v6) = lengths.map_or((None, None), |lengths| {
         (lengths.ipv4.as_ref(), lengths.ipv6.as_ref())
     });
-    let v4 = prefix_length(v4, DEFAULT_V4, 32, scope);
-    let v6 = prefix_length(v6, DEFAULT_V6, 64, scope);
+    let v4 = prefix_length(v4, DEFAULT_V4, 32, zero, scope);
+    let v6 = prefix_length(v6, DEFAULT_V6, 64, zero, scope);
     Some(plan::Scope::Source { v4: v4?, v6: v6? })
 }
 
@@ -199,6 +212,7 @@ fn prefix_length(
     length: Option<&At<u8>>,
     default: u8,
     most: u8,
+    zero: Option<&str>,
     scope: &mut Scope<'_>,
 ) -> Option<u8> {
     let Some(length) = length else {
@@ -207,8 +221,8 @@ fn prefix_length(
     if (1..=most).contains(&length.value) {
         return Some(length.value);
     }
-    let remedy = match length.value {
-        0 => "for one bucket that all sources share write `scope: Listener`".to_owned(),
+    let remedy = match (length.value, zero) {
+        (0, Some(zero)) => zero.to_owned(),
         _ if most == 64 => {
             format!("it may be 1 to {most}: whoever has one address of a /64 has all of them")
         }
