@@ -1,19 +1,14 @@
-//! The life of a connection and of a request, in their order.
+//! The life of a request, in its order.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use super::active::Active;
 use super::admission;
@@ -23,26 +18,20 @@ use super::asking;
 use super::body::Body;
 use super::client_address::{self, Client};
 use super::clock::Clock;
-use super::connection::{self, Conn};
+use super::connection::Conn;
 use super::cost_body::CostBody;
-use super::drain::Draining;
 use super::fault::Faults;
 use super::forward::Forward;
-use super::handshake;
 use super::hold::hold;
-use super::io::Rewind;
-use super::life::Life;
-use super::metrics::{Closed, Counters};
+use super::metrics::Counters;
 use super::mirror::Mirrors;
-use super::opening::{preface, sniff, within};
 use super::overrides::{self, Asked};
 use super::path;
-use super::proxy_protocol;
 use super::record::{Ending, Record, Sink};
 use super::request_id::Random;
 use super::respond::Refusal;
 use super::upstream::Upstreams;
-use super::{filters, headers, limit_headers, record};
+use super::{filters, limit_headers, record};
 use crate::engine::decide::Decision;
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
@@ -60,74 +49,6 @@ pub(super) struct Pipeline {
     pub(super) counters: Arc<Counters>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
-}
-
-/// The life of a connection: bounds on connections, PROXY protocol, bounds on the source, TLS,
-/// HTTP/1.1 or HTTP/2, requests. `None`: it was closed before its first request.
-pub(super) async fn converse(
-    pipeline: Arc<Pipeline>,
-    bind: SocketAddr,
-    stream: TcpStream,
-    peer: SocketAddr,
-    mut drain: Draining,
-) -> Option<()> {
-    let (settings, door, tls) = {
-        let active = pipeline.active.load();
-        let (listener, door) = active.door(bind)?;
-        (Arc::clone(&listener.client), door, active.is_tls(bind))
-    };
-    let limits = &settings.connections;
-    let counters = Arc::clone(&pipeline.counters);
-    let close = |reason: Closed| counters.close(reason);
-    let mut entered = match door.enter(limits) {
-        Ok(entered) => entered,
-        Err(reason) => {
-            close(reason);
-            sleep(limits.close_delay).await;
-            return None;
-        }
-    };
-    set_options(&stream, settings.tcp_keepalive);
-
-    let bound = settings.timeouts.handshake;
-    let read = proxy_protocol::read(settings.proxy_protocol, stream);
-    let (stream, stated) = within(&mut drain, bound, read, || close(Closed::ProxyProtocol)).await?;
-    let peer = stated.unwrap_or(peer);
-    if let Err(reason) = entered.come_from(peer.ip(), limits) {
-        close(reason);
-        return None;
-    }
-
-    let conn = |sni, settings| {
-        let clock = pipeline.clock;
-        Arc::new(Conn {
-            pipeline: Arc::clone(&pipeline),
-            bind,
-            peer,
-            peer_text: headers::address(peer.ip()),
-            sni,
-            settings,
-            life: Arc::new(Life::new(clock)),
-            tunnel: Mutex::default(),
-        })
-    };
-    if tls {
-        let accept = handshake::accept(&pipeline, bind, stream);
-        let secured = within(&mut drain, bound, accept, || close(Closed::Handshake)).await?;
-        let stream = Rewind::new(Bytes::new(), secured.stream);
-        let late = || close(Closed::HeadTimeout);
-        let bound = secured.settings.timeouts.head;
-        let stream = preface(&mut drain, bound, stream, secured.http2, late).await?;
-        let conn = conn(Some(secured.name), secured.settings);
-        connection::serve(conn, stream, secured.http2, drain).await;
-    } else {
-        let bound = settings.timeouts.head;
-        let late = || close(Closed::HeadTimeout);
-        let (http2, stream) = sniff(&mut drain, bound, stream, late).await?;
-        let stream = preface(&mut drain, bound, stream, http2, late).await?;
-        connection::serve(conn(None, settings), stream, http2, drain).await;
-    }
-    Some(())
 }
 
 /// A request's life: route, client address, local limits, global limits, rate limit services, upstream,
@@ -460,18 +381,4 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
-}
-
-fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
-    let options = || {
-        stream.set_nodelay(true)?;
-        if let Some(idle) = keepalive {
-            let probes = socket2::TcpKeepalive::new().with_time(idle);
-            socket2::SockRef::from(stream).set_tcp_keepalive(&probes)?;
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    if let Err(error) = options() {
-        tracing::debug!(%error, "no socket options");
-    }
 }
