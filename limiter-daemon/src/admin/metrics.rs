@@ -25,7 +25,7 @@ use super::limits;
 use super::service;
 use super::status::Status;
 use super::store::{self, Watched};
-use super::upstreams;
+use super::{tcp, upstreams};
 use crate::engine::state::State;
 use crate::l4::{Kernel, L4Error};
 use crate::l7::Active;
@@ -95,6 +95,7 @@ impl Collector for Sources {
         self.connections(page)?;
         self.requests(page)?;
         self.faults(page)?;
+        tcp::encode(&self.state.tcp(), page)?;
         self.limits(page)?;
         let backends = self.active.load().backends(self.clock.now());
         upstreams::encode(self.state.upstreams(), &backends, page)?;

@@ -21,6 +21,7 @@ mod service;
 pub mod socket;
 pub mod status;
 mod store;
+mod tcp;
 mod upstreams;
 
 use std::convert::Infallible;

@@ -4,6 +4,7 @@
 mod domain;
 mod escalation;
 mod network;
+mod tcp;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,18 +14,21 @@ use serde::Serialize;
 use domain::DomainView;
 use escalation::EscalationView;
 use network::NetworkView;
+use tcp::TcpView;
 
 use crate::engine::{ask, explain as words};
 use crate::policy::plan::{
     AccessLog, Asking, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
     LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule,
-    Tls, TlsVersion,
+    Tls, TlsVersion, WeightedBackend,
 };
 
 #[derive(Debug, Serialize)]
 pub(super) struct PlanView {
     daemon: DaemonView,
     listeners: Vec<ListenerView>,
+    /// Listeners that pass connections on.
+    tcp: Vec<TcpView>,
     backends: Vec<BackendView>,
     network: Vec<NetworkView>,
     /// Who is sentenced, and to what.
@@ -41,6 +45,11 @@ impl From<&Plan> for PlanView {
                 .listeners
                 .iter()
                 .map(|listener| ListenerView::new(listener, plan))
+                .collect(),
+            tcp: plan
+                .tcp
+                .iter()
+                .map(|proxy| TcpView::new(proxy, plan))
                 .collect(),
             backends: plan.backends.iter().map(BackendView::from).collect(),
             network: plan.network.iter().map(NetworkView::from).collect(),
@@ -274,7 +283,7 @@ struct RuleView {
 
 #[derive(Debug, Serialize)]
 struct WeightedView {
-    /// `None`: leads nowhere, answered with 500.
+    /// `None`: leads nowhere, answered with 500 or closed.
     backend: Option<String>,
     /// The policies that say how it is treated.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -284,25 +293,29 @@ struct WeightedView {
     filters: Vec<String>,
 }
 
+impl WeightedView {
+    fn new(weighted: &WeightedBackend, plan: &Plan) -> Self {
+        let backend = weighted.backend.and_then(|index| plan.backends.get(index));
+        let filters = weighted.filters.as_deref();
+        Self {
+            backend: backend.map(|backend| backend.name.clone()),
+            policy: backend
+                .map(|backend| backend.policy.clone())
+                .unwrap_or_default(),
+            weight: weighted.weight,
+            filters: filters.map(|f| words::filters(f, plan)).unwrap_or_default(),
+        }
+    }
+}
+
 impl RuleView {
     fn new(rule: &RouteRule, plan: &Plan) -> Self {
-        let backends = rule.backends.iter().map(|weighted| {
-            let backend = weighted.backend.and_then(|index| plan.backends.get(index));
-            let filters = weighted.filters.as_deref();
-            WeightedView {
-                backend: backend.map(|backend| backend.name.clone()),
-                policy: backend
-                    .map(|backend| backend.policy.clone())
-                    .unwrap_or_default(),
-                weight: weighted.weight,
-                filters: filters.map(|f| words::filters(f, plan)).unwrap_or_default(),
-            }
-        });
+        let backends = rule.backends.iter();
         Self {
             name: rule.name.clone(),
             matches: rule.matches.iter().map(words::route_match).collect(),
             filters: words::filters(&rule.filters, plan),
-            backends: backends.collect(),
+            backends: backends.map(|one| WeightedView::new(one, plan)).collect(),
             request_timeout_seconds: rule.timeouts.request.map(seconds),
             backend_request_timeout_seconds: rule.timeouts.backend_request.map(seconds),
             local_limits: rule.limits.local.iter().map(PolicyView::from).collect(),

@@ -326,8 +326,7 @@ impl Sockets {
 
 /// The addresses that the listeners of a plan have.
 pub(super) fn binds(plan: &Plan) -> HashSet<SocketAddr> {
-    let listeners = plan.listeners.iter();
-    listeners
-        .flat_map(|listener| listener.binds.iter().copied())
-        .collect()
+    let http = plan.listeners.iter().map(|listener| &listener.binds);
+    let tcp = plan.tcp.iter().map(|proxy| &proxy.binds);
+    http.chain(tcp).flatten().copied().collect()
 }

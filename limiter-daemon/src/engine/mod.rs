@@ -27,6 +27,7 @@ pub mod settle;
 pub mod spread;
 pub mod state;
 pub mod store;
+pub mod tcp;
 pub mod time;
 pub mod upstream;
 
@@ -38,6 +39,7 @@ use crate::policy::plan::{self, ClientSettings, Plan};
 use escalation::Judges;
 use route::{Hosts, RouteTable};
 use state::State;
+use tcp::TcpProxy;
 
 /// A plan made ready to decide. Immutable; what changes lies in the [`State`] it was compiled with.
 #[derive(Debug)]
@@ -46,8 +48,12 @@ pub struct Engine {
     pub listeners: Vec<Listener>,
     /// Who counts offences.
     pub judges: Judges,
+    /// Those that pass connections on, in the order of the plan.
+    pub tcp: Vec<TcpProxy>,
     /// In the order of their addresses.
     bound: Vec<(SocketAddr, Bound)>,
+    /// By address, the index in `tcp`.
+    tcp_bound: BTreeMap<SocketAddr, usize>,
 }
 
 /// One listener, ready to route.
@@ -80,10 +86,19 @@ impl Engine {
                 routes: RouteTable::compile(listener, state),
             })
             .collect();
+        let tcp = plan.tcp.iter().enumerate();
+        let tcp_bound =
+            tcp.flat_map(|(index, proxy)| proxy.binds.iter().map(move |at| (*at, index)));
         Self {
             listeners,
             judges: state.judges(&plan.escalations),
+            tcp: plan
+                .tcp
+                .iter()
+                .map(|proxy| TcpProxy::compile(proxy, state))
+                .collect(),
             bound: bound(&plan.listeners),
+            tcp_bound: tcp_bound.collect(),
         }
     }
 
@@ -99,6 +114,12 @@ impl Engine {
     #[must_use]
     pub fn first_listener(&self, bind: SocketAddr) -> Option<usize> {
         self.bound(bind).map(|bound| bound.first)
+    }
+
+    /// Index of the listener on `bind` that passes connections on.
+    #[must_use]
+    pub fn tcp_at(&self, bind: SocketAddr) -> Option<usize> {
+        self.tcp_bound.get(&bind).copied()
     }
 
     fn bound(&self, bind: SocketAddr) -> Option<&Bound> {

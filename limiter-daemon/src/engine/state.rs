@@ -12,6 +12,7 @@ use super::meter::{Meter, Words};
 use super::named::Named;
 use super::runtime::Runtime;
 use super::store::{MemoryStore, Store};
+use super::tcp::TcpStats;
 use super::time::Now;
 use super::upstream::Registry;
 use crate::policy::plan::{Descriptor, DomainLimit, Escalation};
@@ -27,6 +28,7 @@ pub struct State {
     /// Of limits that others ask about, by the rate limit service.
     service_scopes: Named<Scope>,
     routes: Named<RouteStats>,
+    tcp: Named<TcpStats>,
     limits: Named<LimitStats>,
     detailed: Named<Detailed>,
     detailed_bound: Arc<DetailedBound>,
@@ -185,6 +187,7 @@ impl State {
             scopes: Named::default(),
             service_scopes: Named::default(),
             routes: Named::default(),
+            tcp: Named::default(),
             limits: Named::default(),
             detailed: Named::default(),
             detailed_bound: Arc::default(),
@@ -316,6 +319,11 @@ impl State {
         })
     }
 
+    /// The counters of the listener `name` that passes connections on: those in use if there are.
+    pub fn tcp_stats(&self, name: &str) -> Arc<TcpStats> {
+        self.tcp.get(name.to_owned(), || TcpStats::new(name))
+    }
+
     /// The counts of a limit of the rate limit service: those in use if there are.
     pub(super) fn limit_stats(&self, new: LimitStats) -> Arc<LimitStats> {
         let name = format!("{}\0{}", new.domain, new.path.join("\0"));
@@ -361,6 +369,12 @@ impl State {
     #[must_use]
     pub fn scopes(&self) -> Vec<Arc<Scope>> {
         self.scopes.living()
+    }
+
+    /// Counters of every listener of the plan in force that passes connections on, by name.
+    #[must_use]
+    pub fn tcp(&self) -> Vec<Arc<TcpStats>> {
+        self.tcp.living()
     }
 
     /// Counters of every route of the plan in force, by name.

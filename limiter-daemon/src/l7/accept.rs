@@ -20,10 +20,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::arrival::converse;
 use super::drain::{Draining, Stage};
 use super::eviction::{Peers, Told};
 use super::metrics::OpenConnection;
-use super::pipeline::{Pipeline, converse};
+use super::pipeline::Pipeline;
 
 /// After `accept` failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

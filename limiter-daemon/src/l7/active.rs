@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 
@@ -13,8 +14,9 @@ use super::tls::{self, TlsError};
 use super::upstream::Cluster;
 use crate::engine::escalation::Judges;
 use crate::engine::state::State;
+use crate::engine::tcp::TcpProxy;
 use crate::engine::{Engine, Listener};
-use crate::policy::plan::{Dns, Plan, Tls};
+use crate::policy::plan::{ClientSettings, Dns, Plan, Tls};
 
 /// The engine in force, and what the data plane derives from its plan.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Active {
     doors: HashMap<SocketAddr, Arc<Door>>,
     /// In the order of the listeners.
     tls: Vec<Option<ListenerTls>>,
+    /// In the order of the listeners that pass connections on, and of their hosts.
+    tcp: Vec<Vec<Option<TcpTls>>>,
     /// In the order of the backends.
     clusters: Vec<Arc<Cluster>>,
 }
@@ -31,6 +35,41 @@ pub struct Active {
 struct ListenerTls {
     plan: Arc<Tls>,
     config: Arc<ServerConfig>,
+}
+
+/// How TLS ends that is not HTTP's.
+#[derive(Clone, Debug)]
+pub(super) struct TcpTls {
+    plan: Arc<Tls>,
+    pub(super) config: Arc<ServerConfig>,
+    /// The same without ALPN, for clients that offer nothing of what it offers.
+    pub(super) silent: Arc<ServerConfig>,
+}
+
+/// What is known of a connection when it comes.
+pub(super) struct Arrival {
+    pub(super) settings: Arc<ClientSettings>,
+    /// Counts the connections there.
+    pub(super) door: Arc<Door>,
+    pub(super) speaks: Speaks,
+}
+
+/// What is spoken at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http,
+    Https,
+    /// Connections are passed on.
+    Tcp,
+}
+
+/// Where a connection is passed on to.
+pub(super) struct Onward {
+    /// TLS ends here.
+    pub(super) tls: Option<TcpTls>,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) idle: Option<Duration>,
+    pub(super) max_connect_attempts: u32,
 }
 
 /// A plan that the data plane cannot carry out.
@@ -56,8 +95,10 @@ impl Active {
         around: &Surroundings<'_>,
         previous: Option<&Self>,
     ) -> Result<Self, ActiveError> {
-        let binds = plan.listeners.iter().flat_map(|l| &l.binds);
+        let http = plan.listeners.iter().map(|listener| &listener.binds);
+        let binds = http.chain(plan.tcp.iter().map(|proxy| &proxy.binds));
         let doors = binds
+            .flatten()
             .map(|bind| {
                 let known = previous.and_then(|p| p.doors.get(bind));
                 (*bind, known.cloned().unwrap_or_default())
@@ -66,6 +107,7 @@ impl Active {
         Ok(Self {
             doors,
             tls: listener_tls(plan, previous)?,
+            tcp: tcp_tls(plan, previous)?,
             clusters: clusters(plan, around, previous)?,
             engine,
         })
@@ -75,18 +117,43 @@ impl Active {
         &self.engine
     }
 
-    /// The first listener on `bind`, and the count of the connections there.
-    pub(super) fn door(&self, bind: SocketAddr) -> Option<(&Listener, Arc<Door>)> {
+    /// What holds for a connection to `bind` before it is known what it is about: of several
+    /// listeners the settings of the first, and all agree in whether they speak TLS.
+    pub(super) fn arrival(&self, bind: SocketAddr) -> Option<Arrival> {
+        let door = Arc::clone(self.doors.get(&bind)?);
+        if let Some(tcp) = self.tcp_at(bind) {
+            return Some(Arrival {
+                settings: Arc::clone(&tcp.client),
+                door,
+                speaks: Speaks::Tcp,
+            });
+        }
         let first = self.engine.first_listener(bind)?;
-        let door = self.doors.get(&bind)?;
-        Some((&self.engine.listeners[first], Arc::clone(door)))
+        let secure = self.tls[first].is_some();
+        Some(Arrival {
+            settings: Arc::clone(&self.engine.listeners[first].client),
+            door,
+            speaks: if secure { Speaks::Https } else { Speaks::Http },
+        })
     }
 
-    /// Whether `bind` speaks TLS; all listeners on one address agree in that.
-    pub(super) fn is_tls(&self, bind: SocketAddr) -> bool {
-        self.engine
-            .first_listener(bind)
-            .is_some_and(|first| self.tls[first].is_some())
+    /// The listener on `bind` that passes connections on.
+    pub(super) fn tcp_at(&self, bind: SocketAddr) -> Option<&TcpProxy> {
+        Some(&self.engine.tcp[self.engine.tcp_at(bind)?])
+    }
+
+    /// Where a connection to `bind` goes whose client asks for `name`, in lower case; empty: for
+    /// none. `None`: nowhere.
+    pub(super) fn onward(&self, bind: SocketAddr, name: &str) -> Option<Onward> {
+        let index = self.engine.tcp_at(bind)?;
+        let proxy = &self.engine.tcp[index];
+        let host = proxy.host(name)?;
+        Some(Onward {
+            tls: self.tcp[index][host].clone(),
+            cluster: Arc::clone(self.cluster(proxy.backend(host, name)?)?),
+            idle: proxy.idle,
+            max_connect_attempts: proxy.max_connect_attempts,
+        })
     }
 
     /// How TLS is spoken by the listener for `host`, with that listener.
@@ -212,6 +279,42 @@ fn listener_tls(
         .iter()
         .map(|l| l.tls.as_ref().map(|tls| make(&l.name, tls)).transpose())
         .collect()
+}
+
+fn tcp_tls(
+    plan: &Plan,
+    previous: Option<&Active>,
+) -> Result<Vec<Vec<Option<TcpTls>>>, ActiveError> {
+    let known: Vec<_> = previous
+        .iter()
+        .flat_map(|p| p.tcp.iter().flatten().flatten())
+        .collect();
+    let make = |name: &str, plan: &Arc<Tls>| {
+        if let Some(same) = known.iter().find(|known| known.plan == *plan) {
+            return Ok((*same).clone());
+        }
+        let config = tls::server_of_tcp(plan).map_err(|source| ActiveError::Listener {
+            listener: name.to_owned(),
+            source,
+        })?;
+        let mut silent = (*config).clone();
+        silent.alpn_protocols = Vec::new();
+        Ok(TcpTls {
+            plan: Arc::clone(plan),
+            config,
+            silent: Arc::new(silent),
+        })
+    };
+    let proxies = plan.tcp.iter().map(|proxy| {
+        let hosts = proxy.hosts.iter();
+        hosts
+            .map(|host| {
+                let tls = host.tls.as_ref();
+                tls.map(|tls| make(&proxy.name, tls)).transpose()
+            })
+            .collect()
+    });
+    proxies.collect()
 }
 
 fn clusters(

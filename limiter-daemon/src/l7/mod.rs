@@ -1,10 +1,12 @@
-//! The request's way: listeners, one worker a core, the pipeline, upstreams.
+//! The request's way: listeners, one worker a core, the pipeline, upstreams; and that of connections
+//! which are passed on.
 
 mod accept;
 pub mod access_log;
 mod active;
 mod admission;
 mod affinity;
+mod arrival;
 mod asked_headers;
 mod asking;
 mod attempt;
@@ -41,6 +43,7 @@ pub mod record;
 mod request_id;
 mod respond;
 mod retrying;
+mod tcp;
 pub mod tls;
 mod tunnel;
 mod upstream;

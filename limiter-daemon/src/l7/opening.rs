@@ -5,7 +5,6 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::drain::Draining;
@@ -86,19 +85,4 @@ pub(super) async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
         return Some(stream);
     }
     within(drain, bound, http2_preface(stream), undone).await
-}
-
-/// Sets what does not need an answer from the client.
-pub(super) fn set_options(stream: &TcpStream, keepalive: Option<Duration>) {
-    let options = || {
-        stream.set_nodelay(true)?;
-        if let Some(idle) = keepalive {
-            let probes = socket2::TcpKeepalive::new().with_time(idle);
-            socket2::SockRef::from(stream).set_tcp_keepalive(&probes)?;
-        }
-        Ok::<_, io::Error>(())
-    };
-    if let Err(error) = options() {
-        tracing::debug!(%error, "no socket options");
-    }
 }

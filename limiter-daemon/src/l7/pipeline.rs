@@ -1,18 +1,14 @@
-//! The life of a connection and of a request, in their order.
+//! The life of a request, in its order.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
-use tokio::time::sleep;
 
 use super::active::Active;
 use super::admission;
@@ -22,28 +18,22 @@ use super::asking;
 use super::body::Body;
 use super::client_address::{self, Client};
 use super::clock::Clock;
-use super::connection::{self, Conn};
+use super::connection::Conn;
 use super::cost_body::CostBody;
-use super::drain::Draining;
 use super::eviction::Evictions;
 use super::fault::Faults;
 use super::forward::Forward;
-use super::handshake;
 use super::hold::hold;
-use super::io::Rewind;
-use super::life::Life;
-use super::metrics::{Closed, Counters};
+use super::metrics::Counters;
 use super::mirror::Mirrors;
-use super::offences::{self, Suspect};
-use super::opening::{Why, preface, set_options, sniff, within};
+use super::offences;
 use super::overrides::{self, Asked};
 use super::path;
-use super::proxy_protocol;
 use super::record::{Ending, Record, Sink};
 use super::request_id::Random;
 use super::respond::Refusal;
 use super::upstream::Upstreams;
-use super::{filters, headers, limit_headers, record};
+use super::{filters, limit_headers, record};
 use crate::engine::decide::Decision;
 use crate::engine::escalation::Court;
 use crate::engine::outcome::Outcome;
@@ -65,88 +55,6 @@ pub(super) struct Pipeline {
     /// Who passes sentences; `None`: nothing enforces them.
     pub(super) court: Option<Arc<dyn Court>>,
     pub(super) evictions: Evictions,
-}
-
-/// The life of a connection: bounds on connections, PROXY protocol, bounds on the source, TLS,
-/// HTTP/1.1 or HTTP/2, requests. `None`: it was closed before its first request.
-pub(super) async fn converse(
-    pipeline: Arc<Pipeline>,
-    bind: SocketAddr,
-    stream: TcpStream,
-    peer: SocketAddr,
-    mut drain: Draining,
-) -> Option<()> {
-    let (settings, door, tls) = {
-        let active = pipeline.active.load();
-        let (listener, door) = active.door(bind)?;
-        (Arc::clone(&listener.client), door, active.is_tls(bind))
-    };
-    let limits = &settings.connections;
-    let counters = Arc::clone(&pipeline.counters);
-    let close = |reason: Closed| counters.close(reason);
-    let mut entered = match door.enter(limits) {
-        Ok(entered) => entered,
-        Err(reason) => {
-            close(reason);
-            sleep(limits.close_delay).await;
-            return None;
-        }
-    };
-    set_options(&stream, settings.tcp_keepalive);
-
-    let bound = settings.timeouts.handshake;
-    let read = proxy_protocol::read(settings.proxy_protocol, stream);
-    let no_header = |_why| close(Closed::ProxyProtocol);
-    let (stream, stated) = within(&mut drain, bound, read, no_header).await?;
-    let suspect = Suspect::new(&pipeline, &settings, bind, peer, stated.is_some());
-    let peer = stated.unwrap_or(peer);
-    if let Err(reason) = entered.come_from(peer.ip(), limits) {
-        close(reason);
-        return None;
-    }
-
-    let conn = |sni, settings| {
-        let clock = pipeline.clock;
-        Arc::new(Conn {
-            pipeline: Arc::clone(&pipeline),
-            bind,
-            peer,
-            peer_text: headers::address(peer.ip()),
-            suspect,
-            sni,
-            settings,
-            life: Arc::new(Life::new(clock)),
-            tunnel: Mutex::default(),
-        })
-    };
-    let no_opening = |why: &Why, begun| {
-        if why.is_late() {
-            close(Closed::HeadTimeout);
-        }
-        suspect.no_opening(&pipeline, why, begun);
-    };
-    if tls {
-        let accept = handshake::accept(&pipeline, bind, stream);
-        let undone = |why: Why| {
-            close(Closed::Handshake);
-            suspect.no_handshake(&pipeline, &why);
-        };
-        let secured = within(&mut drain, bound, accept, undone).await?;
-        let stream = Rewind::new(Bytes::new(), secured.stream);
-        let bound = secured.settings.timeouts.head;
-        let undone = |why| no_opening(&why, true);
-        let stream = preface(&mut drain, bound, stream, secured.http2, undone).await?;
-        let conn = conn(Some(secured.name), secured.settings);
-        connection::serve(conn, stream, secured.http2, drain).await;
-    } else {
-        let bound = settings.timeouts.head;
-        let undone = |why, begun| no_opening(&why, begun);
-        let (http2, stream) = sniff(&mut drain, bound, stream, undone).await?;
-        let undone = |why| no_opening(&why, true);
-        let stream = preface(&mut drain, bound, stream, http2, undone).await?;
-        connection::serve(conn(None, settings), stream, http2, drain).await;
-    }
-    Some(())
 }
 
 /// A request's life: route, client address, local limits, global limits, rate limit services, upstream,

@@ -41,6 +41,25 @@ fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsError`].
 pub fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    if !tls.alpn.is_empty() {
+        return server_of_tcp(tls);
+    }
+    let mut config = certified_server(tls)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The same for connections that are passed on: nothing is agreed on by ALPN that is not in the plan.
+///
+/// # Errors
+/// [`TlsError`].
+pub(super) fn server_of_tcp(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = certified_server(tls)?;
+    config.alpn_protocols = tls.alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn certified_server(tls: &Tls) -> Result<ServerConfig, TlsError> {
     let versions = versions(tls.min_version, tls.max_version)?;
     let builder =
         ServerConfig::builder_with_provider(provider()).with_protocol_versions(&versions)?;
@@ -65,13 +84,7 @@ pub fn server(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         .iter()
         .map(certified)
         .collect::<Result<_, _>>()?;
-    let mut config = builder.with_cert_resolver(Arc::new(Certificates(keys)));
-    config.alpn_protocols = if tls.alpn.is_empty() {
-        vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-    } else {
-        tls.alpn.iter().map(|p| p.as_bytes().to_vec()).collect()
-    };
-    Ok(Arc::new(config))
+    Ok(builder.with_cert_resolver(Arc::new(Certificates(keys))))
 }
 
 fn versions(
@@ -210,10 +223,11 @@ pub fn peer(tls: &StoreTls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// The same as [`client`], for a connection that must not become HTTP/2 (an upgrade follows).
-pub(super) fn without_http2(config: &ClientConfig) -> Arc<ClientConfig> {
+/// The same as [`client`], for a connection that is to agree on one of these protocols; on none if
+/// there are none.
+pub(super) fn offering(config: &ClientConfig, protocols: &[&str]) -> Arc<ClientConfig> {
     let mut config = config.clone();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 

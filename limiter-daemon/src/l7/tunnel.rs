@@ -1,4 +1,5 @@
-//! Connections that have become something other than HTTP: bytes both ways until either side ends.
+//! Bytes both ways until either side ends: of connections that have become something other than HTTP,
+//! and of those that are passed on as they are.
 
 use std::io;
 use std::pin::Pin;
@@ -43,25 +44,78 @@ impl Tunnel {
         let tunnels = &conn.pipeline.counters.tunnels;
         tunnels.fetch_add(1, Ordering::Relaxed);
         let _open = Open(tunnels);
-        let clock = conn.pipeline.clock;
-        let last = AtomicU64::new(clock.now());
-        let mut client = Noted::new(client, clock, &last);
-        let mut upstream = Noted::new(&mut self.upstream, clock, &last);
-        let passed = tokio::select! {
-            passed = copy_bidirectional(&mut client, &mut upstream) => Some(passed),
-            () = idle(conn.settings.timeouts.stream_idle, clock, &last) => None,
+        let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+        let tally = Tally {
+            received: &received,
+            sent: &sent,
         };
-        let received = upstream.written;
-        let sent = client.written;
+        let clock = conn.pipeline.clock;
+        let bound = conn.settings.timeouts.stream_idle;
+        let passed = pass(client, &mut self.upstream, tally, bound, clock).await;
         if let Some(ending) = &mut self.ending {
-            if matches!(passed, Some(Ok(_))) {
+            if matches!(passed, Passed::Complete) {
                 ending.completed();
             }
             if let Some(record) = ending.record() {
-                record.sent = sent;
-                record.received = received;
+                record.sent = sent.into_inner();
+                record.received = received.into_inner();
             }
         }
+    }
+}
+
+/// Where bytes that were passed on are counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tally<'a> {
+    /// From the client.
+    pub(super) received: &'a AtomicU64,
+    /// To the client.
+    pub(super) sent: &'a AtomicU64,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) enum Passed {
+    /// Both sides were done.
+    Complete,
+    /// One of them broke off.
+    Broken(io::Error),
+    /// Nothing came for too long.
+    Idle,
+}
+
+/// Passes bytes on until both sides are done, each in its own time, or none came from either for
+/// `bound`.
+pub(super) async fn pass<C, U>(
+    client: C,
+    upstream: U,
+    tally: Tally<'_>,
+    bound: Option<Duration>,
+    clock: Clock,
+) -> Passed
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let last = AtomicU64::new(clock.now());
+    let mut client = Noted {
+        inner: client,
+        clock,
+        last: &last,
+        written: tally.sent,
+    };
+    let mut upstream = Noted {
+        inner: upstream,
+        clock,
+        last: &last,
+        written: tally.received,
+    };
+    tokio::select! {
+        passed = copy_bidirectional(&mut client, &mut upstream) => match passed {
+            Ok(_) => Passed::Complete,
+            Err(error) => Passed::Broken(error),
+        },
+        () = idle(bound, clock, &last) => Passed::Idle,
     }
 }
 
@@ -87,23 +141,12 @@ async fn idle(bound: Option<Duration>, clock: Clock, last: &AtomicU64) {
     }
 }
 
-/// A stream that notes when something came, and how much was written.
+/// A stream that notes when something came, and counts what was written.
 struct Noted<'a, S> {
     inner: S,
     clock: Clock,
     last: &'a AtomicU64,
-    written: u64,
-}
-
-impl<'a, S> Noted<'a, S> {
-    const fn new(inner: S, clock: Clock, last: &'a AtomicU64) -> Self {
-        Self {
-            inner,
-            clock,
-            last,
-            written: 0,
-        }
-    }
+    written: &'a AtomicU64,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
@@ -128,7 +171,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = &polled {
-            self.written += *written as u64;
+            let written = *written as u64;
+            self.written.fetch_add(written, Ordering::Relaxed);
         }
         polled
     }

@@ -120,7 +120,8 @@ fn read(dir: &Path, good: Option<&Resources>) -> Outcome {
     }
     let mut statuses = Statuses::default();
     let plan = compile::compile(&resources, &mut statuses, &mut findings);
-    let nothing = plan.listeners.is_empty() && plan.network.is_empty() && plan.domains.is_empty();
+    let listens = !plan.listeners.is_empty() || !plan.tcp.is_empty();
+    let nothing = !listens && plan.network.is_empty() && plan.domains.is_empty();
     let usable = usable && (good.is_some() || !nothing || findings.errors() == 0);
     // One that runs goes on with the store that it has.
     let usable = usable && (good.is_some() || !plan.daemon.store_unusable);

@@ -6,7 +6,7 @@ use limiter_daemon::policy::plan::{
     Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
     Descriptor, DomainKeys, Endpoint, Escalation, Filters, HeaderChanges, Hostname, LimitRule,
     Listener, Offence, OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
-    RouteRule, RouteTraffic, ValueMatch,
+    RouteRule, RouteTraffic, TcpProxy, TcpTarget, Tls, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -59,6 +59,9 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
     }
     for listener in &plan.listeners {
         self::listener(listener, plan, out);
+    }
+    for proxy in &plan.tcp {
+        self::proxy(proxy, plan, out);
     }
     for policy in &plan.network {
         writeln!(out, "network {} {:?}", policy.name, policy.ports).unwrap();
@@ -253,6 +256,75 @@ fn host(hostname: &Hostname) -> String {
     }
 }
 
+fn tls(indent: &str, tls: &Tls, out: &mut String) {
+    let names: Vec<&str> = tls
+        .certificates
+        .iter()
+        .map(|one| one.name.as_str())
+        .collect();
+    let clients = tls
+        .client_certificates
+        .as_ref()
+        .map(|clients| (clients.authorities.len(), clients.optional));
+    writeln!(
+        out,
+        "{indent}tls {} {:?}..{:?} alpn={:?} clients={clients:?}",
+        names.join(","),
+        tls.min_version,
+        tls.max_version,
+        tls.alpn
+    )
+    .unwrap();
+}
+
+fn client(client: &ClientSettings, out: &mut String) {
+    if *client != ClientSettings::default() {
+        let given = format!("{client:#?}");
+        let default = format!("{:#?}", ClientSettings::default());
+        let differs = |line: &&str| !default.lines().any(|other| other == *line);
+        let lines: Vec<&str> = given.lines().filter(differs).map(str::trim).collect();
+        writeln!(out, "  client {}", lines.join(" ")).unwrap();
+    }
+}
+
+fn proxy(proxy: &TcpProxy, plan: &Plan, out: &mut String) {
+    let binds: Vec<String> = proxy.binds.iter().map(ToString::to_string).collect();
+    let TcpProxy {
+        name,
+        max_connect_attempts: attempts,
+        idle,
+        ..
+    } = proxy;
+    let binds = binds.join(",");
+    writeln!(out, "tcp {name} {binds} attempts={attempts} idle={idle:?}").unwrap();
+    client(&proxy.client, out);
+    for one in &proxy.hosts {
+        let names: Vec<String> = one.names.iter().map(host).collect();
+        writeln!(out, "  host {}: {}", one.name, names.join(",")).unwrap();
+        if let Some(tls) = &one.tls {
+            self::tls("    ", tls, out);
+        }
+        if let Some(why) = &one.broken {
+            writeln!(out, "    broken: {why}").unwrap();
+        }
+        match &one.to {
+            TcpTarget::Weighted(backends) => {
+                for one in backends {
+                    let name = one.backend.map(|index| plan.backends[index].name.as_str());
+                    let name = name.unwrap_or("nowhere");
+                    writeln!(out, "    to {name} x{}", one.weight).unwrap();
+                }
+            }
+            TcpTarget::ByName(backends) => {
+                for (name, index) in backends {
+                    let to = &plan.backends[*index].name;
+                    writeln!(out, "    {name} to {to}").unwrap();
+                }
+            }
+        }
+    }
+}
+
 fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
     let binds: Vec<String> = listener.binds.iter().map(ToString::to_string).collect();
     writeln!(
@@ -264,32 +336,9 @@ fn listener(listener: &Listener, plan: &Plan, out: &mut String) {
     )
     .unwrap();
     if let Some(tls) = &listener.tls {
-        let names: Vec<&str> = tls
-            .certificates
-            .iter()
-            .map(|one| one.name.as_str())
-            .collect();
-        let clients = tls
-            .client_certificates
-            .as_ref()
-            .map(|clients| (clients.authorities.len(), clients.optional));
-        writeln!(
-            out,
-            "  tls {} {:?}..{:?} alpn={:?} clients={clients:?}",
-            names.join(","),
-            tls.min_version,
-            tls.max_version,
-            tls.alpn
-        )
-        .unwrap();
+        self::tls("  ", tls, out);
     }
-    if *listener.client != ClientSettings::default() {
-        let given = format!("{:#?}", listener.client);
-        let default = format!("{:#?}", ClientSettings::default());
-        let differs = |line: &&str| !default.lines().any(|other| other == *line);
-        let lines: Vec<&str> = given.lines().filter(differs).map(str::trim).collect();
-        writeln!(out, "  client {}", lines.join(" ")).unwrap();
-    }
+    client(&listener.client, out);
     for route in &listener.routes {
         let hosts: Vec<String> = route.hostnames.iter().map(host).collect();
         let order = if route.in_order { " in order" } else { "" };

@@ -30,5 +30,6 @@ mod overrides;
 mod retries;
 mod routes;
 mod smuggling;
+mod tcp;
 mod tls;
 mod upstreams;

@@ -143,7 +143,9 @@ impl Stage {
         };
         let workers = Workers::start(count, &shared).unwrap();
         let mut served = Vec::new();
-        for bind in plan.listeners.iter().flat_map(|l| &l.binds) {
+        let http = plan.listeners.iter().map(|listener| &listener.binds);
+        let all = http.chain(plan.tcp.iter().map(|proxy| &proxy.binds));
+        for bind in all.flatten() {
             if !served.contains(bind) {
                 served.push(*bind);
                 let sockets = listener::bind(*bind, count, false).unwrap();

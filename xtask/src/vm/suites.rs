@@ -33,6 +33,7 @@ pub(super) const SUITES: &[Suite] = &[
     ),
     suite("probe", Kind::Scenarios, &[]),
     suite("kernel_limits", Kind::Scenarios, &[]),
+    suite("tcp_gateway", Kind::Scenarios, &["over_the_bucket"]),
     suite("sentences", Kind::Scenarios, &[]),
     suite("lifecycle", Kind::Scenarios, &[]),
 ];

@@ -6,6 +6,7 @@
 mod holds;
 mod look;
 mod routing;
+mod tcp;
 mod treatment;
 mod words;
 
@@ -23,7 +24,7 @@ use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
     ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost,
-    RouteRule, UpstreamProtocol,
+    RouteRule, UpstreamProtocol, WeightedBackend,
 };
 use routing::Taken;
 
@@ -206,6 +207,12 @@ pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Exp
         traffic: Vec::new(),
         backends: Vec::new(),
     };
+    if let Some(proxy) = tcp::proxy(plan, asked) {
+        said.other_listeners
+            .retain(|other| other.name != proxy.name);
+        said.pass_on(plan, proxy, asked);
+        return said;
+    }
     let Some(listener) = listener.map(|index| &plan.listeners[index]) else {
         said.answer =
             "no listener takes it: the connection is refused, or answered with 404".into();
@@ -277,7 +284,7 @@ impl Explanation {
             .filter_map(|(what, time)| Some(format!("{what} {:?}", (*time)?)))
             .collect();
         self.traffic = traffic(&rule.traffic);
-        self.backends = backends(rule, plan);
+        self.backends = backends(&rule.backends, plan);
         self.asks = self.asks(rule, listener, asked);
         self.answer = self.outcome(rule);
     }
@@ -431,9 +438,9 @@ pub(crate) fn protocol(protocol: UpstreamProtocol, tls: bool) -> &'static str {
     }
 }
 
-fn backends(rule: &RouteRule, plan: &Plan) -> Vec<BackendSaid> {
-    let total: u64 = rule.backends.iter().map(|b| u64::from(b.weight)).sum();
-    rule.backends
+fn backends(weighted: &[WeightedBackend], plan: &Plan) -> Vec<BackendSaid> {
+    let total: u64 = weighted.iter().map(|b| u64::from(b.weight)).sum();
+    weighted
         .iter()
         .map(|weighted| {
             let backend = weighted.backend.and_then(|index| plan.backends.get(index));

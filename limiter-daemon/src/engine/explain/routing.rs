@@ -73,6 +73,10 @@ pub(super) fn listener(plan: &Plan, asked: &Asked<'_>) -> (Option<usize>, Vec<Pa
             }
         }
     }
+    passed.extend(plan.tcp.iter().map(|proxy| Passed {
+        name: proxy.name.clone(),
+        why: "it passes connections on, and reads no requests".to_owned(),
+    }));
     (best.map(|(index, _)| index), passed)
 }
 
@@ -188,7 +192,7 @@ fn why_not(rule: &RouteRule, asked: &Asked<'_>, taken: Option<Taken<'_>>) -> Str
 }
 
 /// How specific a hostname is that `host` matches; `None`: it does not.
-fn specificity(pattern: &Hostname, host: &str) -> Option<usize> {
+pub(super) fn specificity(pattern: &Hostname, host: &str) -> Option<usize> {
     match pattern {
         Hostname::Any => Some(0),
         Hostname::Wildcard(suffix) => {

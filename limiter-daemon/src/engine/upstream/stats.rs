@@ -9,6 +9,8 @@ pub enum Stat {
     CxTotal,
     /// Connections that could not be made.
     CxConnectFail,
+    /// Connections that were passed on and whose attempts at endpoints all failed.
+    CxConnectAttemptsExceeded,
     /// Times that a connection was wanted and as many were there as may be.
     CxOverflow,
     /// Connections that had all the requests they may.
@@ -46,9 +48,10 @@ pub enum Stat {
 }
 
 impl Stat {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CxTotal,
         Self::CxConnectFail,
+        Self::CxConnectAttemptsExceeded,
         Self::CxOverflow,
         Self::CxMaxRequests,
         Self::CxMaxDuration,
@@ -76,6 +79,10 @@ impl Stat {
             Self::CxConnectFail => (
                 "envoy_cluster_upstream_cx_connect_fail",
                 "Connections that could not be made.",
+            ),
+            Self::CxConnectAttemptsExceeded => (
+                "envoy_cluster_upstream_cx_connect_attempts_exceeded",
+                "Connections that were passed on and whose attempts at endpoints all failed.",
             ),
             Self::CxOverflow => (
                 "envoy_cluster_upstream_cx_overflow",

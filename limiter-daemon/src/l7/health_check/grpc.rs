@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::http::{absolute, over_http2};
 use super::probe::Failure;
-use crate::l7::upstream::{Target, open};
+use crate::l7::upstream::{Offer, Target, open};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 /// Bytes of an answer; two of them are expected.
@@ -22,7 +22,7 @@ const SERVING: u64 = 1;
 
 /// Asks whether `service` serves; empty: the server as a whole.
 pub(super) async fn ask(target: &Target, service: &str) -> Result<(), Failure> {
-    let opened = open(target, None, true).await;
+    let opened = open(target, None, Offer::Http2).await;
     let (io, speaks_http2) = opened.map_err(Failure::Unreachable)?;
     // In clear text, gRPC is HTTP/2 without asking, whatever else the endpoint speaks.
     if target.is_tls() && !speaks_http2 {

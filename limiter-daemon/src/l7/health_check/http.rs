@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::probe::Failure;
 use crate::l7::io::UpstreamIo;
-use crate::l7::upstream::{Target, open};
+use crate::l7::upstream::{Offer, Target, open};
 
 /// Bytes of a body that are looked at.
 const LOOKED_AT: usize = 1 << 10;
@@ -40,7 +40,7 @@ pub(super) async fn ask(
     asked: &Asked<'_>,
     expected: &Expected<'_>,
 ) -> Result<(), Failure> {
-    let opened = open(target, None, target.is_http2()).await;
+    let opened = open(target, None, Offer::http(target.is_http2())).await;
     let (io, http2) = opened.map_err(Failure::Unreachable)?;
     let request = Request::builder()
         .method(asked.method)

@@ -3,14 +3,14 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::probe::Failure;
-use crate::l7::upstream::{Target, open};
+use crate::l7::upstream::{Offer, Target, open};
 
 /// Bytes that are looked at.
 const MAX_RECEIVED: usize = 64 << 10;
 
 /// Connects, sends `send`, and waits until all of `receive` have come.
 pub(super) async fn ask(target: &Target, send: &[u8], receive: &[Vec<u8>]) -> Result<(), Failure> {
-    let opened = open(target, None, target.is_http2()).await;
+    let opened = open(target, None, Offer::http(target.is_http2())).await;
     let (mut io, _) = opened.map_err(Failure::Unreachable)?;
     if !send.is_empty() {
         io.write_all(send).await.map_err(Failure::broken)?;

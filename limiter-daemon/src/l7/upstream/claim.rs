@@ -43,7 +43,7 @@ impl Upstreams {
         let settings = &pick.cluster.settings.circuit_breaker;
         let permit = pick.cluster.breaker.take(Resource::Parallel, settings);
         let permit = permit.map_err(Failed::Overflow)?;
-        Ok(InUse::new(permit, Arc::clone(target)))
+        Ok(InUse::new(Some(permit), Arc::clone(target)))
     }
 
     async fn connection(&self, pick: &mut Pick, in_use: InUse) -> Result<Claim, Failed> {
@@ -111,16 +111,9 @@ impl Upstreams {
     ) -> Result<(InUse, Place), Failed> {
         let cluster = Arc::clone(&pick.cluster);
         let connections = &cluster.connections;
-        let slot = connections.slots.take().or_else(|| {
-            let evicted = connections.evict(&pick.endpoints.targets);
-            evicted.then(|| connections.slots.take()).flatten()
-        });
-        if let Some(slot) = slot
-            && let Some(slot) = at_endpoint(pick, &mut in_use, slot)
-        {
+        if let Some(slot) = free_slot(pick, &mut in_use) {
             return Ok((in_use, Place::Slot(slot)));
         }
-        cluster.breaker.stats.count(Stat::CxOverflow);
         if let Some(shared) = connections.borrow(&in_use.target) {
             return Ok((in_use, Place::Connection(Pooled::Http2(Box::new(shared)))));
         }
@@ -206,6 +199,21 @@ fn on_shared(in_use: InUse, shared: Http2) -> Claim {
         pooled: Pooled::Http2(Box::new(shared)),
         fresh: false,
     }
+}
+
+/// The right to a new connection, if there is one at once; that there is none is counted.
+pub(super) fn free_slot(pick: &mut Pick, in_use: &mut InUse) -> Option<Slot<Waiting>> {
+    let cluster = Arc::clone(&pick.cluster);
+    let connections = &cluster.connections;
+    let slot = connections.slots.take().or_else(|| {
+        let evicted = connections.evict(&pick.endpoints.targets);
+        evicted.then(|| connections.slots.take()).flatten()
+    });
+    let slot = slot.and_then(|slot| at_endpoint(pick, in_use, slot));
+    if slot.is_none() {
+        cluster.breaker.stats.count(Stat::CxOverflow);
+    }
+    slot
 }
 
 /// Uses `slot` for the endpoint that was chosen, or else for another one that may have one more

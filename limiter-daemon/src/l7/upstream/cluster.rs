@@ -291,15 +291,16 @@ impl Waiter for Waiting {
 }
 
 /// A request's share of what may be under way to a backend and to one of its endpoints, for as long
-/// as it is under way.
+/// as it is under way; or that of a connection that is passed on.
 #[derive(Debug)]
 pub(in crate::l7) struct InUse {
-    _permit: Permit,
+    /// `None`: of a connection, which is no request.
+    _permit: Option<Permit>,
     pub(in crate::l7) target: Arc<Target>,
 }
 
 impl InUse {
-    pub(super) fn new(permit: Permit, target: Arc<Target>) -> Self {
+    pub(super) fn new(permit: Option<Permit>, target: Arc<Target>) -> Self {
         target.host.active.fetch_add(1, Ordering::Relaxed);
         Self {
             _permit: permit,

@@ -36,6 +36,23 @@ pub(super) enum Connection {
     Http2(Http2),
 }
 
+/// What TLS with an endpoint offers to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Offer {
+    /// HTTP/2, and HTTP/1.1 where the backend takes both.
+    Http2,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// Nothing: what is spoken is the client's business.
+    Nothing,
+}
+
+impl Offer {
+    pub(in crate::l7) const fn http(http2: bool) -> Self {
+        if http2 { Self::Http2 } else { Self::Http1 }
+    }
+}
+
 /// Connects to `target` on `slot`. Without `http2`, TLS does not offer it.
 ///
 /// # Errors
@@ -48,7 +65,7 @@ pub(super) async fn connect(
     clock: Clock,
 ) -> Result<Connection, Cause> {
     let connecting = async {
-        let (io, http2) = open(target, settings.tcp_keepalive.as_ref(), http2).await?;
+        let (io, http2) = open(target, settings.tcp_keepalive.as_ref(), Offer::http(http2)).await?;
         shake_hands(io, http2).await
     };
     let connected = match tokio::time::timeout(settings.connect_timeout, connecting).await {
@@ -75,20 +92,19 @@ pub(super) async fn connect(
     })
 }
 
-/// A connection to `target`, and whether it is to speak HTTP/2. Without `http2`, TLS does not offer
-/// it.
+/// A connection to `target`, and whether it is to speak HTTP/2.
 ///
 /// # Errors
 /// The endpoint cannot be reached, or TLS is not agreed on. It takes as long as it takes.
 pub(in crate::l7) async fn open(
     target: &Target,
     keepalive: Option<&TcpKeepalive>,
-    http2: bool,
+    offer: Offer,
 ) -> io::Result<(UpstreamIo, bool)> {
     let raw = dial(&shown(&target.endpoint, target.address), keepalive).await?;
     let (io, speaks_http2) = match &target.tls {
         None => (UpstreamIo::Plain(raw), None),
-        Some(tls) => secure(tls, raw, http2).await?,
+        Some(tls) => secure(tls, raw, offer).await?,
     };
     let http2 = speaks_http2.unwrap_or(target.protocol == UpstreamProtocol::Http2);
     Ok((io, http2))
@@ -122,11 +138,11 @@ const fn probes(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
 }
 
 /// The stream, and whether HTTP/2 was agreed on, if anything was.
-async fn secure(tls: &TargetTls, raw: Raw, http2: bool) -> io::Result<(UpstreamIo, Option<bool>)> {
-    let config = if http2 {
-        Arc::clone(&tls.config)
-    } else {
-        tls::without_http2(&tls.config)
+async fn secure(tls: &TargetTls, raw: Raw, offer: Offer) -> io::Result<(UpstreamIo, Option<bool>)> {
+    let config = match offer {
+        Offer::Http2 => Arc::clone(&tls.config),
+        Offer::Http1 => tls::offering(&tls.config, &["http/1.1"]),
+        Offer::Nothing => tls::offering(&tls.config, &[]),
     };
     let connector = TlsConnector::from(config);
     let stream = connector.connect(tls.name.clone(), raw).await?;

@@ -1,4 +1,5 @@
-//! Connections to upstreams, pooled by each worker for itself.
+//! Connections to upstreams: for requests, pooled by each worker for itself, and those that clients'
+//! connections are passed on by (`dial`).
 //!
 //! An HTTP/1.1 connection has no task of its own: the request that uses it drives it, and between
 //! requests nobody does. That saves two changes of task a request, and the connection ends with the
@@ -11,6 +12,7 @@
 mod claim;
 mod cluster;
 mod connect;
+mod dial;
 mod exchange;
 mod failed;
 mod life;
@@ -23,7 +25,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 pub(super) use cluster::{Cluster, InUse, Pick};
-pub(super) use connect::open;
+pub(super) use connect::{Offer, open};
+pub(super) use dial::dial;
 pub(super) use exchange::Lease;
 pub(super) use failed::Failed;
 pub(super) use target::Target;
@@ -54,7 +57,7 @@ pub(super) enum Upgraded {
     No(Lease),
 }
 
-/// What a connection that was upgraded takes up.
+/// What a connection that bytes are passed on by takes up.
 #[derive(Debug)]
 pub(super) struct Hold {
     _in_use: InUse,

@@ -8,8 +8,8 @@ use crate::policy::kinds::Kind;
 use crate::policy::native;
 use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
-    Certificate, ClientCertificates, DaemonConfig, Descriptor, Domain, Listener, RlsTls, Tls,
-    TlsVersion,
+    Certificate, ClientCertificates, DaemonConfig, Descriptor, Domain, Listener, RlsTls, TcpProxy,
+    Tls, TlsVersion,
 };
 use crate::policy::ratelimit_service::{DomainFile, descriptor};
 use crate::policy::resources::{Rejected, Resources};
@@ -145,7 +145,7 @@ pub(super) fn tls(resources: &Resources, findings: &mut Findings) -> RlsTls {
 
 /// One address serves one thing.
 pub(super) fn check_address(
-    listeners: &[Listener],
+    (listeners, tcp): (&[Listener], &[TcpProxy]),
     resources: &Resources,
     daemon: &DaemonConfig,
     findings: &mut Findings,
@@ -153,12 +153,11 @@ pub(super) fn check_address(
     let (Some(rls), Some(config)) = (&daemon.rls, resources.configs.values().next()) else {
         return;
     };
-    let taken = listeners.iter().find(|listener| {
-        let mut binds = listener.binds.iter();
-        binds.any(|bind| overlap(*bind, rls.listen))
-    });
+    let http = listeners.iter().map(|one| (&one.name, &one.binds));
+    let mut all = http.chain(tcp.iter().map(|one| (&one.name, &one.binds)));
+    let taken = all.find(|(_, binds)| binds.iter().any(|bind| overlap(*bind, rls.listen)));
     let taken = match taken {
-        Some(listener) => format!("the listener `{}`", listener.name),
+        Some((name, _)) => format!("the listener `{name}`"),
         None if overlap(daemon.admin, rls.listen) => "the admin listener".to_owned(),
         None => return,
     };

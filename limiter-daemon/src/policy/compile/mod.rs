@@ -63,9 +63,10 @@ pub(crate) fn compile(
     let place = (&daemon, listeners.as_slice());
     let of_gloo = gloo::compile(resources, &mut backends, place, statuses, findings);
     listeners.extend(of_gloo.listeners);
+    let tcp = of_gloo.tcp;
     let limits = gloo::network_limits(resources);
     let (network, escalations) = network::compile(resources, &limits, &daemon, findings);
-    domains::check_address(&listeners, resources, &daemon, findings);
+    domains::check_address((&listeners, &tcp), resources, &daemon, findings);
     let mut asked = asks.own_domains();
     asked.extend(of_gloo.asked.iter().map(String::as_str));
     let of_gloo = gloo::domains(resources, &served);
@@ -81,6 +82,7 @@ pub(crate) fn compile(
     Plan {
         daemon,
         listeners,
+        tcp,
         backends: backends.into_list(),
         network,
         escalations,

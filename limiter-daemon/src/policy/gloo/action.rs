@@ -24,7 +24,7 @@ pub(super) struct RawRouteAction {
 }
 
 #[derive(Debug, Deserialize)]
-struct RawMulti {
+pub(super) struct RawMulti {
     destinations: At<Vec<At<RawWeighted>>>,
 }
 
@@ -37,7 +37,7 @@ struct RawWeighted {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawDestination {
+pub(super) struct RawDestination {
     upstream: Option<RawRef>,
     kube: Option<RawKube>,
     consul: Option<Unsupported>,
@@ -83,8 +83,19 @@ pub(super) fn forward(
     let told = raw.upstream_group.is_some()
         || raw.cluster_header.is_some()
         || raw.dynamic_forward_proxy.is_some();
+    let choice = (raw.single, raw.multi, told);
+    Action::Forward(destinations(choice, &mark, namespace, scope))
+}
+
+/// Checks `single` and `multi`, of which there is one, unless another field was `told` of.
+pub(super) fn destinations(
+    (single, multi, told): (Option<At<RawDestination>>, Option<RawMulti>, bool),
+    mark: &Mark,
+    namespace: &str,
+    scope: &mut Scope<'_>,
+) -> Vec<Destination> {
     let mut destinations = Vec::new();
-    match (raw.single, raw.multi) {
+    match (single, multi) {
         (Some(single), None) => {
             destinations.extend(
                 destination(single, namespace, scope).map(|to| Destination { to, weight: 1 }),
@@ -108,18 +119,18 @@ pub(super) fn forward(
             }
         }
         (Some(_), Some(_)) => scope.error(
-            &mark,
+            mark,
             "both `single` and `multi` are given",
             "keep one of them",
         ),
         (None, None) if told => {}
         (None, None) => scope.error(
-            &mark,
+            mark,
             "there is no destination",
             "name an Upstream under `single.upstream`",
         ),
     }
-    Action::Forward(destinations)
+    destinations
 }
 
 fn destination(

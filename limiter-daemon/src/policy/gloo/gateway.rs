@@ -5,11 +5,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::Deserialize;
 
-use super::listener_options::{
-    self, HttpOptions, RawHttpOptions, RawListenerOptions, RawTcpOptions,
-};
+use super::listener_options::{self, HttpOptions, RawHttpOptions, RawListenerOptions};
 use super::references::{RawRef, Reference};
-use super::token_bucket::NetworkBucket;
+use super::tcp::{self, RawTcp, Tcp};
 use crate::policy::core::labels::Labels;
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
@@ -19,7 +17,7 @@ use crate::policy::resource::Meta;
 #[serde(rename_all = "camelCase")]
 #[expect(dead_code, reason = "unsupported fields are told by the decoder")]
 pub(crate) struct RawGateway {
-    ssl: Option<bool>,
+    ssl: Option<At<bool>>,
     bind_address: Option<At<String>>,
     bind_port: At<u16>,
     options: Option<RawListenerOptions>,
@@ -43,13 +41,6 @@ struct RawHttp {
     options: Option<RawHttpOptions>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawTcp {
-    tcp_hosts: Option<At<Vec<Ignored>>>,
-    options: Option<RawTcpOptions>,
-}
-
 /// A `Gateway`, checked by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Gateway {
@@ -57,6 +48,8 @@ pub(crate) struct Gateway {
     pub(crate) bind: SocketAddr,
     /// It serves virtual services with certificates, and only those; else only the others.
     pub(crate) ssl: bool,
+    /// Connections begin with a PROXY protocol header.
+    pub(crate) proxy_protocol: bool,
     pub(crate) serves: Serves,
     /// Where its port stands.
     pub(crate) mark: Mark,
@@ -68,8 +61,7 @@ pub(crate) enum Serves {
         services: Services,
         options: Box<HttpOptions>,
     },
-    /// What is limited of its connections; they are not forwarded.
-    Tcp { limit: Option<NetworkBucket> },
+    Tcp(Box<Tcp>),
 }
 
 /// Which virtual services a gateway serves.
@@ -107,27 +99,29 @@ impl Services {
 /// Checks a `Gateway`; nothing is made of one with an error.
 pub(crate) fn lower(raw: At<RawGateway>, meta: Meta, scope: &mut Scope<'_>) -> Gateway {
     let At { value: raw, mark } = raw;
-    if let Some(at) = raw.use_proxy_proto.filter(|at| at.value) {
-        scope.error(
-            &at.mark,
-            "`useProxyProto` is not supported yet in this dialect",
-            "use a Gateway of Gateway API and a ClientTrafficPolicy",
-        );
-    }
     if raw.bind_port.value == 0 {
         let message = "0 is no port to listen on";
         scope.error(&raw.bind_port.mark, message, "write 1 to 65535");
     }
     let serves = match (raw.http_gateway, raw.tcp_gateway) {
         (Some(http), None) => self::http(http.value, &meta.name.namespace, scope),
-        (None, Some(tcp)) => self::tcp(tcp, scope),
+        (None, Some(tcp)) => {
+            if let Some(at) = raw.ssl.as_ref().filter(|at| at.value) {
+                scope.warning(
+                    &at.mark,
+                    "`ssl` has no effect on a TCP gateway",
+                    "remove it: each of `tcpHosts` says by its `sslConfig` whether TLS ends here",
+                );
+            }
+            Serves::Tcp(Box::new(tcp::lower(tcp, &meta, scope)))
+        }
         (Some(_), Some(tcp)) => {
             scope.error(
                 &tcp.mark,
                 "both `httpGateway` and `tcpGateway` are given",
                 "make a Gateway of each",
             );
-            Serves::Tcp { limit: None }
+            Serves::Tcp(Box::default())
         }
         (None, None) => {
             if raw.hybrid_gateway.is_none() {
@@ -137,12 +131,13 @@ pub(crate) fn lower(raw: At<RawGateway>, meta: Meta, scope: &mut Scope<'_>) -> G
                     "give it `httpGateway: {}` or `tcpGateway`",
                 );
             }
-            Serves::Tcp { limit: None }
+            Serves::Tcp(Box::default())
         }
     };
     Gateway {
         bind: SocketAddr::new(address(raw.bind_address, scope), raw.bind_port.value),
-        ssl: raw.ssl.unwrap_or_default(),
+        ssl: raw.ssl.is_some_and(|at| at.value),
+        proxy_protocol: raw.use_proxy_proto.is_some_and(|at| at.value),
         serves,
         mark: raw.bind_port.mark,
         meta,
@@ -176,19 +171,5 @@ fn http(raw: RawHttp, namespace: &str, scope: &mut Scope<'_>) -> Serves {
     Serves::Http {
         services,
         options: Box::new(listener_options::http(options, namespace, scope)),
-    }
-}
-
-fn tcp(At { value: raw, mark }: At<RawTcp>, scope: &mut Scope<'_>) -> Serves {
-    let hosts = raw.tcp_hosts.filter(|hosts| !hosts.is_empty());
-    scope.warning(
-        hosts.as_ref().map_or(&mark, |hosts| &hosts.mark),
-        "TCP gateways are not forwarded yet, so nothing listens on this port",
-        "a limit in its `options` is enforced there all the same",
-    );
-    Serves::Tcp {
-        limit: raw
-            .options
-            .and_then(|raw| listener_options::tcp(raw, scope)),
     }
 }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::references::{self, RawTargetRef, Target};
 use super::settings::{self, RawServer, Server};
+use super::tcp::{self, RawProxySettings, Tcp};
 use super::token_bucket::{self, Bucket, NetworkBucket, RawTokenBucket};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
@@ -75,7 +76,7 @@ struct RawLocal {
 #[expect(dead_code, reason = "unsupported fields are told by the decoder")]
 pub(super) struct RawTcpOptions {
     local_ratelimit: Option<At<RawTokenBucket>>,
-    tcp_proxy_settings: Option<Unheeded>,
+    tcp_proxy_settings: Option<RawProxySettings>,
     connection_limit: Option<Unsupported>,
 }
 
@@ -109,9 +110,17 @@ pub(super) fn http(raw: RawHttpOptions, namespace: &str, scope: &mut Scope<'_>) 
     }
 }
 
-/// Checks options of a listener of TCP: the limit on its connections.
-pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Option<NetworkBucket> {
-    token_bucket::network(raw.local_ratelimit?, scope)
+/// Checks options of a listener of TCP, which has no hosts yet.
+pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Tcp {
+    let limit = raw.local_ratelimit;
+    let settings = raw.tcp_proxy_settings;
+    Tcp {
+        hosts: Vec::new(),
+        limit: limit.and_then(|raw| token_bucket::network(raw, scope)),
+        settings: settings
+            .map(|raw| tcp::settings(raw, scope))
+            .unwrap_or_default(),
+    }
 }
 
 fn local(At { value: raw, mark }: At<RawLocal>, scope: &mut Scope<'_>) -> LocalLimits {

@@ -16,6 +16,7 @@ pub(crate) mod route_options;
 pub(crate) mod route_table;
 pub(crate) mod settings;
 pub(crate) mod ssl;
+pub(crate) mod tcp;
 pub(crate) mod token_bucket;
 pub(crate) mod traffic;
 pub(crate) mod upstream;

@@ -18,6 +18,7 @@ mod network;
 mod route;
 pub mod runtime;
 mod store;
+mod tcp;
 mod tls;
 mod traffic;
 mod upstream;
@@ -57,6 +58,7 @@ pub use route::{
     RouteRule, Timeouts, ValueMatch, WeightedBackend,
 };
 pub use store::{Password, SentinelLogin, StoreAddress, StoreConfig, StoreHost, StoreTls};
+pub use tcp::{TcpHost, TcpProxy, TcpTarget};
 pub use tls::{Certificate, ClientCertificates, Pem, Tls, TlsVersion};
 pub use traffic::{
     Abort, AdmissionControl, Fault, Replacement, ResponseOverride, ResponseSource, Retry,
@@ -74,7 +76,9 @@ pub struct Plan {
     /// HTTP listeners. Several may bind one address: they differ in their hostnames then, and agree
     /// in whether they speak TLS.
     pub listeners: Vec<Listener>,
-    /// Where requests go; routes refer to them by index.
+    /// Listeners that pass connections on.
+    pub tcp: Vec<TcpProxy>,
+    /// Where requests and connections go; routes and hosts refer to them by index.
     pub backends: Vec<Backend>,
     /// Kernel limits, by source.
     pub network: Vec<NetworkPolicy>,

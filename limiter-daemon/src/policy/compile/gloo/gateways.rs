@@ -1,23 +1,25 @@
 //! Gateways to listeners.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::super::certificates;
 use super::levels::Local;
-use super::{Context, label, routes, unusable};
+use super::{Context, label, routes, tcp, unusable};
 use crate::policy::core;
 use crate::policy::findings::Mark;
 use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::gloo::gateway::{Gateway, Serves, Services};
 use crate::policy::gloo::listener_options::HttpOptions;
+use crate::policy::gloo::ssl::Ssl;
 use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::plan::{
-    Certificate, ClientSettings, DaemonConfig, Hostname, Listener, Route, RouteKind, Tls,
-    TlsVersion,
+    Certificate, ClientSettings, DaemonConfig, Hostname, Listener, ProxyProtocol, Route, RouteKind,
+    TcpProxy, Tls, TlsVersion,
 };
-use crate::policy::resource::Name;
+use crate::policy::resource::{Meta, Name};
 use crate::policy::status::Condition;
 
 /// What the routes of one gateway share.
@@ -31,21 +33,40 @@ pub(super) struct At<'a> {
     pub(super) broken: Option<String>,
 }
 
+/// What gateways listen by.
+#[derive(Default)]
+pub(super) struct Listeners {
+    pub(super) http: Vec<Listener>,
+    pub(super) tcp: Vec<TcpProxy>,
+}
+
+impl Listeners {
+    /// The name of the one that has `bind`.
+    fn at(&self, bind: SocketAddr) -> Option<&str> {
+        let tcp = self.tcp.iter().find(|other| other.binds.contains(&bind));
+        let tcp = tcp.map(|other| other.name.as_str());
+        tcp.or_else(|| at(&self.http, bind))
+    }
+}
+
+fn at(listeners: &[Listener], bind: SocketAddr) -> Option<&str> {
+    let other = listeners.iter().find(|other| other.binds.contains(&bind));
+    other.map(|other| other.name.as_str())
+}
+
 /// The listeners of all gateways that can be served beside those that are there.
 pub(super) fn listeners(
     (daemon, there): (&DaemonConfig, &[Listener]),
     context: &mut Context<'_, '_>,
-) -> Vec<Listener> {
+) -> Listeners {
     let mut gateways: Vec<&Gateway> = context.resources.gloo_gateways.values().collect();
     gateways.sort_by(|one, other| one.meta.precedence().cmp(&other.meta.precedence()));
-    let mut listeners: Vec<Listener> = Vec::new();
+    let mut listeners = Listeners::default();
     for gateway in gateways {
         let name = &gateway.meta.name;
-        let taken = there
-            .iter()
-            .chain(&listeners)
-            .find(|other| other.binds.contains(&gateway.bind))
-            .map(|other| format!("the listener `{}`", other.name));
+        let taken = at(there, gateway.bind)
+            .or_else(|| listeners.at(gateway.bind))
+            .map(|other| format!("the listener `{other}`"));
         let taken = match taken {
             None if gateway.bind == daemon.admin => Some("the admin listener".to_owned()),
             taken => taken,
@@ -60,13 +81,19 @@ pub(super) fn listeners(
                 );
                 Err(Condition::not_accepted("PortUnavailable", message))
             }
-            None => listener(gateway, context),
+            None => match &gateway.serves {
+                Serves::Http { services, options } => listener(gateway, services, options, context)
+                    .map(|listener| listeners.http.push(listener)),
+                Serves::Tcp(serves) => {
+                    tcp::proxy(gateway, serves, context).map(|proxy| listeners.tcp.push(proxy))
+                }
+            },
         };
         let status = context
             .statuses
             .of(Kind::GlooGateway.title(), &name.namespace, &name.name);
         match made {
-            Ok(listener) => {
+            Ok(()) => {
                 status.add(Condition::accepted("The gateway is valid."));
                 status.add(Condition::new(
                     "Programmed",
@@ -74,7 +101,6 @@ pub(super) fn listeners(
                     "Programmed",
                     "It is served.",
                 ));
-                listeners.push(listener);
             }
             Err(why) => {
                 status.add(why);
@@ -86,14 +112,24 @@ pub(super) fn listeners(
     listeners
 }
 
+/// How connections to a gateway are taken.
+pub(super) fn client(gateway: &Gateway) -> Arc<ClientSettings> {
+    Arc::new(ClientSettings {
+        proxy_protocol: if gateway.proxy_protocol {
+            ProxyProtocol::Required
+        } else {
+            ProxyProtocol::Off
+        },
+        ..ClientSettings::default()
+    })
+}
+
 fn listener<'a>(
     gateway: &'a Gateway,
+    services: &Services,
+    options: &'a HttpOptions,
     context: &mut Context<'a, '_>,
 ) -> Result<Listener, Condition> {
-    let Serves::Http { services, options } = &gateway.serves else {
-        let message = "TCP gateways are not forwarded yet.";
-        return Err(Condition::new("Accepted", true, "NotForwarded", message));
-    };
     let options = context.options.of_gateway(gateway, options);
     let chosen = chosen(gateway, services, context);
     let tls = if gateway.ssl {
@@ -144,7 +180,7 @@ fn listener<'a>(
         binds: vec![gateway.bind],
         hostname: Hostname::Any,
         tls,
-        client: Arc::new(ClientSettings::default()),
+        client: client(gateway),
         routes: made,
     })
 }
@@ -221,17 +257,7 @@ fn tls(services: &[&VirtualService], context: &mut Context<'_, '_>) -> Option<Tl
         };
         min = min.max(ssl.min.unwrap_or(min));
         max = max.max(ssl.max.unwrap_or(TlsVersion::V1_3));
-        let mut found = ssl.certificate.clone();
-        if let Some(secret) = &ssl.secret {
-            let namespace = secret.name.namespace.as_str();
-            let kind = Kind::VirtualService;
-            let from = (kind.group(), kind.name(), namespace);
-            let reference = secret_ref(&secret.name, &secret.mark);
-            let mut scope = context.findings.at(&service.meta.origin);
-            let resources = context.resources;
-            let of_secret = certificates::certificate(resources, from, &reference, &mut scope);
-            found = of_secret.ok().cloned().or(found);
-        }
+        let found = certificate(ssl, Kind::VirtualService, &service.meta, context);
         certificates.extend(found.filter(|one| seen.insert(one.name.clone())));
     }
     if certificates.is_empty() {
@@ -244,6 +270,25 @@ fn tls(services: &[&VirtualService], context: &mut Context<'_, '_>) -> Option<Tl
         alpn: Vec::new(),
         client_certificates: None,
     })
+}
+
+/// The certificate that the `sslConfig` of a resource names; `None` after an error.
+pub(super) fn certificate(
+    ssl: &Ssl,
+    kind: Kind,
+    meta: &Meta,
+    context: &mut Context<'_, '_>,
+) -> Option<Certificate> {
+    let own = ssl.certificate.clone();
+    let Some(secret) = &ssl.secret else {
+        return own;
+    };
+    // Gloo's references cross namespaces without a grant.
+    let from = (kind.group(), kind.name(), secret.name.namespace.as_str());
+    let reference = secret_ref(&secret.name, &secret.mark);
+    let mut scope = context.findings.at(&meta.origin);
+    let found = certificates::certificate(context.resources, from, &reference, &mut scope);
+    found.ok().cloned().or(own)
 }
 
 fn secret_ref(name: &Name, mark: &Mark) -> ObjectRef {

@@ -9,6 +9,7 @@ mod network;
 mod options;
 mod routes;
 mod rules;
+mod tcp;
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use super::missing;
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gloo::references::Reference;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{DaemonConfig, Listener};
+use crate::policy::plan::{DaemonConfig, Listener, TcpProxy};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
@@ -42,6 +43,7 @@ struct Context<'a, 'b> {
 /// What Gloo's gateways come to.
 pub(super) struct Compiled {
     pub(super) listeners: Vec<Listener>,
+    pub(super) tcp: Vec<TcpProxy>,
     /// Domains of limiterd's own that requests are asked about.
     pub(super) asked: BTreeSet<String>,
 }
@@ -68,7 +70,8 @@ pub(super) fn compile<'a>(
     let listeners = gateways::listeners((daemon, there), &mut context);
     context.report();
     Compiled {
-        listeners,
+        listeners: listeners.http,
+        tcp: listeners.tcp,
         asked: context.asks.into_own_domains(),
     }
 }

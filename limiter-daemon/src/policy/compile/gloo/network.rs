@@ -20,7 +20,7 @@ pub(in crate::policy::compile) fn limits(resources: &Resources) -> Vec<NetworkLi
     for gateway in resources.gloo_gateways.values() {
         let bucket = match &gateway.serves {
             Serves::Http { options: own, .. } => options.of_gateway(gateway, own).network,
-            Serves::Tcp { limit } => limit.clone(),
+            Serves::Tcp(tcp) => tcp.limit.clone(),
         };
         let Some(bucket) = bucket else {
             continue;
