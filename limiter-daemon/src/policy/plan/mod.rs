@@ -41,7 +41,7 @@ pub use daemon::{
 };
 pub use domain::{
     Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
-    OnDomainFailure, TimeUnit,
+    OnDomainFailure, SET_MARK, SetRule, TimeUnit,
 };
 pub use filter::{Answer, Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};
 pub use fraction::Fraction;
