@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use http::Request;
+use http_body_util::Full;
 use limiter_daemon::rls::proto::Code;
 use tests::daemon::{ADMIN, limiterd};
 use tests::http_client::{Speak, many};
@@ -267,6 +268,15 @@ fn gateways(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+fn post(scene: &Scene, path: &str, question: &serde_json::Value) -> Result<serde_json::Value> {
+    let request = Request::post(format!("http://{ADMIN}{path}"))
+        .header("content-type", "application/json")
+        .body(Full::from(question.to_string()))?;
+    let answers = scene.netns.enter(|| many(Speak::Http1, vec![request]))?;
+    let answer = answers.first().context("no answer")?;
+    serde_json::from_slice(&answer.body).with_context(|| answer.text())
+}
+
 fn explained(scene: &Scene) -> Result<()> {
     let question = serde_json::json!({
         "domain": "custom",
@@ -275,13 +285,7 @@ fn explained(scene: &Scene) -> Result<()> {
             format!("{MARK},color=red,size=big,shape=round"),
         ],
     });
-    let request = Request::post(format!("http://{ADMIN}/explain/domain"))
-        .header("content-type", "application/json")
-        .body(http_body_util::Full::from(question.to_string()))?;
-    let answers = scene.netns.enter(|| many(Speak::Http1, vec![request]))?;
-    let answer = answers.first().context("no answer")?;
-    let said: serde_json::Value =
-        serde_json::from_slice(&answer.body).with_context(|| answer.text())?;
+    let said = post(scene, "/explain/domain", &question)?;
     let all = said["descriptors"].as_array().context("no descriptors")?;
     let told: Vec<_> = all
         .iter()
@@ -300,6 +304,30 @@ fn explained(scene: &Scene) -> Result<()> {
             ("custom.{shape}", false, Some(0)),
         ],
         "{said:#}"
+    );
+    let asks = |host: &str, headers: &[&str]| -> Result<Vec<String>> {
+        let url = format!("http://{host}.test:8080/");
+        let question = serde_json::json!({ "method": "GET", "url": url, "headers": headers });
+        let said = post(scene, "/explain", &question)?;
+        let asks = said["asks"].as_array().context("nothing is asked")?;
+        let asks = asks
+            .iter()
+            .filter_map(|one| one.as_str().map(str::to_owned));
+        Ok(asks.collect())
+    };
+    let said = asks("tree", &["x-type: a", "x-number: 411"])?;
+    ensure!(
+        said[4..]
+            == [
+                "not custom.type: 2 a year; another weighs more",
+                "meets custom.type.number_411: 6 a year, weight 1",
+            ],
+        "{said:#?}"
+    );
+    let said = asks("config", &["x-any: 1"])?;
+    ensure!(
+        said[2..] == ["meets RateLimitConfig/default/all.{}: 3 a year"],
+        "{said:#?}"
     );
     Ok(())
 }

@@ -62,14 +62,7 @@ impl Domain {
         look: bool,
         now: Now,
     ) -> Result<DomainSaid, Undecided> {
-        let asked: Vec<Asked<'_>> = descriptors
-            .iter()
-            .map(|entries| Asked {
-                entries,
-                limit: None,
-                hits: Hits::Take(1),
-            })
-            .collect();
+        let asked = asked(descriptors);
         let met = self.meet(&asked);
         let (mut said, of_met) = self.said(&asked, &met);
         let (mut over, mut quotas) = (Vec::new(), Vec::new());
@@ -114,6 +107,22 @@ impl Domain {
             answer,
             descriptors: said,
         })
+    }
+
+    /// Which limits descriptors meet, and which do not apply, in words: `meets custom.user: 5 a minute`.
+    /// Values of requests are not in them.
+    pub(in crate::engine) fn meets(&self, descriptors: &[Vec<(&str, &str)>]) -> Vec<String> {
+        let asked = asked(descriptors);
+        let (said, _) = self.said(&asked, &self.meet(&asked));
+        let line = |one: DescriptorSaid| {
+            let limit = format!("{}: {}", one.rule?, one.limit?);
+            Some(match (one.outweighed, one.replaced) {
+                (true, _) => format!("not {limit}; another weighs more"),
+                (_, true) => format!("not {limit}; another replaces it"),
+                (false, false) => format!("meets {limit}"),
+            })
+        };
+        said.into_iter().filter_map(line).collect()
     }
 
     async fn statuses(&self, mut met: Meets, now: Now) -> Result<Vec<Status>, Undecided> {
@@ -185,6 +194,16 @@ impl Domain {
             count: None,
         }
     }
+}
+
+/// One hit for each.
+fn asked<'a>(descriptors: &'a [Vec<(&'a str, &'a str)>]) -> Vec<Asked<'a>> {
+    let one = |entries: &'a Vec<(&'a str, &'a str)>| Asked {
+        entries,
+        limit: None,
+        hits: Hits::Take(1),
+    };
+    descriptors.iter().map(one).collect()
 }
 
 /// As `5 a minute (per-user), in shadow mode`.
