@@ -103,7 +103,9 @@ impl Matcher {
     /// Whether each value has a bucket of its own.
     pub(super) const fn is_distinct(&self) -> bool {
         match self {
-            Self::Header { test, .. } | Self::Query { test, .. } => matches!(test, ValueTest::Each),
+            Self::Header { test, .. } | Self::Query { test, .. } => {
+                matches!(test, ValueTest::Each | ValueTest::EachSingle)
+            }
             Self::Source { each, .. } => each.is_some(),
             Self::Method(_) | Self::Path { .. } => false,
         }
@@ -115,11 +117,11 @@ impl Matcher {
         match self {
             Self::Header {
                 name,
-                test: ValueTest::Each | ValueTest::Is(_),
+                test: ValueTest::Each | ValueTest::EachSingle | ValueTest::Is(_),
             } => Some(format!("header {name}")),
             Self::Query {
                 name,
-                test: ValueTest::Each | ValueTest::Is(_),
+                test: ValueTest::Each | ValueTest::EachSingle | ValueTest::Is(_),
             } => Some(format!("query {name}")),
             Self::Source {
                 each: Some(SourcePrefixes { v4, v6 }),
@@ -174,7 +176,7 @@ impl Matcher {
         match self {
             Self::Header {
                 name,
-                test: ValueTest::Each,
+                test: ValueTest::Each | ValueTest::EachSingle,
             } => {
                 if explain::secret(name) {
                     return Some(format!("{name}=(redacted)"));
@@ -184,7 +186,7 @@ impl Matcher {
             }
             Self::Query {
                 name,
-                test: ValueTest::Each,
+                test: ValueTest::Each | ValueTest::EachSingle,
             } => {
                 let value = Cow::from(percent_decode(request.parameter(name)?));
                 Some(format!("{name}={}", shown(&value)))
@@ -212,6 +214,11 @@ fn header_passes(headers: &HeaderMap, name: &HeaderName, test: &ValueTest) -> bo
         ValueTest::Matches(regex) => joined(headers, name).is_some_and(|v| regex.is_match(&v)),
         ValueTest::MatchesNot(regex) => !joined(headers, name).is_some_and(|v| regex.is_match(&v)),
         ValueTest::Each => headers.contains_key(name),
+        ValueTest::EachSingle => {
+            let mut lines = headers.get_all(name).iter();
+            let first = lines.next().is_some_and(|line| !line.is_empty());
+            first && lines.next().is_none()
+        }
         ValueTest::Absent => !headers.contains_key(name),
     }
 }
@@ -261,6 +268,7 @@ fn query_passes(request: &RequestView<'_>, name: &str, test: &ValueTest) -> bool
         ValueTest::Matches(regex) => value.is_some_and(|value| regex.is_match(&decoded(value))),
         ValueTest::MatchesNot(regex) => !value.is_some_and(|v| regex.is_match(&decoded(v))),
         ValueTest::Each => value.is_some(),
+        ValueTest::EachSingle => value.is_some_and(|value| !value.is_empty()),
         ValueTest::Absent => value.is_none(),
     }
 }

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use limiter_daemon::policy::plan::{
     Amount, AskFilter, AskedService, Asking, Backend, BackendSettings, ClientSettings, Condition,
-    Descriptor, DomainKeys, Endpoint, Escalation, Filters, HeaderChanges, Hostname, LimitRule,
-    Listener, Offence, OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota, RouteMatch,
-    RouteRule, RouteTraffic, TcpProxy, TcpTarget, Tls, ValueMatch,
+    Descriptor, DomainKeys, DomainLimit, Endpoint, Escalation, Filters, HeaderChanges, Hostname,
+    LimitRule, Listener, Offence, OnDomainFailure, PathMatch, Plan, PolicyLimits, Quota,
+    RouteMatch, RouteRule, RouteTraffic, TcpProxy, TcpTarget, Tls, ValueMatch,
 };
 use limiter_daemon::policy::status::{self, ResourceStatus};
 
@@ -119,6 +119,47 @@ pub(crate) fn plan(plan: &Plan, out: &mut String) {
             writeln!(out, "  broken: {why}").unwrap();
         }
         descriptors(&domain.descriptors, "  ", out);
+        for rule in domain.sets.iter().flatten() {
+            let entry = |(key, value): &(String, Option<String>)| match value {
+                Some(value) => format!("{key}={value}"),
+                None => key.clone(),
+            };
+            let entries: Vec<String> = rule.entries.iter().map(entry).collect();
+            write!(out, "  {{{}}}", entries.join(", ")).unwrap();
+            domain_limit(&rule.limit, out);
+            out.push('\n');
+        }
+    }
+}
+
+fn domain_limit(limit: &DomainLimit, out: &mut String) {
+    match limit.amount {
+        Amount::PerUnit { requests, unit, .. } => {
+            write!(out, ": {requests} a {}", unit.name()).unwrap();
+        }
+        other => write!(out, ": {other:?}").unwrap(),
+    }
+    for (name, set) in [
+        ("shadow", limit.shadow),
+        ("quota", limit.quota),
+        ("detailed", limit.detailed),
+        ("always", limit.always),
+    ] {
+        if set {
+            write!(out, " {name}").unwrap();
+        }
+    }
+    if limit.weight > 0 {
+        write!(out, " weight={}", limit.weight).unwrap();
+    }
+    if let Some(name) = &limit.name {
+        write!(out, " name={name}").unwrap();
+    }
+    if !limit.replaces.is_empty() {
+        write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
+    }
+    if let Some(metadata) = &limit.metadata {
+        write!(out, " metadata={metadata:?}").unwrap();
     }
 }
 
@@ -129,30 +170,7 @@ fn descriptors(all: &[Descriptor], indent: &str, out: &mut String) {
             out.push_str(" shared");
         }
         if let Some(limit) = &one.limit {
-            match limit.amount {
-                Amount::PerUnit { requests, unit, .. } => {
-                    write!(out, ": {requests} a {}", unit.name()).unwrap();
-                }
-                other => write!(out, ": {other:?}").unwrap(),
-            }
-            for (name, set) in [
-                ("shadow", limit.shadow),
-                ("quota", limit.quota),
-                ("detailed", limit.detailed),
-            ] {
-                if set {
-                    write!(out, " {name}").unwrap();
-                }
-            }
-            if let Some(name) = &limit.name {
-                write!(out, " name={name}").unwrap();
-            }
-            if !limit.replaces.is_empty() {
-                write!(out, " replaces={}", limit.replaces.join(",")).unwrap();
-            }
-            if let Some(metadata) = &limit.metadata {
-                write!(out, " metadata={metadata:?}").unwrap();
-            }
+            domain_limit(limit, out);
         }
         if one.value_to_metric {
             out.push_str(" told");

@@ -98,6 +98,8 @@ fn domain() -> Result<Domain> {
                 quota: false,
                 detailed: false,
                 metadata: None,
+                weight: 0,
+                always: false,
             }),
             descriptors: Vec::new(),
         }],

@@ -173,6 +173,8 @@ fn node(redis: &Redis) -> Result<Domains> {
             quota: false,
             detailed: false,
             metadata: None,
+            weight: 0,
+            always: false,
         }),
         descriptors: Vec::new(),
     };

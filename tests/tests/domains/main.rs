@@ -6,4 +6,5 @@ mod features;
 mod fleet;
 mod model;
 mod outcomes;
+mod precedence;
 mod support;

@@ -153,6 +153,8 @@ fn compile(specs: &[Spec], way: Way, state: &State) -> Domains {
             quota: spec.quota,
             detailed: false,
             metadata: None,
+            weight: 0,
+            always: false,
         }),
         descriptors: Vec::new(),
     });

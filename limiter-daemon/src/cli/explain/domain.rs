@@ -68,6 +68,11 @@ fn write_one(said: &DescriptorSaid, paint: Paint, out: &mut impl Write) -> io::R
             format!("  not     {rule}: {limit}; the limit of another descriptor replaces it");
         return writeln!(out, "{}", paint.paint(Style::Dim, line));
     }
+    if said.outweighed {
+        let line =
+            format!("  not     {rule}: {limit}; the limit of another descriptor weighs more");
+        return writeln!(out, "{}", paint.paint(Style::Dim, line));
+    }
     let meets = paint.paint(Style::Green, "meets");
     writeln!(out, "  {meets}   {rule}: {limit}")?;
     if let Some(key) = &said.key {

@@ -166,6 +166,8 @@ fn own(requests: u32) -> OwnService {
                 quota: false,
                 detailed: false,
                 metadata: None,
+                weight: 0,
+                always: false,
             }),
             descriptors: Vec::new(),
         }],

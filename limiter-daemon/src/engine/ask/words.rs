@@ -2,9 +2,11 @@
 
 use super::Seen;
 use crate::engine::descriptors::{Descriptor, descriptor};
+use crate::engine::domain::{Domains, NoDomain};
 use crate::engine::explain::{clean, secret};
+use crate::engine::state::State;
 use crate::policy::plan::{
-    Action, AskFilter, Asking, DescriptorRule, HeaderSource, RequestType, TimeUnit,
+    self, Action, AskFilter, Asking, DescriptorRule, HeaderSource, RequestType, TimeUnit,
 };
 
 /// Who is asked, when, and what follows.
@@ -50,6 +52,27 @@ pub(crate) fn of_request(rule: &DescriptorRule, seen: &Seen<'_>) -> String {
             format!("{}{when}{switch}", entries(rule, &made))
         }
         None => format!("no descriptor of {}", actions(rule)),
+    }
+}
+
+/// Which limits of limiterd's own domain what is asked about a request meets.
+pub(crate) fn meets(asking: &Asking, domain: &plan::Domain, seen: &Seen<'_>) -> Vec<String> {
+    let rules = asking.descriptors.iter().filter(|rule| !rule.at_the_end);
+    // What brings a limit along meets none of the domain's.
+    let rules = rules.filter(|rule| rule.limit.is_none());
+    let made: Vec<Descriptor<'_>> = rules.filter_map(|rule| descriptor(rule, seen)).collect();
+    let descriptors: Vec<Vec<(&str, &str)>> = made
+        .iter()
+        .map(|one| {
+            let entries = one.entries.iter();
+            entries.map(|(key, value)| (&**key, &**value)).collect()
+        })
+        .collect();
+    let domains = Domains::compile(std::slice::from_ref(domain), &State::new(1));
+    match domains.get(&domain.name) {
+        Ok(domain) => domain.meets(&descriptors),
+        Err(NoDomain::Broken(why)) => vec![format!("nothing is known of it: {}", clean(&why))],
+        Err(NoDomain::Unknown) => Vec::new(),
     }
 }
 

@@ -114,6 +114,11 @@ fn headers_by_value() {
     );
     check(&header(ValueTest::Each), &[(&none, false), (&one, true)]);
     check(&header(ValueTest::Absent), &[(&none, true), (&one, false)]);
+    let empty = headers(&[("a", "")]);
+    check(
+        &header(ValueTest::EachSingle),
+        &[(&none, false), (&empty, false), (&one, true), (&two, false)],
+    );
 }
 
 #[test]
@@ -316,6 +321,7 @@ proptest! {
             (ValueTest::Matches(whole(&value)), same),
             (ValueTest::MatchesNot(whole(&value)), !same),
             (ValueTest::Each, found.is_some()),
+            (ValueTest::EachSingle, found.as_ref().is_some_and(|value| !value.is_empty())),
             (ValueTest::Absent, found.is_none()),
         ] {
             let matcher = parameter(&name, test);

@@ -7,13 +7,18 @@ use std::sync::Arc;
 use limiter_common as common;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
+use super::sets::Sets;
 use super::stats::{Detailed, LimitStats};
 use super::stored::{Names, Stored};
 use super::tree::Level;
 use super::{Asked, Override};
 use crate::engine::meter::Meter;
 use crate::engine::state::{Place, Scope, State};
-use crate::policy::plan::{self, Algorithm, Amount, DomainLimit, EntryValue, Metadata, TimeUnit};
+use crate::engine::store::ledger::Form;
+use crate::policy::plan::{
+    self, Algorithm, Amount, Descriptor, DomainLimit, EntryValue, Metadata, SET_MARK, SetRule,
+    TimeUnit,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// What has a meaning of its own in the path of a key.
@@ -32,6 +37,8 @@ const SPECIAL: &AsciiSet = &CONTROLS
 pub struct Domain {
     pub name: String,
     tree: Level<Arc<Limit>>,
+    /// `None`: no descriptor is a set.
+    pub(super) sets: Option<Sets<Arc<Limit>>>,
     algorithm: Algorithm,
     brought: Arc<Brought>,
     /// Millionths of a limit that are near it.
@@ -54,12 +61,16 @@ pub struct Limit {
     pub(super) replaces: Vec<String>,
     pub(super) shadow: bool,
     pub(super) quota: bool,
+    pub(super) weight: u32,
+    /// It applies whatever its weight.
+    pub(super) always: bool,
+    of_sets: bool,
     pub(super) amount: Amount,
     pub(super) meter: Option<Meter>,
     scope: Arc<Scope>,
     /// For each entry, what counts for it.
     shares: Vec<Share>,
-    /// The names of its place in the tree, for keys.
+    /// The names of its place in the tree, or of its entries, for keys.
     path: String,
     pub(super) stats: Arc<LimitStats>,
     detailed: Option<Arc<Detailed>>,
@@ -98,8 +109,20 @@ pub enum Limited {
 impl Domain {
     pub(super) fn compile(domain: &plan::Domain, state: &State) -> Self {
         let algorithm = domain.algorithm;
-        let mut make = |limit: &DomainLimit, path: &[&plan::Descriptor]| {
-            Arc::new(Limit::compile(domain, limit, path, state))
+        let mut make = |limit: &DomainLimit, path: &[&Descriptor]| {
+            Arc::new(Limit::compile(
+                domain,
+                limit,
+                path,
+                &Called::in_tree(domain, path),
+                state,
+            ))
+        };
+        let make_of_set = |rule: &SetRule, same: usize| {
+            let entries: Vec<Descriptor> = rule.entries.iter().map(as_descriptor).collect();
+            let path: Vec<&Descriptor> = entries.iter().collect();
+            let called = Called::of_set(domain, &path, same);
+            Arc::new(Limit::compile(domain, &rule.limit, &path, &called, state))
         };
         let scopes = TimeUnit::ALL.into_iter().filter_map(|unit| {
             let meter = meter(Override { requests: 1, unit }, algorithm)?;
@@ -110,6 +133,10 @@ impl Domain {
         Self {
             name: domain.name.clone(),
             tree: Level::new(&domain.descriptors, &mut Vec::new(), &mut make),
+            sets: domain
+                .sets
+                .as_ref()
+                .map(|rules| Sets::new(rules, make_of_set)),
             algorithm,
             brought: Arc::new(Brought {
                 domain: domain.name.clone(),
@@ -122,10 +149,13 @@ impl Domain {
         }
     }
 
-    /// What a descriptor is limited by; `None`: nothing.
+    /// What a descriptor is limited by that is no set; `None`: nothing.
     #[must_use]
     pub fn limit(&self, asked: &Asked<'_>) -> Option<Limited> {
         let Some(limit) = asked.limit else {
+            if self.set(asked).is_some() {
+                return None;
+            }
             let found = self.tree.find(asked.entries);
             return found.map(Arc::clone).map(Limited::ByDomain);
         };
@@ -134,6 +164,13 @@ impl Domain {
             limit,
             meter: meter(limit, self.algorithm),
         })
+    }
+
+    /// The rules of sets, and what a descriptor is a set of, if it is one and brings no limit along.
+    pub(super) fn set<'s, 'a>(&'s self, asked: &Asked<'a>) -> Option<SetAsked<'s, 'a>> {
+        let sets = self.sets.as_ref().filter(|_| asked.limit.is_none())?;
+        let (mark, entries) = asked.entries.split_first()?;
+        (*mark == SET_MARK).then_some((sets, entries))
     }
 
     /// How each entry is matched, in words.
@@ -155,15 +192,69 @@ fn meter(limit: Override, algorithm: Algorithm) -> Option<Meter> {
     Some(Meter::new(bucket, algorithm, seconds, false))
 }
 
+/// The rules of sets, and the entries of one.
+type SetAsked<'s, 'a> = (&'s Sets<Arc<Limit>>, &'a [(&'a str, &'a str)]);
+
+/// What a limit is called.
+struct Called {
+    /// Of each level.
+    labels: Vec<String>,
+    rule: String,
+    path: String,
+    of_sets: bool,
+}
+
+impl Called {
+    fn in_tree(domain: &plan::Domain, path: &[&Descriptor]) -> Self {
+        let labels: Vec<String> = path.iter().map(|one| one.label()).collect();
+        Self {
+            rule: format!("{}.{}", domain.name, labels.join(".")),
+            labels,
+            path: path_of(path),
+            of_sets: false,
+        }
+    }
+
+    /// By its entries, so that rules may change places; `same`: how many rules before it have the
+    /// same ones.
+    fn of_set(domain: &plan::Domain, path: &[&Descriptor], same: usize) -> Self {
+        let labels: Vec<String> = path.iter().map(|one| one.label()).collect();
+        let mut label = format!("{{{}}}", labels.join(","));
+        let mut place = format!("(set)/{}", path_of(path));
+        if same > 0 {
+            let number = format!("({})", same + 1);
+            label.push_str(&number);
+            place.push_str(&number);
+        }
+        Self {
+            rule: format!("{}.{label}", domain.name),
+            labels: vec![label],
+            path: place,
+            of_sets: true,
+        }
+    }
+}
+
+fn as_descriptor((key, value): &(String, Option<String>)) -> Descriptor {
+    Descriptor {
+        key: key.clone(),
+        value: value.clone().map_or(EntryValue::Any, EntryValue::Is),
+        share_threshold: false,
+        value_to_metric: false,
+        limit: None,
+        descriptors: Vec::new(),
+    }
+}
+
 impl Limit {
     fn compile(
         domain: &plan::Domain,
         limit: &DomainLimit,
-        path: &[&plan::Descriptor],
+        path: &[&Descriptor],
+        called: &Called,
         state: &State,
     ) -> Self {
-        let labels: Vec<String> = path.iter().map(|one| one.label()).collect();
-        let rule = format!("{}.{}", domain.name, labels.join("."));
+        let rule = &called.rule;
         let meter = match limit.amount {
             Amount::Unlimited | Amount::Nothing(_) => None,
             Amount::PerUnit { unit, limit, .. } => {
@@ -188,10 +279,13 @@ impl Limit {
             scope: state.service_scope(rule.clone(), meter.as_ref(), distinct),
             meter,
             shares,
-            path: path_of(path),
-            stats: state.limit_stats(LimitStats::new(&domain.name, labels)),
-            detailed: detailed.then(|| state.detailed(&domain.name, &rule, limit, path)),
-            rule,
+            path: called.path.clone(),
+            stats: state.limit_stats(LimitStats::new(&domain.name, called.labels.clone())),
+            detailed: detailed.then(|| state.detailed(&domain.name, rule, limit, path)),
+            weight: limit.weight,
+            always: limit.always,
+            of_sets: called.of_sets,
+            rule: called.rule.clone(),
         }
     }
 
@@ -211,7 +305,7 @@ impl Limit {
 }
 
 /// `key=value/key~pattern/key`, so that no two places have one.
-fn path_of(path: &[&plan::Descriptor]) -> String {
+fn path_of(path: &[&Descriptor]) -> String {
     let quoted = |text| utf8_percent_encode(text, SPECIAL);
     let mut all = String::new();
     for one in path {
@@ -275,7 +369,7 @@ impl Limited {
     /// The key of its count in a store.
     pub(super) fn key(&self, names: &Names, meter: &Meter, entries: &[(&str, &str)]) -> String {
         match (names, self) {
-            (Names::Own { .. }, Self::ByDomain(limit)) => {
+            (_, Self::ByDomain(limit)) if limit.of_sets || matches!(names, Names::Own { .. }) => {
                 let values = limit.is_distinct().then_some(|hasher: &mut dyn Hasher| {
                     limit.feed(entries, hasher);
                 });
@@ -286,7 +380,7 @@ impl Limited {
                 let values = |hasher: &mut dyn Hasher| feed_all(entries, hasher);
                 names.own(&path, meter, Some(values))
             }
-            (Names::Reference { .. }, Self::ByDomain(limit)) => {
+            (Names::Own { .. } | Names::Reference { .. }, Self::ByDomain(limit)) => {
                 let shares = limit.shares.iter().map(|share| match share {
                     Share::Pattern(pattern) => Some(pattern.as_str()),
                     Share::One | Share::None => None,
@@ -296,6 +390,22 @@ impl Limited {
             (Names::Reference { .. }, Self::ByRequest { .. }) => {
                 names.reference(entries, std::iter::repeat(None))
             }
+        }
+    }
+
+    /// How its count is kept in a store: the reference service has nothing like sets.
+    pub(super) fn form(&self, names: &Names) -> Form {
+        match self {
+            Self::ByDomain(limit) if limit.of_sets => Form::Own,
+            Self::ByDomain(_) | Self::ByRequest { .. } => names.form(),
+        }
+    }
+
+    /// Its weight among the limits of the tree, and whether it applies whatever others weigh.
+    pub(super) fn weight(&self) -> Option<(u32, bool)> {
+        match self {
+            Self::ByDomain(limit) => Some((limit.weight, limit.always)),
+            Self::ByRequest { .. } => None,
         }
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::sets::Entries;
 use super::stats::LimitStats;
-use super::{Asked, Domain, Hits, Limited, Override};
+use super::{Asked, Domain, Hits, Limit, Limited, Override};
 use crate::engine::meter::{Meter, NEVER, Standing, Verdict};
 use crate::engine::state::{Account, Place};
 use crate::engine::time::Now;
@@ -65,7 +66,7 @@ pub struct Status {
     pub reset: u64,
 }
 
-/// A limit for each descriptor that meets one.
+/// A limit for each descriptor that meets one; behind them, what sets meet besides.
 pub(super) type Meets = SmallVec<[Option<Met>; INLINE]>;
 
 /// What is left of each.
@@ -75,6 +76,10 @@ pub(super) type Standings = SmallVec<[Option<Standing>; INLINE]>;
 #[derive(Debug)]
 pub(super) struct Met {
     pub(super) limited: Limited,
+    /// Index of the descriptor.
+    pub(super) of: usize,
+    /// Its key in the store, until it is asked.
+    pub(super) key: Option<String>,
     /// `None`: it admits all, or nothing.
     pub(super) counted: Option<(Meter, Place)>,
     pub(super) hits: Hits,
@@ -115,29 +120,67 @@ impl Domain {
         let met = self.meet(asked);
         match &self.stored {
             None => Decision::Ready(Ok(here(met, self.shadow, now))),
-            Some(stored) => stored.decide(met, asked, self.shadow, now),
+            Some(stored) => stored.decide(met, self.shadow, now),
         }
     }
 
-    /// The limits that descriptors meet, without those that others of them replace.
+    /// The limits that descriptors meet, without those that others of them replace or outweigh.
     pub(super) fn meet(&self, asked: &[Asked<'_>]) -> Meets {
         let mut limits: SmallVec<[Option<Limited>; INLINE]> =
             asked.iter().map(|asked| self.limit(asked)).collect();
         replace(&mut limits);
-        let met = |(limited, asked): (Option<Limited>, &Asked<'_>)| {
-            let limited = limited?;
-            let requests = limited.amount().map_or(0, |limit| limit.requests);
-            Some(Met {
-                counted: limited.counted(asked.entries),
-                stats: limited.stats(asked.entries),
-                near: self.near(u64::from(requests)),
-                limited,
-                hits: asked.hits,
-                over: None,
-                taken: None,
-            })
+        outweigh(&mut limits);
+        let met = |(of, (limited, asked)): (usize, (Option<Limited>, &Asked<'_>))| {
+            Some(self.met(limited?, of, asked.entries, asked.hits))
         };
-        limits.into_iter().zip(asked).map(met).collect()
+        let mut all: Meets = limits.into_iter().zip(asked).enumerate().map(met).collect();
+        if self.sets.is_some() {
+            self.meet_sets(asked, &mut all);
+        }
+        all
+    }
+
+    /// Adds what sets meet. A count that several sets of a request lead to is one limit.
+    fn meet_sets(&self, asked: &[Asked<'_>], all: &mut Meets) {
+        let mut counts: SmallVec<[(&Arc<Limit>, Entries<'_>, Hits); INLINE]> = SmallVec::new();
+        for (of, asked) in asked.iter().enumerate() {
+            let Some((sets, set)) = self.set(asked) else {
+                continue;
+            };
+            for found in sets.find(set) {
+                let known = counts.iter().any(|(limit, entries, hits)| {
+                    Arc::ptr_eq(limit, found.limit)
+                        && *entries == found.entries
+                        && *hits == asked.hits
+                });
+                if known {
+                    continue;
+                }
+                let limited = Limited::ByDomain(Arc::clone(found.limit));
+                let met = self.met(limited, of, &found.entries, asked.hits);
+                counts.push((found.limit, found.entries, asked.hits));
+                match &mut all[of] {
+                    free @ None => *free = Some(met),
+                    Some(_) => all.push(Some(met)),
+                }
+            }
+        }
+    }
+
+    fn met(&self, limited: Limited, of: usize, entries: &[(&str, &str)], hits: Hits) -> Met {
+        let requests = limited.amount().map_or(0, |limit| limit.requests);
+        let stored = self.stored.as_ref();
+        Met {
+            of,
+            key: stored.and_then(|stored| stored.key(&limited, entries)),
+            counted: limited.counted(entries),
+            stats: limited.stats(entries),
+            near: self.near(u64::from(requests)),
+            limited,
+            hits,
+            over: None,
+            taken: None,
+        }
     }
 }
 
@@ -167,6 +210,22 @@ fn replace(limits: &mut [Option<Limited>]) {
     for (limited, gone) in limits.iter_mut().zip(gone) {
         // One without number is asked nothing anyway, and says that it is there.
         if gone && limited.as_ref().is_some_and(|one| one.amount().is_some()) {
+            *limited = None;
+        }
+    }
+}
+
+/// Leaves out the limits that weigh less than others, but those that apply always. What requests
+/// bring along is in no order with them.
+fn outweigh(limits: &mut [Option<Limited>]) {
+    let weights = limits.iter().flatten().filter_map(Limited::weight);
+    let most = weights.map(|(weight, _)| weight).max().unwrap_or_default();
+    if most == 0 {
+        return;
+    }
+    for limited in limits {
+        let weight = limited.as_ref().and_then(Limited::weight);
+        if weight.is_some_and(|(weight, always)| weight < most && !always) {
             *limited = None;
         }
     }
@@ -254,17 +313,21 @@ pub(super) fn conclude(
     shadow: bool,
     now: Now,
 ) -> Outcome {
-    let statuses: SmallVec<[Status; INLINE]> = met
-        .into_iter()
-        .zip(standings)
-        .map(|(met, standing)| {
-            let Some(met) = met else {
-                return Status::default();
-            };
-            met.count(*standing, denied);
-            met.status(*standing, now)
-        })
-        .collect();
+    let mut statuses: SmallVec<[Status; INLINE]> = SmallVec::new();
+    for (index, (met, standing)) in met.into_iter().zip(standings).enumerate() {
+        let Some(met) = met else {
+            statuses.push(Status::default());
+            continue;
+        };
+        met.count(*standing, denied);
+        let of = met.of;
+        let status = met.status(*standing, now);
+        if of == index {
+            statuses.push(status);
+        } else if status.is_stricter(&statuses[of]) {
+            statuses[of] = status;
+        }
+    }
     Outcome {
         over_limit: denied && !shadow,
         shadowed: denied && shadow,
@@ -286,6 +349,19 @@ fn decisive(statuses: &[Status], over_limit: bool) -> Option<usize> {
         limited.min_by_key(|(_, status)| status.remaining)
     }
     .map(|(index, _)| index)
+}
+
+impl Status {
+    /// Whether it says more of a descriptor than another status of it.
+    fn is_stricter(&self, other: &Self) -> bool {
+        match (self.over_limit, other.over_limit) {
+            (true, true) => self.reset > other.reset,
+            (false, false) => {
+                self.limit.is_some() && (other.limit.is_none() || self.remaining < other.remaining)
+            }
+            (over, _) => over,
+        }
+    }
 }
 
 impl Met {

@@ -3,8 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Meets, Standings, Status};
-use super::stored::Stored;
-use super::{Asked, Domain, Hits, Undecided};
+use super::{Asked, Domain, Hits, Limited, Undecided};
 use crate::engine::explain::clean;
 use crate::engine::time::Now;
 
@@ -16,10 +15,11 @@ pub struct DomainSaid {
     pub domain: String,
     /// What becomes of a request with one hit for each, in a sentence.
     pub answer: String,
+    /// In their order; one that meets several limits is there once for each.
     pub descriptors: Vec<DescriptorSaid>,
 }
 
-/// What is said of one.
+/// What is said of one, and of one limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DescriptorSaid {
     /// `key=value,key=value`
@@ -32,6 +32,9 @@ pub struct DescriptorSaid {
     pub limit: Option<String>,
     /// The limit does not apply: it is replaced by that of another descriptor.
     pub replaced: bool,
+    /// The limit does not apply: that of another descriptor weighs more.
+    #[serde(default)]
+    pub outweighed: bool,
     /// Its key in the store that nodes share, up to the window; `None`: it is counted here, or not at
     /// all.
     pub key: Option<String>,
@@ -59,28 +62,17 @@ impl Domain {
         look: bool,
         now: Now,
     ) -> Result<DomainSaid, Undecided> {
-        let asked: Vec<Asked<'_>> = descriptors
-            .iter()
-            .map(|entries| Asked {
-                entries,
-                limit: None,
-                hits: Hits::Take(1),
-            })
-            .collect();
+        let asked = asked(descriptors);
         let met = self.meet(&asked);
-        let mut said: Vec<DescriptorSaid> = asked
-            .iter()
-            .zip(&met)
-            .map(|(asked, met)| self.descriptor(asked, met.is_none()))
-            .collect();
+        let (mut said, of_met) = self.said(&asked, &met);
         let (mut over, mut quotas) = (Vec::new(), Vec::new());
         if look {
-            for (index, status) in self.statuses(met, &asked, now).await?.iter().enumerate() {
+            for (index, status) in self.statuses(met, now).await?.iter().enumerate() {
                 let Some(limited) = status.limited.as_ref().filter(|_| status.limit.is_some())
                 else {
                     continue;
                 };
-                said[index].count = Some(CountSaid {
+                said[of_met[index]].count = Some(CountSaid {
                     remaining: status.remaining,
                     reset_ms: status.reset.div_ceil(MILLISECOND),
                 });
@@ -95,7 +87,7 @@ impl Domain {
         let quota_over = !quotas.is_empty() && quotas.iter().all(|over| *over);
         let limits = said
             .iter()
-            .filter(|one| one.limit.is_some() && !one.replaced);
+            .filter(|one| one.limit.is_some() && !one.replaced && !one.outweighed);
         let answer = match (limits.count(), over.first()) {
             (0, _) => "it passes: nothing limits it".to_owned(),
             (limits, _) if !look => {
@@ -117,14 +109,25 @@ impl Domain {
         })
     }
 
-    async fn statuses(
-        &self,
-        met: Meets,
-        asked: &[Asked<'_>],
-        now: Now,
-    ) -> Result<Vec<Status>, Undecided> {
+    /// Which limits descriptors meet, and which do not apply, in words: `meets custom.user: 5 a minute`.
+    /// Values of requests are not in them.
+    pub(in crate::engine) fn meets(&self, descriptors: &[Vec<(&str, &str)>]) -> Vec<String> {
+        let asked = asked(descriptors);
+        let (said, _) = self.said(&asked, &self.meet(&asked));
+        let line = |one: DescriptorSaid| {
+            let limit = format!("{}: {}", one.rule?, one.limit?);
+            Some(match (one.outweighed, one.replaced) {
+                (true, _) => format!("not {limit}; another weighs more"),
+                (_, true) => format!("not {limit}; another replaces it"),
+                (false, false) => format!("meets {limit}"),
+            })
+        };
+        said.into_iter().filter_map(line).collect()
+    }
+
+    async fn statuses(&self, mut met: Meets, now: Now) -> Result<Vec<Status>, Undecided> {
         let (standings, now) = match &self.stored {
-            Some(stored) => stored.look(&met, asked, now).await?,
+            Some(stored) => stored.look(&mut met, now).await?,
             None => {
                 let standings: Standings = met
                     .iter()
@@ -140,40 +143,90 @@ impl Domain {
         Ok(all.map(status).collect())
     }
 
-    fn descriptor(&self, asked: &Asked<'_>, unmet: bool) -> DescriptorSaid {
+    /// What is said of each descriptor and limit, and which of it is about which of `met`.
+    fn said(&self, asked: &[Asked<'_>], met: &Meets) -> (Vec<DescriptorSaid>, Vec<usize>) {
+        let (mut said, mut of_met) = (Vec::new(), vec![0; met.len()]);
+        for (of, asked) in asked.iter().enumerate() {
+            let mut alone = true;
+            for (index, met) in met.iter().enumerate() {
+                let Some(met) = met.as_ref().filter(|met| met.of == of) else {
+                    continue;
+                };
+                of_met[index] = said.len();
+                let mut one = self.descriptor(asked, Some(&met.limited));
+                one.key = met.key.as_deref().map(clean);
+                if !alone {
+                    one.steps.clear();
+                }
+                said.push(one);
+                alone = false;
+            }
+            if alone {
+                let limited = self.limit(asked);
+                let mut one = self.descriptor(asked, limited.as_ref());
+                let weight = limited.as_ref().and_then(Limited::weight);
+                let weighed = met.iter().flatten().filter_map(|met| met.limited.weight());
+                let most = weighed.map(|(weight, _)| weight).max().unwrap_or_default();
+                one.outweighed = weight.is_some_and(|(weight, _)| weight < most);
+                one.replaced = limited.is_some() && !one.outweighed;
+                said.push(one);
+            }
+        }
+        (said, of_met)
+    }
+
+    fn descriptor(&self, asked: &Asked<'_>, limited: Option<&Limited>) -> DescriptorSaid {
         let entries = asked.entries.iter();
         let entries: Vec<String> = entries
             .map(|(key, value)| format!("{}={}", clean(key), clean(value)))
             .collect();
-        let limited = self.limit(asked);
-        let limit = limited.as_ref().map(|limited| {
-            let mut words = limited.amount().map_or_else(
-                || "unlimited".to_owned(),
-                |amount| format!("{} a {}", amount.requests, amount.unit.name()),
-            );
-            if let Some(name) = limited.name() {
-                words.push_str(&format!(" ({})", clean(name)));
-            }
-            if limited.shadow() {
-                words.push_str(", in shadow mode");
-            }
-            if limited.quota() {
-                words.push_str(", a quota");
-            }
-            words
-        });
-        let key = self.stored.as_deref().zip(limited.as_ref());
         DescriptorSaid {
             descriptor: entries.join(","),
-            steps: self.trace(asked.entries),
-            rule: limited.as_ref().map(|limited| clean(limited.rule())),
-            replaced: unmet && limited.is_some(),
-            key: key.and_then(|(stored, limited): (&Stored, _)| {
-                let key = stored.key(limited, asked.entries)?;
-                Some(clean(&key))
-            }),
-            limit,
+            steps: match self.set(asked) {
+                Some((sets, set)) => sets.trace(set),
+                None => self.trace(asked.entries),
+            },
+            rule: limited.map(|limited| clean(limited.rule())),
+            limit: limited.map(words),
+            replaced: false,
+            outweighed: false,
+            key: None,
             count: None,
         }
     }
+}
+
+/// One hit for each.
+fn asked<'a>(descriptors: &'a [Vec<(&'a str, &'a str)>]) -> Vec<Asked<'a>> {
+    let one = |entries: &'a Vec<(&'a str, &'a str)>| Asked {
+        entries,
+        limit: None,
+        hits: Hits::Take(1),
+    };
+    descriptors.iter().map(one).collect()
+}
+
+/// As `5 a minute (per-user), in shadow mode`.
+fn words(limited: &Limited) -> String {
+    let mut words = limited.amount().map_or_else(
+        || "unlimited".to_owned(),
+        |amount| format!("{} a {}", amount.requests, amount.unit.name()),
+    );
+    if let Some(name) = limited.name() {
+        words.push_str(&format!(" ({})", clean(name)));
+    }
+    if limited.shadow() {
+        words.push_str(", in shadow mode");
+    }
+    if limited.quota() {
+        words.push_str(", a quota");
+    }
+    let (weight, always) = limited.weight().unwrap_or_default();
+    if weight > 0 {
+        words.push_str(&format!(", weight {weight}"));
+    }
+    if always {
+        words.push_str(", always applies");
+    }
+    words
 }

@@ -14,12 +14,17 @@
 //! - A refund is never denied, and is made whatever becomes of the request's other descriptors,
 //!   before they are asked. It ends with the window that the tokens were taken in.
 //!
+//! Two things are not the reference's but Gloo's, and do nothing where no file asks for them. Limits
+//! have **weights**: of those in the tree that a request meets over all its descriptors, the heaviest
+//! apply, and those that always do. And descriptors may be **sets** (`sets.rs`).
+//!
 //! With a store that nodes share, all limits of a request are one question to its ledger
 //! (`stored.rs`), which does the same there.
 
 mod compiled;
 mod decide;
 mod explain;
+mod sets;
 mod stats;
 mod stored;
 mod tree;

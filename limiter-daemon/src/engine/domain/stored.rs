@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::decide::{
     Decided, Decision, Meets, Outcome, Standings, Undecided, conclude, denies, here,
 };
-use super::{Asked, Hits, Limited};
+use super::{Hits, Limited};
 use crate::engine::charge::Few;
 use crate::engine::fleet::Alive;
 use crate::engine::meter::{Meter, Snapshot, Verdict};
@@ -110,7 +110,7 @@ impl Names {
         key
     }
 
-    const fn form(&self) -> Form {
+    pub(super) const fn form(&self) -> Form {
         match self {
             Self::Own { .. } => Form::Own,
             Self::Reference { .. } => Form::Plain { begins: None },
@@ -150,12 +150,11 @@ impl Stored {
     /// Asks the ledger what is left, takes nothing, and tells by which clock.
     pub(super) async fn look(
         &self,
-        met: &Meets,
-        asked: &[Asked<'_>],
+        met: &mut Meets,
         now: Now,
     ) -> Result<(Standings, Now), Undecided> {
         let mut standings: Standings = met.iter().map(|_| None).collect();
-        let (origins, mut question) = self.question(met, asked);
+        let (origins, mut question) = self.question(met);
         if origins.is_empty() {
             return Ok((standings, now));
         }
@@ -178,14 +177,8 @@ impl Stored {
     }
 
     /// Asks the ledger.
-    pub(super) fn decide(
-        self: &Arc<Self>,
-        met: Meets,
-        asked: &[Asked<'_>],
-        shadow: bool,
-        now: Now,
-    ) -> Decision {
-        let (origins, question) = self.question(&met, asked);
+    pub(super) fn decide(self: &Arc<Self>, mut met: Meets, shadow: bool, now: Now) -> Decision {
+        let (origins, question) = self.question(&mut met);
         if origins.is_empty() {
             // Blocked and unlimited: there is nothing to count.
             return Decision::Ready(Ok(here(met, shadow, now)));
@@ -205,13 +198,13 @@ impl Stored {
         }))
     }
 
-    /// What is to be asked, and which descriptor each item is of.
-    fn question(&self, met: &Meets, asked: &[Asked<'_>]) -> (Few<usize>, Question) {
+    /// What is to be asked, and which limit each item is of.
+    fn question(&self, met: &mut Meets) -> (Few<usize>, Question) {
         let mut origins = Few::new();
         let mut question = Question::default();
         // Quotas that have nothing whatever is counted, and that it is counted of.
         let (mut none, mut counted) = (false, false);
-        for (index, (met, asked)) in met.iter().zip(asked).enumerate() {
+        for (index, met) in met.iter_mut().enumerate() {
             let Some(met) = met else { continue };
             let (tokens, role) = match met.hits {
                 Hits::GiveBack(hits) => (hits, Role::Refund),
@@ -219,7 +212,7 @@ impl Stored {
                 Hits::Take(hits) if met.limited.quota() => (hits, Role::Quota),
                 Hits::Take(hits) => (hits, Role::Enforced),
             };
-            let Some((meter, _)) = met.counted else {
+            let (Some((meter, _)), Some(key)) = (met.counted, met.key.take()) else {
                 let nothing = met.limited.amount().is_some();
                 none |= nothing && role == Role::Quota;
                 question.denials += usize::from(nothing && role == Role::Enforced);
@@ -228,11 +221,11 @@ impl Stored {
             counted |= role == Role::Quota;
             origins.push(index);
             question.items.push(Item {
-                key: met.limited.key(&self.names, &meter, asked.entries),
+                key,
                 meter,
                 tokens,
                 role,
-                form: self.names.form(),
+                form: met.limited.form(&self.names),
                 lease: None,
                 again: 0,
             });

@@ -9,6 +9,7 @@ use crate::policy::plan::{Algorithm, Amount, Descriptor, DomainLimit, EntryValue
 
 mod deciding;
 mod model;
+mod precedence;
 
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -34,6 +35,8 @@ fn limit(amount: Amount) -> DomainLimit {
         quota: false,
         detailed: false,
         metadata: None,
+        weight: 0,
+        always: false,
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) fn look<'a>(condition: &'a Condition, request: &RequestView<'_>) -> R
     match condition {
         Condition::Header { name, test } => {
             let value = header_value(request.headers, name);
+            let several = request.headers.get_all(name).iter().count() > 1;
+            if several && matches!(test, ValueTest::EachSingle) {
+                return Err(Why::Differs(Subject::Header(name), test));
+            }
             tested(Subject::Header(name), test, value.as_deref())
         }
         Condition::Query { name, test } => {
@@ -89,6 +93,7 @@ fn tested<'a>(
         ValueTest::MatchesNot(regex) => (value.map(|value| regex.is_match(value)), false),
         ValueTest::Each if value.is_some() => return Ok(()),
         ValueTest::Each => return Err(Why::Absent(subject)),
+        ValueTest::EachSingle => (value.map(|value| !value.is_empty()), true),
         ValueTest::Absent if value.is_none() => return Ok(()),
         ValueTest::Absent => return Err(Why::Present(subject)),
     };

@@ -23,8 +23,8 @@ use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota, ResponseCost,
-    RouteRule, UpstreamProtocol, WeightedBackend,
+    AskedService, ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota,
+    ResponseCost, RouteRule, UpstreamProtocol, WeightedBackend,
 };
 use routing::Taken;
 
@@ -285,12 +285,17 @@ impl Explanation {
             .collect();
         self.traffic = traffic(&rule.traffic);
         self.backends = backends(&rule.backends, plan);
-        self.asks = self.asks(rule, listener, asked);
+        self.asks = self.asks(rule, (plan, listener), asked);
         self.answer = self.outcome(rule);
     }
 
     /// By the first backend, if there are several.
-    fn asks(&self, rule: &RouteRule, listener: &Listener, asked: &Asked<'_>) -> Vec<String> {
+    fn asks(
+        &self,
+        rule: &RouteRule,
+        (plan, listener): (&Plan, &Listener),
+        asked: &Asked<'_>,
+    ) -> Vec<String> {
         let backend = self
             .backends
             .first()
@@ -306,6 +311,10 @@ impl Explanation {
             };
             let descriptors = asking.descriptors.iter();
             said.extend(descriptors.map(|rule| ask::words::of_request(rule, &seen)));
+            let domain = plan.domains.iter().find(|one| one.name == asking.domain);
+            if let (AskedService::Own, Some(domain)) = (&asking.filter.service, domain) {
+                said.extend(ask::words::meets(asking, domain, &seen));
+            }
         }
         said
     }

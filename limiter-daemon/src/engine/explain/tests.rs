@@ -463,6 +463,7 @@ fn any_test() -> impl Strategy<Value = ValueTest> {
         regex().prop_map(ValueTest::Matches),
         regex().prop_map(ValueTest::MatchesNot),
         Just(ValueTest::Each),
+        Just(ValueTest::EachSingle),
         Just(ValueTest::Absent),
     ]
 }

@@ -69,6 +69,7 @@ pub(super) fn value(subject: Subject<'_>, test: &ValueTest) -> String {
             format!("`{}`", clean(regex.as_str()))
         }
         ValueTest::Each => "any value".to_owned(),
+        ValueTest::EachSingle => "one value".to_owned(),
         ValueTest::Absent => "absent".to_owned(),
     }
 }
@@ -115,6 +116,7 @@ fn tested(subject: Subject<'_>, test: &ValueTest) -> String {
         ValueTest::Matches(_) => format!("{subject} matches {value}"),
         ValueTest::MatchesNot(_) => format!("{subject} does not match {value}"),
         ValueTest::Each => format!("{subject} is present, a bucket for each value"),
+        ValueTest::EachSingle => format!("{subject} has {value}, a bucket for each"),
         ValueTest::Absent => format!("{subject} is absent"),
     }
 }

@@ -1,6 +1,5 @@
 //! `Gateway`: an address to bind, and what is served there.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::Deserialize;
@@ -35,9 +34,9 @@ pub(crate) struct RawGateway {
 #[serde(rename_all = "camelCase")]
 struct RawHttp {
     virtual_services: Option<Vec<RawRef>>,
-    virtual_service_selector: Option<BTreeMap<String, String>>,
+    virtual_service_selector: Option<At<Labels>>,
     virtual_service_expressions: Option<Unsupported>,
-    virtual_service_namespaces: Option<Vec<String>>,
+    virtual_service_namespaces: Option<At<Vec<String>>>,
     options: Option<RawHttpOptions>,
 }
 
@@ -73,9 +72,16 @@ pub(crate) struct Services {
     labels: Labels,
     /// Where they may be; empty: everywhere.
     namespaces: Vec<String>,
+    /// Where it is said which.
+    mark: Option<Mark>,
 }
 
 impl Services {
+    /// Where they are selected, if not all are.
+    pub(crate) fn selector(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
     /// Those that are named.
     pub(crate) fn named(&self) -> Option<&[Reference]> {
         self.named.as_deref()
@@ -162,10 +168,16 @@ fn address(raw: Option<At<String>>, scope: &mut Scope<'_>) -> IpAddr {
 fn http(raw: RawHttp, namespace: &str, scope: &mut Scope<'_>) -> Serves {
     let _told_by_the_decoder = raw.virtual_service_expressions;
     let named = raw.virtual_services.filter(|list| !list.is_empty());
+    let labels = raw
+        .virtual_service_selector
+        .filter(|labels| !labels.is_empty());
+    let namespaces = raw.virtual_service_namespaces;
+    let mark = labels.as_ref().map(|at| at.mark.clone());
     let services = Services {
+        mark: mark.or_else(|| namespaces.as_ref().map(|at| at.mark.clone())),
         named: named.map(|list| list.into_iter().map(|raw| raw.lower(namespace)).collect()),
-        labels: raw.virtual_service_selector.unwrap_or_default(),
-        namespaces: raw.virtual_service_namespaces.unwrap_or_default(),
+        labels: labels.map(|at| at.value).unwrap_or_default(),
+        namespaces: namespaces.map(|at| at.value).unwrap_or_default(),
     };
     let options = raw.options.unwrap_or_default();
     Serves::Http {

@@ -14,6 +14,7 @@ pub(crate) mod references;
 pub(crate) mod route;
 pub(crate) mod route_options;
 pub(crate) mod route_table;
+pub(crate) mod set_descriptors;
 pub(crate) mod settings;
 pub(crate) mod ssl;
 pub(crate) mod tcp;

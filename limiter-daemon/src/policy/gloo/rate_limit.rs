@@ -6,11 +6,11 @@ use std::sync::Arc;
 use limiter_common::Limit;
 use serde::Deserialize;
 
-use crate::policy::decode::{At, Ignored, NumberOrText};
-use crate::policy::findings::{Mark, Scope};
+use crate::policy::decode::{At, NumberOrText};
+use crate::policy::findings::Scope;
 use crate::policy::native::http_rate_limit_policy::action::{self, RawAction};
 use crate::policy::plan::{
-    Amount, Descriptor, DescriptorRule, DomainLimit, EntryValue, Quota, TimeUnit,
+    Action, Amount, Descriptor, DescriptorRule, DomainLimit, EntryValue, Quota, SET_MARK, TimeUnit,
 };
 use crate::policy::units::{self, BucketMarks};
 
@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 16;
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawDescriptor {
     key: At<String>,
-    value: Option<At<NumberOrText>>,
+    value: Option<NumberOrText>,
     rate_limit: Option<At<RawLimit>>,
     descriptors: Option<At<Vec<At<Self>>>>,
     weight: Option<At<u32>>,
@@ -49,12 +49,12 @@ enum RawUnit {
     Year,
 }
 
-/// `RateLimitActions`: what makes a descriptor of a request.
+/// `RateLimitActions`: what makes descriptors of a request, one in order and one that is a set.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawActions {
     actions: Option<At<Vec<At<RawAction>>>>,
-    set_actions: Option<At<Vec<Ignored>>>,
+    set_actions: Option<At<Vec<At<RawAction>>>>,
     limit: Option<crate::policy::decode::Unsupported>,
 }
 
@@ -85,23 +85,25 @@ fn descriptor(raw: RawDescriptor, depth: usize, scope: &mut Scope<'_>) -> Descri
             "write the key that an action gives, as `generic_key`",
         );
     }
-    let weight = raw.weight.filter(|at| at.value > 0).map(|at| at.mark);
-    let always = raw.always_apply.filter(|at| at.value).map(|at| at.mark);
-    for (mark, field) in [(weight, "weight"), (always, "alwaysApply")] {
-        if let Some(mark) = mark {
-            scope.error(
-                &mark,
-                format!("`{field}` is not supported yet: every limit that matches applies"),
-                "remove it, and name fewer `actions` for the requests that it is about",
+    let weight = raw.weight.filter(|at| at.value > 0);
+    let always = raw.always_apply.filter(|at| at.value);
+    let marks = [
+        ("weight", weight.as_ref().map(|at| &at.mark)),
+        ("alwaysApply", always.as_ref().map(|at| &at.mark)),
+    ];
+    for (field, mark) in marks {
+        if let Some(mark) = mark.filter(|_| raw.rate_limit.is_none()) {
+            scope.warning(
+                mark,
+                format!("`{field}` has no effect without a `rateLimit` beside it"),
+                "move it to the descriptor that has the `rateLimit`",
             );
         }
     }
-    let value = match raw.value.map(|at| at.value) {
-        None => EntryValue::Any,
-        Some(NumberOrText::Number(number)) => EntryValue::Is(number.to_string()),
-        Some(NumberOrText::Text(text)) if text.is_empty() => EntryValue::Any,
-        Some(NumberOrText::Text(text)) => EntryValue::Is(text),
-    };
+    let value = text(raw.value);
+    if depth == 1 {
+        no_mark(&raw.key, value.as_deref(), scope);
+    }
     let descriptors = match raw.descriptors {
         Some(below) if depth == MAX_DEPTH && !below.is_empty() => {
             let remedy = format!("at most {MAX_DEPTH} levels are allowed");
@@ -113,23 +115,53 @@ fn descriptor(raw: RawDescriptor, depth: usize, scope: &mut Scope<'_>) -> Descri
     };
     Descriptor {
         key: raw.key.value,
-        value,
+        value: value.map_or(EntryValue::Any, EntryValue::Is),
         share_threshold: false,
         value_to_metric: false,
         limit: raw
             .rate_limit
-            .and_then(|raw| amount(&raw, scope))
-            .map(|amount| DomainLimit {
-                amount,
-                name: None,
-                replaces: Vec::new(),
-                shadow: false,
-                quota: false,
-                detailed: false,
-                metadata: None,
+            .and_then(|raw| limit(&raw, scope))
+            .map(|limit| DomainLimit {
+                weight: weight.map_or(0, |at| at.value),
+                always: always.is_some(),
+                ..limit
             }),
         descriptors,
     }
+}
+
+/// The value of a descriptor; none is any.
+pub(super) fn text(raw: Option<NumberOrText>) -> Option<String> {
+    match raw? {
+        NumberOrText::Number(number) => Some(number.to_string()),
+        NumberOrText::Text(text) => (!text.is_empty()).then_some(text),
+    }
+}
+
+/// Sees to it that a descriptor is not what sets are known by.
+pub(super) fn no_mark(key: &At<String>, value: Option<&str>, scope: &mut Scope<'_>) {
+    if (key.value.as_str(), value) == (SET_MARK.0, Some(SET_MARK.1)) {
+        scope.error(
+            &key.mark,
+            format!("`{}` is what sets are known by", SET_MARK.1),
+            "remove it; write sets as `setActions` and `setDescriptors`",
+        );
+    }
+}
+
+/// A limit that has no more said of it; `None` after an error.
+pub(super) fn limit(raw: &At<RawLimit>, scope: &mut Scope<'_>) -> Option<DomainLimit> {
+    Some(DomainLimit {
+        amount: amount(raw, scope)?,
+        name: None,
+        replaces: Vec::new(),
+        shadow: false,
+        quota: false,
+        detailed: false,
+        metadata: None,
+        weight: 0,
+        always: false,
+    })
 }
 
 fn unit(at: &At<RawUnit>, scope: &mut Scope<'_>) -> Option<TimeUnit> {
@@ -192,54 +224,80 @@ pub(super) fn actions(
     scope: &mut Scope<'_>,
 ) -> Vec<Arc<DescriptorRule>> {
     scope.at_most(&list.mark, list.len(), MAX);
-    list.value
-        .into_iter()
-        .filter_map(|raw| rule(raw, scope))
-        .map(Arc::new)
-        .collect()
+    let rules = list.value.into_iter().flat_map(|raw| rules(raw, scope));
+    rules.flatten().map(Arc::new).collect()
 }
 
-fn rule(At { value: raw, mark }: At<RawActions>, scope: &mut Scope<'_>) -> Option<DescriptorRule> {
+/// The rule of `actions`, and that of `setActions`: each makes a descriptor of its own.
+fn rules(
+    At { value: raw, mark }: At<RawActions>,
+    scope: &mut Scope<'_>,
+) -> [Option<DescriptorRule>; 2] {
     let _told_by_the_decoder = raw.limit;
-    no_sets(raw.set_actions.as_ref(), "setActions", scope);
-    let Some(actions) = raw.actions.filter(|actions| !actions.is_empty()) else {
-        if raw.set_actions.is_none() {
+    let given = |list: Option<At<Vec<At<RawAction>>>>| list.filter(|list| !list.is_empty());
+    let (ordered, set) = (given(raw.actions), given(raw.set_actions));
+    if ordered.is_none() && set.is_none() {
+        scope.error(
+            &mark,
+            "without `actions` or `setActions` there is no descriptor",
+            "give it at least one",
+        );
+    }
+    let ordered = ordered.and_then(|list| {
+        let place = list.mark.clone();
+        let actions = lower(list, scope)?;
+        let is_mark = |action: &Action| {
+            matches!(action, Action::GenericKey { key, value }
+                if (key.as_str(), value.as_str()) == SET_MARK)
+        };
+        if actions.iter().any(is_mark) {
             scope.error(
-                &mark,
-                "without `actions` there is no descriptor",
-                "give it at least one",
+                &place,
+                format!("`{}` is what sets are known by", SET_MARK.1),
+                "write `setActions`, without it",
             );
+            return None;
         }
-        return None;
-    };
-    scope.at_most(&actions.mark, actions.len(), MAX);
-    let actions: Vec<_> = actions
-        .value
-        .into_iter()
-        .map(|raw| action::lower(raw, scope))
-        .collect();
-    Some(DescriptorRule {
+        Some(rule(actions))
+    });
+    let set = set.and_then(|list| {
+        let mut actions = vec![Action::GenericKey {
+            key: SET_MARK.0.to_owned(),
+            value: SET_MARK.1.to_owned(),
+        }];
+        actions.extend(lower(list, scope)?);
+        // A set goes on without the headers that a request does not have.
+        for action in &mut actions {
+            if let Action::RequestHeader { skip_if_absent, .. } = action {
+                *skip_if_absent = true;
+            }
+        }
+        Some(rule(actions))
+    });
+    [ordered, set]
+}
+
+/// Checks actions; `None` after an error.
+fn lower(list: At<Vec<At<RawAction>>>, scope: &mut Scope<'_>) -> Option<Vec<Action>> {
+    scope.at_most(&list.mark, list.len(), MAX);
+    let checked = list.value.into_iter().map(|raw| action::lower(raw, scope));
+    checked.collect::<Vec<_>>().into_iter().collect()
+}
+
+const fn rule(actions: Vec<Action>) -> DescriptorRule {
+    DescriptorRule {
         stage: 0,
         disable_key: String::new(),
-        actions: actions.into_iter().collect::<Option<_>>()?,
+        actions,
         limit: None,
         hits: None,
         at_the_end: false,
         headers: None,
-    })
-}
-
-/// Says that set-style limits are not supported yet.
-pub(super) fn no_sets(raw: Option<&At<Vec<Ignored>>>, field: &str, scope: &mut Scope<'_>) {
-    if let Some(list) = raw.filter(|list| !list.is_empty()) {
-        not_yet(&list.mark, field, scope);
     }
 }
 
-fn not_yet(mark: &Mark, field: &str, scope: &mut Scope<'_>) {
-    scope.error(
-        mark,
-        format!("`{field}` is not supported yet: limiterd would not apply it"),
-        "write the same as a tree: `descriptors`, and `actions` in their order",
-    );
+/// Whether a rule makes sets.
+pub(crate) fn makes_sets(rule: &DescriptorRule) -> bool {
+    matches!(rule.actions.first(), Some(Action::GenericKey { key, value })
+        if (key.as_str(), value.as_str()) == SET_MARK)
 }

@@ -101,11 +101,11 @@ impl RouteOptions {
                     .configs
                     .clone()
                     .or_else(|| other.limits.configs.clone()),
-                anonymous: self
+                basic: self
                     .limits
-                    .anonymous
+                    .basic
                     .clone()
-                    .or_else(|| other.limits.anonymous.clone()),
+                    .or_else(|| other.limits.basic.clone()),
             },
             timeout: self.timeout.or(other.timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),

@@ -6,9 +6,10 @@ use serde::Deserialize;
 
 use super::rate_limit::{self, RawDescriptor};
 use super::references::{RawRef, Reference};
+use super::set_descriptors::{self, RawSetDescriptor};
 use crate::policy::decode::{At, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::Descriptor;
+use crate::policy::plan::{Descriptor, SetRule};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
@@ -66,7 +67,7 @@ pub(crate) struct RawSettings {
 #[serde(rename_all = "camelCase")]
 struct RawService {
     descriptors: Option<Vec<At<RawDescriptor>>>,
-    set_descriptors: Option<At<Vec<crate::policy::decode::Ignored>>>,
+    set_descriptors: Option<At<Vec<At<RawSetDescriptor>>>>,
 }
 
 /// `ratelimitServer`: who is asked, and how.
@@ -111,8 +112,8 @@ impl Default for Server {
 pub(crate) struct Settings {
     pub(crate) meta: Meta,
     pub(crate) server: Option<Server>,
-    /// `None`: they say nothing of descriptors.
-    pub(crate) descriptors: Option<Vec<Descriptor>>,
+    pub(crate) descriptors: Vec<Descriptor>,
+    pub(crate) sets: Vec<SetRule>,
     pub(crate) mark: Mark,
 }
 
@@ -120,12 +121,17 @@ pub(crate) struct Settings {
 pub(crate) fn lower(raw: At<RawSettings>, meta: Meta, scope: &mut Scope<'_>) -> Settings {
     let At { value: raw, mark } = raw;
     let server = raw.ratelimit_server;
+    let (mut descriptors, mut sets) = (Vec::new(), Vec::new());
+    if let Some(At { value: raw, .. }) = raw.ratelimit {
+        descriptors = rate_limit::descriptors(raw.descriptors.unwrap_or_default(), scope);
+        if let Some(list) = raw.set_descriptors {
+            sets = set_descriptors::rules(list, scope);
+        }
+    }
     Settings {
         server: server.and_then(|raw| self::server(raw, &meta.name.namespace, scope)),
-        descriptors: raw.ratelimit.map(|raw| {
-            rate_limit::no_sets(raw.value.set_descriptors.as_ref(), "setDescriptors", scope);
-            rate_limit::descriptors(raw.value.descriptors.unwrap_or_default(), scope)
-        }),
+        descriptors,
+        sets,
         mark,
         meta,
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use super::rate_limit::{self, RawActions, RawLimit};
@@ -10,7 +11,8 @@ use super::references::{self, RawRef, RawTargetRef, Reference, Target};
 use super::token_bucket::{self, Bucket, RawTokenBucket};
 use super::traffic::{self, Headers, RawHeaders, RawRetries};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
-use crate::policy::findings::{Mark, Scope};
+use crate::policy::findings::Scope;
+use crate::policy::gateway_api::route_match::header_name;
 use crate::policy::kinds::Kind;
 use crate::policy::plan::{DescriptorRule, Quota, Retry};
 use crate::policy::resource::Meta;
@@ -68,7 +70,29 @@ pub(super) struct RawConfigs {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RawBasic {
     anonymous_limits: Option<At<RawLimit>>,
-    authorized_limits: Option<At<Ignored>>,
+    authorized_limits: Option<At<RawLimit>>,
+    limiterd: Option<RawExtension>,
+}
+
+/// What limiterd has beyond Gloo: how it knows who is authorized.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawExtension {
+    authorized_by: RawAuthorizedBy,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawAuthorizedBy {
+    header: At<String>,
+}
+
+/// Limits on clients: on each user, and on each address of those that are none.
+#[derive(Clone, Debug)]
+pub(crate) struct Basic {
+    /// Of each client address without a user; `None`: no limit.
+    pub(crate) anonymous: Option<Quota>,
+    /// The header that says who a user is, and the limit on each; `None`: there are no users.
+    pub(crate) authorized: Option<(HeaderName, Option<Quota>)>,
 }
 
 /// All that options may say of rate limits.
@@ -87,8 +111,7 @@ pub(crate) struct Limits {
     /// Of a route: those of its host hold beside its own.
     pub(crate) include_host: Option<At<bool>>,
     pub(crate) configs: Option<Vec<Reference>>,
-    /// Of each client that is not known by name.
-    pub(crate) anonymous: Option<(Quota, Mark)>,
+    pub(crate) basic: Option<Basic>,
 }
 
 /// Checks them. There is no authentication, so those before it and those after it are alike.
@@ -114,19 +137,39 @@ pub(super) fn limits(raw: RawLimits, namespace: &str, scope: &mut Scope<'_>) -> 
         let refs = raw.refs.unwrap_or_default();
         configs.extend(refs.into_iter().map(|raw| raw.lower(namespace)));
     }
-    if let Some(basic) = raw.basic {
-        if let Some(at) = &basic.authorized_limits {
-            scope.error(
-                &at.mark,
-                "limiterd does not know who is authorized, so it cannot limit them apart",
-                "remove it, or limit by a header: `rateLimits` with `requestHeaders`",
-            );
-        }
-        limits.anonymous = basic
-            .anonymous_limits
-            .and_then(|raw| Some((rate_limit::quota(&raw, scope)?, raw.mark)));
-    }
+    limits.basic = raw.basic.and_then(|raw| basic(raw, scope));
     limits
+}
+
+/// Checks `ratelimitBasic`; `None`: it says nothing, or after an error.
+fn basic(raw: RawBasic, scope: &mut Scope<'_>) -> Option<Basic> {
+    let RawBasic {
+        anonymous_limits,
+        authorized_limits,
+        limiterd,
+    } = raw;
+    if let Some(at) = authorized_limits.as_ref().filter(|_| limiterd.is_none()) {
+        scope.error(
+            &at.mark,
+            "limiterd does not know who is authorized",
+            "say which header has the user, as `limiterd: {authorizedBy: {header: x-user-id}}` \
+             beside it; what is in front must set it, and take away what clients send",
+        );
+    }
+    let mut quota = |raw: Option<At<RawLimit>>| match raw {
+        None => Some(None),
+        Some(raw) => rate_limit::quota(&raw, scope).map(Some),
+    };
+    let (anonymous, authorized) = (quota(anonymous_limits), quota(authorized_limits));
+    let header = match limiterd {
+        None => None,
+        Some(extension) => Some(header_name(&extension.authorized_by.header, scope)?),
+    };
+    let (anonymous, authorized) = (anonymous?, authorized?);
+    (anonymous.is_some() || authorized.is_some()).then(|| Basic {
+        anonymous,
+        authorized: header.map(|header| (header, authorized)),
+    })
 }
 
 /// Options of a virtual host; what is `None` they do not say.

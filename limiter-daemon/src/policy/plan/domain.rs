@@ -9,6 +9,9 @@ use super::Algorithm;
 /// What hits beyond are near a limit, in millionths of it: the reference service's default.
 const NEAR: u32 = 800_000;
 
+/// The entry that a descriptor which is a set begins with, as Gloo's gateways and its server have it.
+pub const SET_MARK: (&str, &str) = ("generic_key", "solo.setDescriptor.uniqueValue");
+
 /// A domain: what requests that name it are limited by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Domain {
@@ -27,6 +30,9 @@ pub struct Domain {
     pub near: u32,
     /// In the order of the files.
     pub descriptors: Vec<Descriptor>,
+    /// What holds of descriptors that begin with [`SET_MARK`], in their order; `None`: the mark means
+    /// nothing here.
+    pub sets: Option<Vec<SetRule>>,
     /// A part of it was never valid: nothing can be said of its requests, and why.
     pub broken: Option<String>,
 }
@@ -44,6 +50,7 @@ impl Domain {
             quota: false,
             near: NEAR,
             descriptors: Vec::new(),
+            sets: None,
             broken: None,
         }
     }
@@ -114,6 +121,16 @@ impl Descriptor {
     }
 }
 
+/// A limit on descriptors that are sets: on those that have all of its entries, whatever their order
+/// and whatever else they have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SetRule {
+    /// Keys and values, in order and none twice; of a key without a value each value has a count of
+    /// its own. Empty: it is met by every set.
+    pub entries: Vec<(String, Option<String>)>,
+    pub limit: DomainLimit,
+}
+
 /// The value of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum EntryValue {
@@ -141,6 +158,11 @@ pub struct DomainLimit {
     pub detailed: bool,
     /// Told with requests that conform.
     pub metadata: Option<Metadata>,
+    /// Of the limits in a tree that a request meets, those with the highest weight are counted and may
+    /// deny. The others are not there.
+    pub weight: u32,
+    /// It is counted and may deny whatever its weight, or, of a rule of sets, its place.
+    pub always: bool,
 }
 
 /// Names and values that files give a limit.

@@ -229,10 +229,10 @@ impl Condition {
         matches!(
             self,
             Self::Header {
-                test: ValueTest::Each,
+                test: ValueTest::Each | ValueTest::EachSingle,
                 ..
             } | Self::Query {
-                test: ValueTest::Each,
+                test: ValueTest::Each | ValueTest::EachSingle,
                 ..
             } | Self::Source { each: Some(_), .. }
         )
@@ -260,6 +260,8 @@ pub enum ValueTest {
     MatchesNot(Regex),
     /// It is present; each value has a bucket of its own (`Distinct`).
     Each,
+    /// It is present, in one line, and not empty; each value has a bucket of its own.
+    EachSingle,
     /// It is absent (`Distinct` with `invert`).
     Absent,
 }

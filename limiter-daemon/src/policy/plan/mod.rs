@@ -43,7 +43,7 @@ pub use daemon::{
 };
 pub use domain::{
     Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
-    OnDomainFailure, TimeUnit,
+    OnDomainFailure, SET_MARK, SetRule, TimeUnit,
 };
 pub use escalation::{Escalation, Offence, Reach, Terms};
 pub use filter::{Answer, Filters, HeaderChanges, Mirror, PathRewrite, Redirect, Rewrite};

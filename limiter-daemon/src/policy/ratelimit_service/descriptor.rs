@@ -225,6 +225,8 @@ fn limit(
         quota: marked.quota,
         detailed: marked.detailed,
         metadata: marked.metadata,
+        weight: 0,
+        always: false,
     })
 }
 

@@ -9,11 +9,11 @@ use proptest::sample::select;
 
 use super::*;
 
-const KEYS: [&str; 3] = ["a", "b", "c"];
-const VALUES: [&str; 4] = ["x", "y", "xy", ""];
+pub(super) const KEYS: [&str; 3] = ["a", "b", "c"];
+pub(super) const VALUES: [&str; 4] = ["x", "y", "xy", ""];
 const OF_NODES: [&str; 8] = ["", "x", "y", "xy", "x*", "*", "*y", "x*y"];
 
-fn trees(depth: u32) -> impl Strategy<Value = Vec<Descriptor>> {
+pub(super) fn trees(depth: u32) -> impl Strategy<Value = Vec<Descriptor>> {
     let leaves = (select(&KEYS[..]), select(&OF_NODES[..]), 0u32..5).prop_map(leaf);
     let nodes = leaves.prop_recursive(depth, 24, 4, |below| {
         (
@@ -64,7 +64,10 @@ fn matches(pattern: &str, value: &str) -> bool {
 }
 
 /// The label of what decides, as the reference goes about it.
-fn model(tree: &[Descriptor], entries: &[(&str, &str)]) -> Option<(String, DomainLimit)> {
+pub(super) fn model(
+    tree: &[Descriptor],
+    entries: &[(&str, &str)],
+) -> Option<(String, DomainLimit)> {
     let mut level = tree;
     let mut path = String::from("d");
     for (index, (key, value)) in entries.iter().enumerate() {

@@ -17,8 +17,9 @@ use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
-    AskFilter, AskedService, Asking, Condition, DescriptorRule, Domain, Endpoint, LimitRule,
-    PolicyLimits, RequestType, RlsPeer, SourcePrefixes, StoreHost,
+    AskFilter, AskedService, Asking, Condition, Descriptor, DescriptorRule, Domain, Endpoint,
+    LimitRule, PolicyLimits, Quota, RequestType, RlsPeer, SetRule, SourcePrefixes, StoreHost,
+    ValueTest,
 };
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
@@ -37,6 +38,8 @@ pub(super) struct Asks<'a> {
     server: Option<&'a Server>,
     filters: BTreeMap<String, Arc<AskFilter>>,
     own_domains: BTreeSet<String>,
+    /// RateLimitConfigs that limit a route.
+    used: BTreeSet<&'a Name>,
 }
 
 impl<'a> Asks<'a> {
@@ -58,6 +61,20 @@ impl<'a> Asks<'a> {
             server: first.and_then(|settings| settings.server.as_ref()),
             filters: BTreeMap::new(),
             own_domains: BTreeSet::new(),
+            used: BTreeSet::new(),
+        }
+    }
+
+    /// Warns of what comes to nothing.
+    pub(super) fn report(&self, findings: &mut Findings) {
+        for (name, config) in &self.resources.rate_limit_configs {
+            if !self.used.contains(name) {
+                findings.at(&config.meta.origin).warning(
+                    &config.mark,
+                    "no route is limited by it",
+                    "name it under `rateLimitConfigs` of a virtual host or a route, or remove it",
+                );
+            }
         }
     }
 
@@ -65,7 +82,8 @@ impl<'a> Asks<'a> {
         self.own_domains
     }
 
-    /// `ratelimitBasic`: a limit on each client, the route's instead of its host's.
+    /// `ratelimitBasic`: limits on each user and on each client without one, the route's instead of its
+    /// host's.
     pub(super) fn basic(
         &self,
         (service, host, from, route): Levels<'_, '_>,
@@ -73,25 +91,41 @@ impl<'a> Asks<'a> {
         at: &At<'_>,
     ) -> Option<PolicyLimits> {
         let own = label(Kind::VirtualService, &service.meta.name);
-        let (policy, (quota, _)) = match (&route.anonymous, &host.anonymous) {
+        let (policy, basic) = match (&route.basic, &host.basic) {
             (Some(found), _) => (format!("{own}/route/{path}"), found),
             (None, found) => (own, found.as_ref()?),
         };
         let _where_it_is_written = from;
+        let name = format!("{policy}/ratelimitBasic");
+        let headers = Some(self.of_gateway(at).headers);
+        let rule = |name, condition, quota| LimitRule {
+            shared: true,
+            headers,
+            ..LimitRule::new(name, vec![condition], quota)
+        };
         let each = Condition::Source {
             nets: Vec::new(),
             invert: false,
             each: Some(SourcePrefixes { v4: 32, v6: 128 }),
         };
-        let name = format!("{policy}/ratelimitBasic");
+        let anonymous = basic.anonymous.map(|quota| rule(name.clone(), each, quota));
+        let (rules, default) = match &basic.authorized {
+            None => (anonymous.into_iter().collect(), None),
+            Some((header, quota)) => {
+                let user = Condition::Header {
+                    name: header.clone(),
+                    test: ValueTest::EachSingle,
+                };
+                // Without a limit of its own it still keeps users from the one on the others.
+                let quota = quota.unwrap_or(Quota::Unlimited);
+                let authorized = rule(format!("{name}/authorized"), user, quota);
+                (vec![authorized], anonymous)
+            }
+        };
         Some(PolicyLimits {
             policy,
-            rules: vec![LimitRule {
-                shared: true,
-                headers: Some(self.of_gateway(at).headers),
-                ..LimitRule::new(name, vec![each], *quota)
-            }],
-            default: None,
+            rules,
+            default,
         })
     }
 
@@ -144,8 +178,15 @@ impl<'a> Asks<'a> {
         }
         for (reference, meta) in configs {
             let mut scope = scope.elsewhere(&meta.origin);
-            match self.resources.rate_limit_configs.get(&reference.name) {
-                Some(config) => asks.extend(self.of_config(config, &source, &server)),
+            let found = self
+                .resources
+                .rate_limit_configs
+                .get_key_value(&reference.name);
+            match found {
+                Some((name, config)) => {
+                    self.used.insert(name);
+                    asks.extend(self.of_config(config, &source, &server));
+                }
                 None => {
                     let kind = Kind::RateLimitConfig;
                     let why = unusable(self.resources, kind, reference, &mut scope);
@@ -163,7 +204,7 @@ impl<'a> Asks<'a> {
         source: &str,
         server: &Server,
     ) -> Option<Asking> {
-        if config.actions.is_empty() || config.descriptors.is_empty() {
+        if config.actions.is_empty() || (config.descriptors.is_empty() && config.sets.is_empty()) {
             return None;
         }
         let domain = label(Kind::RateLimitConfig, &config.meta.name);
@@ -214,8 +255,7 @@ impl<'a> Asks<'a> {
     /// Whether any file has the domain of `rateLimits`.
     fn has_custom(&self) -> bool {
         let mut settings = self.resources.gloo_settings.values();
-        let described =
-            settings.any(|one| one.descriptors.as_ref().is_some_and(|all| !all.is_empty()));
+        let described = settings.any(|one| !one.descriptors.is_empty() || !one.sets.is_empty());
         described
             || self
                 .resources
@@ -301,28 +341,27 @@ pub(in crate::policy::compile) fn domains<'a>(
     let mut list = Vec::new();
     let first = resources.gloo_settings.values().next();
     if let Some(own) = first {
-        let descriptors = own.descriptors.as_ref().filter(|all| !all.is_empty());
-        list.extend(descriptors.map(|descriptors| {
-            let domain = Domain {
-                descriptors: descriptors.clone(),
-                ..settings.domain(CUSTOM)
-            };
-            (domain, &own.meta.origin, &own.mark)
-        }));
+        let domain = domain(CUSTOM, &own.descriptors, &own.sets, settings);
+        list.extend(domain.map(|domain| (domain, &own.meta.origin, &own.mark)));
     }
     for (name, config) in &resources.rate_limit_configs {
-        if config.descriptors.is_empty() {
-            continue;
-        }
-        let domain = Domain {
-            descriptors: config.descriptors.clone(),
-            ..settings.domain(&domain_of(name))
-        };
-        list.push((domain, &config.meta.origin, &config.mark));
+        let name = label(Kind::RateLimitConfig, name);
+        let domain = domain(&name, &config.descriptors, &config.sets, settings);
+        list.extend(domain.map(|domain| (domain, &config.meta.origin, &config.mark)));
     }
     list
 }
 
-fn domain_of(config: &Name) -> String {
-    label(Kind::RateLimitConfig, config)
+/// A domain in which the mark of sets means something; `None`: it would limit nothing.
+fn domain(
+    name: &str,
+    descriptors: &[Descriptor],
+    sets: &[SetRule],
+    settings: &DomainSettings,
+) -> Option<Domain> {
+    (!descriptors.is_empty() || !sets.is_empty()).then(|| Domain {
+        descriptors: descriptors.to_vec(),
+        sets: Some(sets.to_vec()),
+        ..settings.domain(name)
+    })
 }

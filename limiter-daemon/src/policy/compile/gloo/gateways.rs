@@ -194,10 +194,19 @@ fn chosen<'a>(
     let all = &context.resources.virtual_services;
     let mut chosen: Vec<&'a VirtualService> = Vec::new();
     match services.named() {
-        None => chosen.extend(
-            all.values()
-                .filter(|service| services.selects(&service.meta)),
-        ),
+        None => {
+            let selected = all
+                .values()
+                .filter(|service| services.selects(&service.meta));
+            chosen.extend(selected);
+            if let Some(mark) = services.selector().filter(|_| chosen.is_empty()) {
+                context.findings.at(&gateway.meta.origin).warning(
+                    mark,
+                    "no VirtualService is selected",
+                    "give one these labels, or look at `virtualServiceNamespaces`",
+                );
+            }
+        }
         Some(named) => {
             let mut scope = context.findings.at(&gateway.meta.origin);
             for reference in named {

@@ -116,6 +116,7 @@ impl Context<'_, '_> {
         if self.findings.errors() > 0 {
             return;
         }
+        self.asks.report(self.findings);
         for (name, service) in &resources.virtual_services {
             if !self.served.contains(name) {
                 let remedy = if service.ssl.is_some() {

@@ -44,8 +44,7 @@ pub(super) fn of_service<'a>(
             .configs
             .take()
             .or_else(|| other.limits.configs.clone());
-        let anonymous = limits.anonymous.take();
-        limits.anonymous = anonymous.or_else(|| other.limits.anonymous.clone());
+        limits.basic = limits.basic.take().or_else(|| other.limits.basic.clone());
         options.retry = options.retry.or_else(|| other.retry.clone());
         options.headers = options.headers.or_else(|| other.headers.clone());
     }
