@@ -173,6 +173,7 @@ fn node(redis: &Redis) -> Result<Domains> {
             quota: false,
             detailed: false,
             metadata: None,
+            written: None,
         }),
         descriptors: Vec::new(),
     };

@@ -153,6 +153,7 @@ fn compile(specs: &[Spec], way: Way, state: &State) -> Domains {
             quota: spec.quota,
             detailed: false,
             metadata: None,
+            written: None,
         }),
         descriptors: Vec::new(),
     });

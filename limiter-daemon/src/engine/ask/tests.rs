@@ -166,6 +166,7 @@ fn own(requests: u32) -> OwnService {
                 quota: false,
                 detailed: false,
                 metadata: None,
+                written: None,
             }),
             descriptors: Vec::new(),
         }],

@@ -13,7 +13,9 @@ use super::tree::Level;
 use super::{Asked, Override};
 use crate::engine::meter::Meter;
 use crate::engine::state::{Place, Scope, State};
-use crate::policy::plan::{self, Algorithm, Amount, DomainLimit, EntryValue, Metadata, TimeUnit};
+use crate::policy::plan::{
+    self, Algorithm, Amount, DomainLimit, EntryValue, Metadata, TimeUnit, Written,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// What has a meaning of its own in the path of a key.
@@ -51,6 +53,8 @@ pub struct Limit {
     pub name: Option<String>,
     /// Told with requests that conform.
     pub metadata: Option<Metadata>,
+    /// Where it is written, if anywhere.
+    pub written: Option<Arc<Written>>,
     pub(super) replaces: Vec<String>,
     pub(super) shadow: bool,
     pub(super) quota: bool,
@@ -181,6 +185,7 @@ impl Limit {
         Self {
             name: limit.name.clone(),
             metadata: limit.metadata.clone(),
+            written: limit.written.clone(),
             replaces: limit.replaces.clone(),
             shadow: limit.shadow,
             quota: limit.quota || domain.quota,
@@ -336,6 +341,15 @@ impl Limited {
         match self {
             Self::ByDomain(limit) => &limit.rule,
             Self::ByRequest { of, .. } => &of.domain,
+        }
+    }
+
+    /// Where it is written; `None`: the request brought it along.
+    #[must_use]
+    pub fn written(&self) -> Option<&Written> {
+        match self {
+            Self::ByDomain(limit) => limit.written.as_deref(),
+            Self::ByRequest { .. } => None,
         }
     }
 

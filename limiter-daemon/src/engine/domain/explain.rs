@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::decide::{Meets, Standings, Status};
 use super::stored::Stored;
 use super::{Asked, Domain, Hits, Undecided};
-use crate::engine::explain::clean;
+use crate::engine::explain::{clean, written};
 use crate::engine::time::Now;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -30,6 +30,9 @@ pub struct DescriptorSaid {
     pub rule: Option<String>,
     /// As `5 a minute (per-user), in shadow mode`.
     pub limit: Option<String>,
+    /// Where that is written: `file:line (resource)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// The limit does not apply: it is replaced by that of another descriptor.
     pub replaced: bool,
     /// Its key in the store that nodes share, up to the window; `None`: it is counted here, or not at
@@ -172,6 +175,9 @@ impl Domain {
                 let key = stored.key(limited, asked.entries)?;
                 Some(clean(&key))
             }),
+            written: limited
+                .as_ref()
+                .and_then(|limited| Some(written(limited.written()?))),
             limit,
             count: None,
         }

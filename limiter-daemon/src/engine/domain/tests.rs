@@ -34,6 +34,7 @@ fn limit(amount: Amount) -> DomainLimit {
         quota: false,
         detailed: false,
         metadata: None,
+        written: None,
     }
 }
 

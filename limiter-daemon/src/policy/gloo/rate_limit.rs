@@ -116,18 +116,18 @@ fn descriptor(raw: RawDescriptor, depth: usize, scope: &mut Scope<'_>) -> Descri
         value,
         share_threshold: false,
         value_to_metric: false,
-        limit: raw
-            .rate_limit
-            .and_then(|raw| amount(&raw, scope))
-            .map(|amount| DomainLimit {
-                amount,
+        limit: raw.rate_limit.and_then(|raw| {
+            Some(DomainLimit {
+                amount: amount(&raw, scope)?,
                 name: None,
                 replaces: Vec::new(),
                 shadow: false,
                 quota: false,
                 detailed: false,
                 metadata: None,
-            }),
+                written: scope.written(&raw.mark),
+            })
+        }),
         descriptors,
     }
 }

@@ -10,9 +10,9 @@ use super::references::{self, RawRef, RawTargetRef, Reference, Target};
 use super::token_bucket::{self, Bucket, RawTokenBucket};
 use super::traffic::{self, Headers, RawHeaders, RawRetries};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
-use crate::policy::findings::{Mark, Scope};
+use crate::policy::findings::Scope;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{DescriptorRule, Quota, Retry};
+use crate::policy::plan::{DescriptorRule, Quota, Retry, Written};
 use crate::policy::resource::Meta;
 
 /// `VirtualHostOptions`.
@@ -88,7 +88,7 @@ pub(crate) struct Limits {
     pub(crate) include_host: Option<At<bool>>,
     pub(crate) configs: Option<Vec<Reference>>,
     /// Of each client that is not known by name.
-    pub(crate) anonymous: Option<(Quota, Mark)>,
+    pub(crate) anonymous: Option<(Quota, Option<Arc<Written>>)>,
 }
 
 /// Checks them. There is no authentication, so those before it and those after it are alike.
@@ -124,7 +124,7 @@ pub(super) fn limits(raw: RawLimits, namespace: &str, scope: &mut Scope<'_>) -> 
         }
         limits.anonymous = basic
             .anonymous_limits
-            .and_then(|raw| Some((rate_limit::quota(&raw, scope)?, raw.mark)));
+            .and_then(|raw| Some((rate_limit::quota(&raw, scope)?, scope.written(&raw.mark))));
     }
     limits
 }

@@ -20,6 +20,7 @@ mod store;
 mod tls;
 mod traffic;
 mod upstream;
+mod written;
 
 use std::collections::BTreeMap;
 
@@ -64,6 +65,7 @@ pub use upstream::{
     BackendSettings, Balancing, CircuitBreaker, Dns, HashBy, HealthCheck, LoadBalancer,
     LookupFamily, OutlierDetection, Probe, RetryBudget, TcpKeepalive,
 };
+pub use written::Written;
 
 /// Everything the daemon enforces, compiled from one policy directory.
 #[derive(Clone, Debug, Default)]

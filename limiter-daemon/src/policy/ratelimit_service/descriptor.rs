@@ -225,6 +225,7 @@ fn limit(
         quota: marked.quota,
         detailed: marked.detailed,
         metadata: marked.metadata,
+        written: scope.written(&mark),
     })
 }
 

@@ -68,16 +68,15 @@ impl<'a> Asks<'a> {
     /// `ratelimitBasic`: a limit on each client, the route's instead of its host's.
     pub(super) fn basic(
         &self,
-        (service, host, from, route): Levels<'_, '_>,
+        (service, host, _, route): Levels<'_, '_>,
         path: &str,
         at: &At<'_>,
     ) -> Option<PolicyLimits> {
         let own = label(Kind::VirtualService, &service.meta.name);
-        let (policy, (quota, _)) = match (&route.anonymous, &host.anonymous) {
+        let (policy, (quota, written)) = match (&route.anonymous, &host.anonymous) {
             (Some(found), _) => (format!("{own}/route/{path}"), found),
             (None, found) => (own, found.as_ref()?),
         };
-        let _where_it_is_written = from;
         let each = Condition::Source {
             nets: Vec::new(),
             invert: false,
@@ -89,6 +88,7 @@ impl<'a> Asks<'a> {
             rules: vec![LimitRule {
                 shared: true,
                 headers: Some(self.of_gateway(at).headers),
+                written: written.clone(),
                 ..LimitRule::new(name, vec![each], *quota)
             }],
             default: None,

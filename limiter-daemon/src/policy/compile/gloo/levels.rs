@@ -45,6 +45,7 @@ impl Local {
             default: Some(LimitRule {
                 shared: true,
                 headers: Some(headers),
+                written: bucket.written.clone(),
                 ..LimitRule::new(name, Vec::new(), quota)
             }),
         })
