@@ -167,6 +167,50 @@ fn each_request_draws_from_the_most_specific_bucket_above_it() -> Result<()> {
 }
 
 #[test]
+fn each_connection_has_buckets_of_its_own_where_the_gateway_says_so() -> Result<()> {
+    const PORT: u16 = 8200;
+    let text = levels(PORT, [true; 4]).replace(
+        "enableXRatelimitHeaders: true",
+        "enableXRatelimitHeaders: true, localRateLimitPerDownstreamConnection: true",
+    );
+    let netns = Netns::new("gloo")?;
+    let _upstream = Upstream::echo(&netns, BACKEND)?;
+    let policies = Policies::new(&[("gloo.yaml", &format!("{UPSTREAM}{text}"))])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    let address = format!("127.0.0.1:{PORT}");
+    // The host and path of a route, and the size of the bucket that it draws from.
+    let routes = [
+        ("b.test", "/", SIZES[0]),
+        ("a.test", "/", SIZES[2]),
+        ("a.test", "/own", SIZES[3]),
+    ];
+    let drain = |client: &mut Raw, [from, to]: [u64; 2]| -> Result<()> {
+        for (host, path, size) in routes {
+            for left in (from.min(size)..to.min(size)).map(|taken| size - taken - 1) {
+                let (status, _, remaining) = request(client, host, path)?;
+                assert_eq!((status, remaining), (200, left.to_string()), "{host}{path}");
+            }
+        }
+        Ok(())
+    };
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::on(tcp(&netns, &address)?);
+        drain(&mut client, [0, 2])?;
+        clients.push(client);
+    }
+    // What is left on a connection is left after a reload.
+    daemon.reload(&netns)?;
+    for client in &mut clients {
+        drain(client, [2, u64::MAX])?;
+        for (host, path, _) in routes {
+            assert_eq!(request(client, host, path)?.0, 429, "{host}{path}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_rate_limit_service_is_asked_only_about_what_the_local_limit_admits() -> Result<()> {
     const CLIENTS: usize = 8;
     const EACH: usize = 1_250;

@@ -43,6 +43,7 @@ use super::request_id::Random;
 use super::respond::Refusal;
 use super::upstream::Upstreams;
 use super::{filters, headers, limit_headers, record};
+use crate::engine::connection::ConnectionBuckets;
 use crate::engine::decide::Decision;
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
@@ -109,6 +110,7 @@ pub(super) async fn converse(
             settings,
             life: Arc::new(Life::new(clock)),
             tunnel: Mutex::default(),
+            buckets: ConnectionBuckets::default(),
         })
     };
     if tls {
@@ -331,7 +333,10 @@ impl Pipeline {
         let client =
             client_address::client(&settings.client_address, request.headers(), conn.peer.ip())?;
         decided.client = Some(client);
-        let view = view(request, client);
+        let view = RequestView {
+            connection: Some(&conn.buckets),
+            ..view(request, client)
+        };
         let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
         let rule = decided.rule.insert(Arc::clone(matched.rule));
         decided.asked = Asked::new(request, rule, matched.prefix);
@@ -423,6 +428,7 @@ pub(super) fn view(request: &Request<Incoming>, client: Client) -> RequestView<'
         query: request.uri().query(),
         headers: request.headers(),
         client: client.address,
+        connection: None,
     }
 }
 

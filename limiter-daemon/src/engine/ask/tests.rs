@@ -62,6 +62,7 @@ fn with_seen<R>(then: impl FnOnce(&Seen<'_>) -> R) -> R {
     let headers = HeaderMap::new();
     then(&Seen {
         request: RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

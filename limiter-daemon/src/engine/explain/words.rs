@@ -283,7 +283,11 @@ pub(super) fn bucket(rule: &LimitRule, route: &str, request: &RequestView<'_>) -
         }
     }
     let whose = if parts.is_empty() {
-        "all its requests".to_owned()
+        if rule.per_connection {
+            "each connection".to_owned()
+        } else {
+            "all its requests".to_owned()
+        }
     } else {
         parts.join(", ")
     };

@@ -49,6 +49,8 @@ pub struct LimitRule {
     pub quota: Quota,
     /// One set of buckets for all routes that the policy targets; else each route has its own.
     pub shared: bool,
+    /// Of a local rule without distinct values: each client connection has a bucket of its own.
+    pub per_connection: bool,
     /// Counts what would be denied, denies nothing.
     pub shadow: bool,
     /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
@@ -101,6 +103,7 @@ impl LimitRule {
             conditions,
             quota,
             shared: false,
+            per_connection: false,
             shadow: false,
             headers: None,
             request_cost: 1,
