@@ -42,8 +42,14 @@ fn network_policies_have_the_ports_of_their_gateways() {
         allow: vec![],
         deny: vec![],
         shadow: false,
+        written: network.written.clone(),
     };
     assert_eq!(*network, expected);
+    let written = network.written.as_ref().unwrap();
+    assert_eq!(
+        written.resource.as_deref(),
+        Some("NetworkRateLimitPolicy infra/syn")
+    );
 }
 
 fn level(scope: Scope) -> NetworkLevel {
@@ -129,6 +135,7 @@ fn a_network_policy_in_full() {
         ]),
         deny: cidrs(&["203.0.113.0/25", "203.0.113.128/25", "2001:db8:bad::/48"]),
         shadow: true,
+        written: policy("default/full").written.clone(),
     };
     assert_eq!(*policy("default/full"), full);
 

@@ -29,6 +29,8 @@ pub struct Capture {
 /// What was captured.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// Our ports to which anything came over TCP.
+    pub heard: BTreeSet<u16>,
     /// Our ports to which a SYN+ACK came.
     pub accepted: BTreeSet<u16>,
     /// Our ports to which a RST came.
@@ -82,6 +84,9 @@ impl Seen {
         let Ok(packet) = SlicedPacket::from_ethernet(packet) else {
             return;
         };
+        if let Some(TransportSlice::Tcp(tcp)) = &packet.transport {
+            self.heard.insert(tcp.destination_port());
+        }
         match packet.transport {
             Some(TransportSlice::Tcp(tcp)) if tcp.rst() => {
                 self.reset.insert(tcp.destination_port());

@@ -224,6 +224,7 @@ fn policies() -> Result<Vec<NetworkPolicy>> {
             allow: Vec::new(),
             deny: Vec::new(),
             shadow: false,
+            written: None,
         }
     };
     Ok([Protocol::Tcp, Protocol::Udp, Protocol::Icmp]

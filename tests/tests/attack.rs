@@ -33,6 +33,7 @@ fn policy() -> Result<NetworkPolicy> {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     })
 }
 

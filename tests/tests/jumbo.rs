@@ -110,6 +110,7 @@ fn policy(protocol: Protocol, level: NetworkLevel) -> NetworkPolicy {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     }
 }
 

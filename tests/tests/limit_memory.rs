@@ -150,6 +150,7 @@ fn nothing_is_allocated_in_the_steady_state() -> Result<()> {
     headers.insert("x-user-id", HeaderValue::from_static("alice"));
     headers.insert("x-plan", HeaderValue::from_static("gold"));
     let request = RequestView {
+        connection: None,
         method: &Method::GET,
         path: "/v1/chat",
         query: Some("a=1&key=%61b"),
@@ -227,6 +228,7 @@ fn a_million_distinct_buckets_take_less_than_a_hundred_bytes_each() -> Result<()
     let mut fresh = 0;
     for n in 0..DISTINCT {
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

@@ -82,6 +82,7 @@ impl Question {
             host: host.unwrap_or(""),
             port: uri.port_u16(),
             request: RequestView {
+                connection: None,
                 method: &method,
                 path: &path,
                 query: uri.query(),

@@ -378,6 +378,9 @@ struct LimitView {
     #[serde(skip_serializing_if = "Option::is_none")]
     window_seconds: Option<u64>,
     shared: bool,
+    /// Each connection has a bucket of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    per_connection: bool,
     shadow: bool,
     /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -422,6 +425,7 @@ impl From<&LimitRule> for LimitView {
             rate: limited.and_then(rate),
             window_seconds: limited.map(|(_, window)| window),
             shared: rule.shared,
+            per_connection: rule.per_connection,
             shadow: rule.shadow,
             headers: rule.headers,
             request_cost: rule.request_cost,

@@ -143,6 +143,9 @@ pub fn write(said: &Explanation, paint: Paint, out: &mut impl Write) -> io::Resu
         )?;
     }
     write_others(&said.other_routes, paint, out)?;
+    for limits in &said.network {
+        writeln!(out, "kernel    {limits}")?;
+    }
     for policy in &said.policies {
         writeln!(out, "policy    {} ({})", policy.name, policy.kind)?;
         for rule in &policy.rules {
@@ -186,6 +189,9 @@ fn write_rule(rule: &RuleSaid, paint: Paint, out: &mut impl Write) -> io::Result
     }
     let meets = paint.paint(Style::Green, "meets");
     writeln!(out, "  {meets}   {name}: {quota}{shadow}")?;
+    if let Some(written) = &rule.written {
+        writeln!(out, "          from {written}")?;
+    }
     for condition in &rule.conditions {
         writeln!(out, "          {condition}")?;
     }

@@ -136,7 +136,7 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
     fn account(&self) -> Account<'_> {
         Account {
             scope: &self.rule().scope,
-            place: self.place,
+            place: &self.place,
         }
     }
 
@@ -166,7 +166,7 @@ impl<R: Borrow<Arc<Rule>>> Draw<R> {
             return;
         };
         let account = self.account();
-        let remembered = self.place == Place::Single
+        let remembered = matches!(self.place, Place::Single)
             || standing.remaining <= meter.capacity() / 2
                 && matches!(account.existing(0, now), Bucket::Own { .. });
         if remembered {
@@ -278,7 +278,7 @@ fn take_all<R: Borrow<Arc<Rule>>>(
                 {
                     Verdict::Deny { wait } => wait,
                     Verdict::Admit { mark } => {
-                        drawn[by].taken = Some(Receipt::here(draw.place, mark, draw.nodes));
+                        drawn[by].taken = Some(Receipt::here(draw.place.clone(), mark, draw.nodes));
                         continue;
                     }
                 }
@@ -332,7 +332,7 @@ pub(super) fn observe<R: Borrow<Arc<Rule>>>(
                     {
                         Verdict::Deny { .. } => true,
                         Verdict::Admit { mark } => {
-                            drawn.taken = Some(Receipt::here(draw.place, mark, draw.nodes));
+                            drawn.taken = Some(Receipt::here(draw.place.clone(), mark, draw.nodes));
                             false
                         }
                     }
@@ -366,7 +366,7 @@ fn try_candidates<R: Borrow<Arc<Rule>>>(draw: &Draw<R>, drawn: &mut Drawn, now: 
     for (index, (tried, place)) in (0u8..64).zip(places) {
         let account = Account {
             scope: &tried.scope,
-            place: *place,
+            place,
         };
         let bit = 1 << index;
         match draw
@@ -376,7 +376,7 @@ fn try_candidates<R: Borrow<Arc<Rule>>>(draw: &Draw<R>, drawn: &mut Drawn, now: 
             Verdict::Admit { mark } => {
                 drawn.tried.0 |= bit;
                 if let Some(receipt) = &mut drawn.taken {
-                    receipt.tried.push((index, *place, mark));
+                    receipt.tried.push((index, place.clone(), mark));
                 }
             }
             Verdict::Deny { .. } => drawn.tried.1 |= bit,

@@ -6,6 +6,7 @@ pub mod balance;
 pub mod buckets;
 pub mod charge;
 mod condition;
+pub mod connection;
 mod cost;
 pub mod decide;
 pub mod descriptors;

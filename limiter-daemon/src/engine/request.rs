@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use http::{HeaderMap, Method};
 use percent_encoding::percent_decode;
 
+use super::connection::ConnectionBuckets;
+
 /// A request's head, and whom it is attributed to.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestView<'a> {
@@ -16,6 +18,8 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderMap,
     /// The client's address, in its canonical form (no IPv4-mapped IPv6).
     pub client: IpAddr,
+    /// The buckets of the connection that it came on; `None`: it is as if it came on a new one.
+    pub connection: Option<&'a ConnectionBuckets>,
 }
 
 impl<'a> RequestView<'a> {

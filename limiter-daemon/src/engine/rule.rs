@@ -23,6 +23,8 @@ pub struct Rule {
     pub scope: Arc<Scope>,
     conditions: Vec<Matcher>,
     distinct: bool,
+    /// Each connection has a bucket of its own.
+    per_connection: bool,
     /// Which of the values that its bucket is for say where in a cluster it lies.
     pub spread: Spread,
     pub measure: Measure,
@@ -107,6 +109,7 @@ impl Rule {
             },
             conditions: rule.conditions.iter().map(Matcher::compile).collect(),
             distinct,
+            per_connection: rule.per_connection,
             spread: Spread::default(),
             measure,
             window,
@@ -175,7 +178,7 @@ impl Rule {
                 let place = self.place(&self.scope, meter, request);
                 let account = Account {
                     scope: &self.scope,
-                    place,
+                    place: &place,
                 };
                 Some(meter.standing(&account, now))
             }
@@ -184,6 +187,10 @@ impl Rule {
 
     /// Which of the buckets of `scope`, the rule's or a candidate's, a request draws from.
     pub(super) fn place(&self, scope: &Scope, meter: &Meter, request: &RequestView<'_>) -> Place {
+        if self.per_connection {
+            let own = request.connection.map(|buckets| buckets.of(scope.seed()));
+            return Place::Own(own.unwrap_or_default());
+        }
         if !self.distinct {
             return Place::Single;
         }

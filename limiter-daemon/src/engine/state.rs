@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
+use super::connection::OwnWords;
 use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats};
 use super::escalation::{Judges, Offenders, Tallies};
 use super::meter::{Meter, Words};
@@ -121,19 +122,21 @@ impl RouteStats {
 }
 
 /// Which bucket of a scope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Place {
     /// The only one.
     Single,
     /// That of some values.
     Keyed(BucketKey),
+    /// That of a connection.
+    Own(OwnWords),
 }
 
 /// A bucket of a scope.
 #[derive(Clone, Copy, Debug)]
 pub struct Account<'a> {
     pub scope: &'a Scope,
-    pub place: Place,
+    pub place: &'a Place,
 }
 
 impl Words for Account<'_> {
@@ -141,9 +144,10 @@ impl Words for Account<'_> {
         match self.place {
             Place::Single => Bucket::Shared(&self.scope.cells[index]),
             Place::Keyed(key) => {
-                let spare = self.scope.aggregate(key, index);
-                self.scope.table.bucket(nth(key, index), now, spare)
+                let spare = self.scope.aggregate(*key, index);
+                self.scope.table.bucket(nth(*key, index), now, spare)
             }
+            Place::Own(words) => Bucket::Shared(&words[index]),
         }
     }
 
@@ -151,9 +155,10 @@ impl Words for Account<'_> {
         match self.place {
             Place::Single => Bucket::Shared(&self.scope.cells[index]),
             Place::Keyed(key) => {
-                let spare = self.scope.aggregate(key, index);
-                self.scope.table.existing(nth(key, index), now, spare)
+                let spare = self.scope.aggregate(*key, index);
+                self.scope.table.existing(nth(*key, index), now, spare)
             }
+            Place::Own(words) => Bucket::Shared(&words[index]),
         }
     }
 }
@@ -167,6 +172,12 @@ impl Scope {
     fn aggregate(&self, key: BucketKey, index: usize) -> &Word {
         let aggregates = self.cells.len() / self.words;
         &self.cells[key.spread(aggregates) * self.words + index]
+    }
+
+    /// Stands for its name, the same after a reload.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The bucket for the values that `feed` writes into the hasher.

@@ -112,8 +112,7 @@ impl Store for MemoryStore {
 
 /// Changes a bucket in this node's memory, and those of the candidates that drew with it.
 pub(super) fn adjust_here(rule: &Rule, receipt: &Receipt, adjustment: Adjustment, now: Now) {
-    if let (Measure::Metered(meter), Handle::Here(place)) = (&rule.measure, receipt.account.clone())
-    {
+    if let (Measure::Metered(meter), Handle::Here(place)) = (&rule.measure, &receipt.account) {
         let account = Account {
             scope: &rule.scope,
             place,
@@ -125,7 +124,7 @@ pub(super) fn adjust_here(rule: &Rule, receipt: &Receipt, adjustment: Adjustment
         if let Some(tried) = rule.candidates.get(usize::from(*index)) {
             let account = Account {
                 scope: &tried.scope,
-                place: *place,
+                place,
             };
             let meter = tried.meter.divided(receipt.nodes, rule.request_cost);
             adjust_one(&meter, account, rule, *mark, adjustment, now);

@@ -18,6 +18,7 @@ use super::offences::Suspect;
 use super::opening::{Why, preface, sniff, within};
 use super::pipeline::Pipeline;
 use super::{handshake, headers, proxy_protocol, tcp};
+use crate::engine::connection::ConnectionBuckets;
 
 /// The life of a connection: bounds on connections, PROXY protocol, bounds on the source; then it is
 /// passed on, or TLS, HTTP/1.1 or HTTP/2, requests. `None`: it was closed before any of that.
@@ -72,6 +73,7 @@ pub(super) async fn converse(
             settings,
             life: Arc::new(Life::new(clock)),
             tunnel: Mutex::default(),
+            buckets: ConnectionBuckets::default(),
         })
     };
     let no_opening = |why: &Why, begun| {

@@ -23,6 +23,7 @@ use super::offences::Suspect;
 use super::pipeline::{self, Pipeline};
 use super::quiet::QuietWaker;
 use super::tunnel::Tunnel;
+use crate::engine::connection::ConnectionBuckets;
 use crate::policy::plan::{ClientSettings, InvalidMessage};
 
 /// Idle HTTP/2 connections are asked this often whether they are alive.
@@ -61,6 +62,8 @@ pub(super) struct Conn {
     pub(super) life: Arc<Life>,
     /// What the connection becomes after a response with 101.
     pub(super) tunnel: Mutex<Option<Tunnel>>,
+    /// Of limits that each connection has a bucket of its own for.
+    pub(super) buckets: ConnectionBuckets,
 }
 
 impl Conn {

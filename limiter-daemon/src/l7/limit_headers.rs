@@ -180,6 +180,7 @@ mod tests {
         };
         let limits = Limits::compile(&limits, "d/r", &State::new(8)).unwrap();
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

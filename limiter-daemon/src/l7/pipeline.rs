@@ -263,7 +263,10 @@ impl Pipeline {
         let client =
             client_address::client(&settings.client_address, request.headers(), conn.peer.ip())?;
         decided.client = Some(client);
-        let view = view(request, client);
+        let view = RequestView {
+            connection: Some(&conn.buckets),
+            ..view(request, client)
+        };
         let matched = listener.routes.find(&host, &view).ok_or(Refusal::NoRoute)?;
         let rule = decided.rule.insert(Arc::clone(matched.rule));
         decided.asked = Asked::new(request, rule, matched.prefix);
@@ -355,6 +358,7 @@ pub(super) fn view(request: &Request<Incoming>, client: Client) -> RequestView<'
         query: request.uri().query(),
         headers: request.headers(),
         client: client.address,
+        connection: None,
     }
 }
 

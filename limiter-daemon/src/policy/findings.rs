@@ -3,8 +3,10 @@
 //! Reading goes on after an error, so that one run shows as much as it can.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Severity};
+use super::plan::Written;
 
 /// Where in a file something stands, and the path of its field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,6 +127,15 @@ impl Scope<'_> {
     /// How many errors there are so far.
     pub(crate) const fn errors(&self) -> usize {
         self.findings.errors()
+    }
+
+    /// What to say of the origin of what stands there.
+    pub(crate) fn written(&self, mark: &Mark) -> Option<Arc<Written>> {
+        Some(Arc::new(Written {
+            file: self.origin.file.clone(),
+            line: mark.line,
+            resource: self.origin.resource.as_deref().map(clean),
+        }))
     }
 
     /// Something wrong: the resource is not used as it is. `remedy` says what would be right.

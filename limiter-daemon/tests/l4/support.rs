@@ -54,6 +54,7 @@ pub(crate) fn levels(levels: Vec<NetworkLevel>) -> NetworkPolicy {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     }
 }
 

@@ -100,6 +100,7 @@ fn domain() -> Result<Domain> {
                 metadata: None,
                 weight: 0,
                 always: false,
+                written: None,
             }),
             descriptors: Vec::new(),
         }],

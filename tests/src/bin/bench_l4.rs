@@ -190,6 +190,7 @@ fn policy((tokens, fill): Bucket) -> Result<NetworkPolicy> {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     })
 }
 

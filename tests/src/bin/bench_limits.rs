@@ -151,6 +151,7 @@ fn measure(routes: &[Limits]) -> Result<f64> {
     for n in 0..DECISIONS {
         let limits = &routes[n as usize % routes.len()];
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,
@@ -192,6 +193,7 @@ fn memory() -> Result<()> {
     let headers = HeaderMap::new();
     for n in 0..DISTINCT {
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

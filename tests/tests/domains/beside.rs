@@ -175,6 +175,7 @@ fn node(redis: &Redis) -> Result<Domains> {
             metadata: None,
             weight: 0,
             always: false,
+            written: None,
         }),
         descriptors: Vec::new(),
     };

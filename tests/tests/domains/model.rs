@@ -155,6 +155,7 @@ fn compile(specs: &[Spec], way: Way, state: &State) -> Domains {
             metadata: None,
             weight: 0,
             always: false,
+            written: None,
         }),
         descriptors: Vec::new(),
     });

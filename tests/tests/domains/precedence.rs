@@ -52,6 +52,7 @@ fn limit(requests: u32, weight: u32, always: bool) -> DomainLimit {
         metadata: None,
         weight,
         always,
+        written: None,
     }
 }
 

@@ -111,6 +111,7 @@ async fn case(address: &StoreAddress, prefix: &str, specs: &[Spec], steps: &[Ste
         let user = HeaderValue::from_str(&format!("user-{}", step.user))?;
         let headers = HeaderMap::from_iter([(USER, user)]);
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,
@@ -374,6 +375,7 @@ fn ten_thousand_decisions_cost_a_hundred_round_trips() -> Result<()> {
             let limits = limits(&[spec], false, &state);
             let headers = HeaderMap::new();
             let request = RequestView {
+                connection: None,
                 method: &Method::GET,
                 path: "/",
                 query: None,

@@ -482,6 +482,7 @@ async fn case(
         let user = HeaderValue::from_str(&format!("user-{}", step.user))?;
         let headers = HeaderMap::from_iter([(USER, user)]);
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

@@ -75,6 +75,9 @@ fn write_one(said: &DescriptorSaid, paint: Paint, out: &mut impl Write) -> io::R
     }
     let meets = paint.paint(Style::Green, "meets");
     writeln!(out, "  {meets}   {rule}: {limit}")?;
+    if let Some(written) = &said.written {
+        writeln!(out, "          from {written}")?;
+    }
     if let Some(key) = &said.key {
         writeln!(out, "          counted under {key}")?;
     }

@@ -62,6 +62,7 @@ fn with_seen<R>(then: impl FnOnce(&Seen<'_>) -> R) -> R {
     let headers = HeaderMap::new();
     then(&Seen {
         request: RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,
@@ -168,6 +169,7 @@ fn own(requests: u32) -> OwnService {
                 metadata: None,
                 weight: 0,
                 always: false,
+                written: None,
             }),
             descriptors: Vec::new(),
         }],

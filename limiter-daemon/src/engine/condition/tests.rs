@@ -31,6 +31,7 @@ impl Default for Request {
 impl Request {
     fn view(&self) -> RequestView<'_> {
         RequestView {
+            connection: None,
             method: &self.method,
             path: self.path,
             query: self.query,
@@ -306,6 +307,7 @@ proptest! {
     fn any_query_is_read_as_it_plainly_is(query in "[ab&=%612+]{0,24}", name in "[ab]{0,2}", value in "[ab]{0,2}") {
         let headers = HeaderMap::new();
         let view = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: Some(&query),

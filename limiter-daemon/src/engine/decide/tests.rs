@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use limiter_common::Limit;
 
 use super::*;
+use crate::engine::connection::ConnectionBuckets;
 use crate::policy::plan::{Condition, Quota, ValueTest};
 
 mod alone;
@@ -27,6 +28,7 @@ fn rule(index: usize, per_minute: u64, conditions: Vec<Condition>) -> LimitRule 
 
 fn asked(headers: &HeaderMap) -> RequestView<'_> {
     RequestView {
+        connection: None,
         method: &Method::GET,
         path: "/",
         query: None,
@@ -236,4 +238,54 @@ fn threads_admit_together_what_one_would() {
         decide(&set, &asked(&user("alice")), 0).statuses[0].remaining,
         300
     );
+}
+
+#[test]
+fn each_connection_has_a_bucket_of_its_own_where_a_rule_says_so() {
+    let state = State::new(1);
+    let own = LimitRule {
+        per_connection: true,
+        ..rule(0, 2, Vec::new())
+    };
+    let limits = compile_in(&state, Vec::new(), Some(own.clone()));
+    let headers = HeaderMap::new();
+    let connections = [ConnectionBuckets::default(), ConnectionBuckets::default()];
+    let on = |connection| RequestView {
+        connection: Some(connection),
+        ..asked(&headers)
+    };
+    for connection in &connections {
+        let left = [0; 2].map(|now| decide(&limits, &on(connection), now).statuses[0].remaining);
+        assert_eq!(left, [1, 0]);
+        assert!(decide(&limits, &on(connection), 0).denied.is_some());
+    }
+    // Compiled anew, the limit finds them again; and they fill again.
+    let limits = compile_in(&state, Vec::new(), Some(own));
+    for connection in &connections {
+        assert!(decide(&limits, &on(connection), 0).denied.is_some());
+        assert!(
+            decide(&limits, &on(connection), 30 * SECOND)
+                .denied
+                .is_none()
+        );
+    }
+}
+
+#[test]
+fn what_a_connection_is_charged_can_be_given_back() {
+    let own = LimitRule {
+        per_connection: true,
+        ..rule(0, 1, Vec::new())
+    };
+    let limits = compile(Vec::new(), Some(own)).held(true);
+    let headers = HeaderMap::new();
+    let connection = ConnectionBuckets::default();
+    let request = RequestView {
+        connection: Some(&connection),
+        ..asked(&headers)
+    };
+    let outcome = decide(&limits, &request, 0);
+    assert!(decide(&limits, &request, 0).denied.is_some());
+    outcome.settlement.withdraw(at(0));
+    assert!(decide(&limits, &request, 0).denied.is_none());
 }

@@ -27,6 +27,7 @@ impl Request {
     fn seen(&self) -> Seen<'_> {
         Seen {
             request: RequestView {
+                connection: None,
                 method: &Method::POST,
                 path: "/shop",
                 query: self.query,

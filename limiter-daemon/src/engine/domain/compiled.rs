@@ -17,7 +17,7 @@ use crate::engine::state::{Place, Scope, State};
 use crate::engine::store::ledger::Form;
 use crate::policy::plan::{
     self, Algorithm, Amount, Descriptor, DomainLimit, EntryValue, Metadata, SET_MARK, SetRule,
-    TimeUnit,
+    TimeUnit, Written,
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -58,6 +58,8 @@ pub struct Limit {
     pub name: Option<String>,
     /// Told with requests that conform.
     pub metadata: Option<Metadata>,
+    /// Where it is written, if anywhere.
+    pub written: Option<Arc<Written>>,
     pub(super) replaces: Vec<String>,
     pub(super) shadow: bool,
     pub(super) quota: bool,
@@ -272,6 +274,7 @@ impl Limit {
         Self {
             name: limit.name.clone(),
             metadata: limit.metadata.clone(),
+            written: limit.written.clone(),
             replaces: limit.replaces.clone(),
             shadow: limit.shadow,
             quota: limit.quota || domain.quota,
@@ -446,6 +449,15 @@ impl Limited {
         match self {
             Self::ByDomain(limit) => &limit.rule,
             Self::ByRequest { of, .. } => &of.domain,
+        }
+    }
+
+    /// Where it is written; `None`: the request brought it along.
+    #[must_use]
+    pub fn written(&self) -> Option<&Written> {
+        match self {
+            Self::ByDomain(limit) => limit.written.as_deref(),
+            Self::ByRequest { .. } => None,
         }
     }
 

@@ -368,7 +368,6 @@ impl Met {
     fn account(&self) -> Option<(&Meter, Account<'_>)> {
         let (meter, place) = self.counted.as_ref()?;
         let scope = self.limited.scope()?;
-        let place = *place;
         Some((meter, Account { scope, place }))
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::{Meets, Standings, Status};
 use super::{Asked, Domain, Hits, Limited, Undecided};
-use crate::engine::explain::clean;
+use crate::engine::explain::{clean, written};
 use crate::engine::time::Now;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -30,6 +30,9 @@ pub struct DescriptorSaid {
     pub rule: Option<String>,
     /// As `5 a minute (per-user), in shadow mode`.
     pub limit: Option<String>,
+    /// Where that is written: `file:line (resource)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// The limit does not apply: it is replaced by that of another descriptor.
     pub replaced: bool,
     /// The limit does not apply: that of another descriptor weighs more.
@@ -188,6 +191,7 @@ impl Domain {
             },
             rule: limited.map(|limited| clean(limited.rule())),
             limit: limited.map(words),
+            written: limited.and_then(|limited| Some(written(limited.written()?))),
             replaced: false,
             outweighed: false,
             key: None,

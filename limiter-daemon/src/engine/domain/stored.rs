@@ -212,7 +212,7 @@ impl Stored {
                 Hits::Take(hits) if met.limited.quota() => (hits, Role::Quota),
                 Hits::Take(hits) => (hits, Role::Enforced),
             };
-            let (Some((meter, _)), Some(key)) = (met.counted, met.key.take()) else {
+            let (Some((meter, _)), Some(key)) = (&met.counted, met.key.take()) else {
                 let nothing = met.limited.amount().is_some();
                 none |= nothing && role == Role::Quota;
                 question.denials += usize::from(nothing && role == Role::Enforced);
@@ -222,7 +222,7 @@ impl Stored {
             origins.push(index);
             question.items.push(Item {
                 key,
-                meter,
+                meter: *meter,
                 tokens,
                 role,
                 form: met.limited.form(&self.names),

@@ -37,6 +37,7 @@ fn limit(amount: Amount) -> DomainLimit {
         metadata: None,
         weight: 0,
         always: false,
+        written: None,
     }
 }
 

@@ -10,12 +10,18 @@ mod tcp;
 mod treatment;
 mod words;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use limiter_common::Protocol;
 use serde::{Deserialize, Serialize};
 
 pub use holds::{Subject, Why, holds};
 pub(crate) use treatment::{settings as backend_settings, traffic};
 pub(super) use words::secret;
-pub(crate) use words::{clean, condition, filters, hostname, per_window, quota, route_match};
+pub(crate) use words::{
+    clean, condition, filters, hostname, per_window, quota, route_match, written,
+};
 
 use super::ask;
 use super::descriptors::Seen;
@@ -82,6 +88,9 @@ pub struct Explanation {
     pub route: Option<RouteSaid>,
     /// Rules of routes on the listener that do not take it.
     pub other_routes: Vec<Passed>,
+    /// The kernel's limits on the port of its connection, and where they are written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network: Vec<String>,
     /// In the order in which they are asked.
     pub policies: Vec<PolicySaid>,
     /// Who is asked about it after that, and with which descriptors.
@@ -142,6 +151,9 @@ pub struct RuleSaid {
     pub blocked: bool,
     /// Only counts what it would deny.
     pub shadow: bool,
+    /// Where it is written: `file:line (resource)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written: Option<String>,
     /// Which bucket it draws from, in words; only if it matches.
     pub bucket: Option<String>,
     /// Only of a running daemon, and only if it matches.
@@ -200,6 +212,7 @@ pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Exp
         other_listeners,
         route: None,
         other_routes: Vec::new(),
+        network: Vec::new(),
         policies: Vec::new(),
         asks: Vec::new(),
         filters: Vec::new(),
@@ -219,6 +232,7 @@ pub fn explain(plan: &Plan, asked: &Asked<'_>, look: &dyn Look, now: Now) -> Exp
         return said;
     };
     said.listener = Some(listener.name.clone());
+    said.network = network(plan, listener);
     said.follow(plan, listener, asked, look, now);
     said
 }
@@ -365,6 +379,22 @@ impl Explanation {
     }
 }
 
+/// The kernel's limits on the ports of a listener.
+fn network(plan: &Plan, listener: &Listener) -> Vec<String> {
+    let mut said = Vec::new();
+    for policy in &plan.network {
+        let ports = listener.binds.iter().map(SocketAddr::port);
+        let of_port = ports.filter(|port| policy.ports.contains(&(Protocol::Tcp, *port)));
+        for port in of_port.collect::<BTreeSet<_>>() {
+            let from = policy.written.as_deref().map(written);
+            let from = from.map(|at| format!(", from {at}")).unwrap_or_default();
+            let name = clean(&policy.name);
+            said.push(format!("{name}: port {port}{from}"));
+        }
+    }
+    said
+}
+
 fn rules(
     policy: &PolicyLimits,
     route: &str,
@@ -383,6 +413,7 @@ fn rules(
             response_cost: rule.response_cost.as_ref().map(response_cost),
             blocked: matches!(rule.quota, Quota::Blocked { .. }),
             shadow: rule.shadow,
+            written: rule.written.as_deref().map(written),
             bucket: matches.then(|| words::bucket(rule, route, request)),
             state: matches.then(|| state(rule)).flatten(),
         }
@@ -431,7 +462,7 @@ pub(crate) fn response_cost(cost: &ResponseCost) -> String {
 /// An endpoint, as it would be written.
 pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::Ip(ip, port) => std::net::SocketAddr::new(*ip, *port).to_string(),
+        Endpoint::Ip(ip, port) => SocketAddr::new(*ip, *port).to_string(),
         Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
     }

@@ -112,6 +112,7 @@ fn asked<'a>(host: &'a str, path: &'a str, headers: &'a HeaderMap) -> Asked<'a> 
         host,
         port: None,
         request: RequestView {
+            connection: None,
             method: &Method::GET,
             path,
             query,

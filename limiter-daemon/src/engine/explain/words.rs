@@ -7,7 +7,7 @@ use super::holds::{Subject, header_value, query_value};
 use crate::engine::request::RequestView;
 use crate::policy::plan::{
     Algorithm, Condition, Filters, HeaderChanges, Hostname, LimitRule, PathMatch, PathRewrite,
-    Plan, Quota, Redirect, RouteMatch, SourcePrefixes, ValueMatch, ValueTest,
+    Plan, Quota, Redirect, RouteMatch, SourcePrefixes, ValueMatch, ValueTest, Written,
 };
 
 /// Headers whose values are secrets, or may well be.
@@ -25,18 +25,24 @@ const SECOND: u128 = 1_000_000_000;
 /// Without control characters, and not longer than one can read: what a client or a file says must
 /// not steer the terminal it is shown on.
 pub(crate) fn clean(text: &str) -> String {
-    let visible = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
     let mut shown: String = text.chars().take(SHOWN).map(visible).collect();
     if text.chars().nth(SHOWN).is_some() {
         shown.push('…');
     }
     shown
+}
+
+fn visible(c: char) -> char {
+    if c.is_control() {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
+}
+
+/// Where something is written, in full: paths are as long as the operator made them.
+pub(crate) fn written(at: &Written) -> String {
+    at.to_string().chars().map(visible).collect()
 }
 
 fn bytes(value: &[u8]) -> String {
@@ -279,7 +285,11 @@ pub(super) fn bucket(rule: &LimitRule, route: &str, request: &RequestView<'_>) -
         }
     }
     let whose = if parts.is_empty() {
-        "all its requests".to_owned()
+        if rule.per_connection {
+            "each connection".to_owned()
+        } else {
+            "all its requests".to_owned()
+        }
     } else {
         parts.join(", ")
     };

@@ -65,6 +65,7 @@ fn view<'a>(method: &'a Method, target: &'a str, headers: &'a HeaderMap) -> Requ
         None => (target, None),
     };
     RequestView {
+        connection: None,
         method,
         path,
         query,

@@ -51,6 +51,7 @@ fn admitted(limits: &Limits, now: Now) -> Option<Settlement> {
 
 fn request(headers: &HeaderMap) -> RequestView<'_> {
     RequestView {
+        connection: None,
         method: &Method::GET,
         path: "/",
         query: None,

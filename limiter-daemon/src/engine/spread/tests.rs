@@ -173,6 +173,7 @@ fn a_request_leads_all_rules_to_one_place() {
             ),
         ]);
         let request = RequestView {
+            connection: None,
             method: &Method::GET,
             path: "/",
             query: None,

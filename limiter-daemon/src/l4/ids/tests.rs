@@ -13,6 +13,7 @@ fn policy(name: &str) -> NetworkPolicy {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn policy(name: &str, port: u16) -> NetworkPolicy {
         allow: Vec::new(),
         deny: Vec::new(),
         shadow: false,
+        written: None,
     }
 }
 

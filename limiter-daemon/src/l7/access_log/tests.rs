@@ -45,6 +45,7 @@ fn decided(quota: u64, requests: usize) -> DecidedBy {
     let limits = Limits::compile(&limits, "d/r", &State::new(16)).unwrap();
     let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("alice"))]);
     let view = RequestView {
+        connection: None,
         method: &Method::GET,
         path: "/",
         query: None,

@@ -72,6 +72,7 @@ fn admitted() -> (Limits, Settlement) {
 
 fn request(headers: &HeaderMap) -> RequestView<'_> {
     RequestView {
+        connection: None,
         method: &Method::GET,
         path: "/",
         query: None,

@@ -65,7 +65,7 @@ pub(super) struct RawHttpOptions {
 #[serde(rename_all = "camelCase")]
 struct RawLocal {
     default_limit: Option<At<RawTokenBucket>>,
-    local_rate_limit_per_downstream_connection: Option<At<bool>>,
+    local_rate_limit_per_downstream_connection: Option<bool>,
     #[serde(alias = "enableXRateLimitHeaders")]
     enable_x_ratelimit_headers: Option<bool>,
 }
@@ -95,6 +95,8 @@ pub(crate) struct LocalLimits {
     pub(crate) bucket: Option<Bucket>,
     /// Clients are told of local limits, those of what is below included.
     pub(crate) headers: bool,
+    /// Each connection has buckets of its own, also of the limits below.
+    pub(crate) per_connection: bool,
 }
 
 /// Checks options of a listener of HTTP.
@@ -124,17 +126,9 @@ pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Tcp {
 }
 
 fn local(At { value: raw, mark }: At<RawLocal>, scope: &mut Scope<'_>) -> LocalLimits {
-    if let Some(at) = raw
-        .local_rate_limit_per_downstream_connection
-        .filter(|at| at.value)
-    {
-        scope.error(
-            &at.mark,
-            "a bucket for each connection is not supported yet",
-            "remove it: the bucket is shared by all connections then",
-        );
-    }
-    if raw.default_limit.is_none() && raw.enable_x_ratelimit_headers.is_none() {
+    let per_connection = raw.local_rate_limit_per_downstream_connection;
+    let of_all = raw.enable_x_ratelimit_headers.is_some() || per_connection.is_some();
+    if raw.default_limit.is_none() && !of_all {
         scope.warning(
             &mark,
             "without `defaultLimit` the gateway limits nothing by itself",
@@ -146,6 +140,7 @@ fn local(At { value: raw, mark }: At<RawLocal>, scope: &mut Scope<'_>) -> LocalL
             .default_limit
             .and_then(|raw| token_bucket::lower(raw, scope)),
         headers: raw.enable_x_ratelimit_headers.unwrap_or_default(),
+        per_connection: per_connection.unwrap_or_default(),
     }
 }
 

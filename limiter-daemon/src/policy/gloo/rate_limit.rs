@@ -161,6 +161,7 @@ pub(super) fn limit(raw: &At<RawLimit>, scope: &mut Scope<'_>) -> Option<DomainL
         metadata: None,
         weight: 0,
         always: false,
+        written: scope.written(&raw.mark),
     })
 }
 

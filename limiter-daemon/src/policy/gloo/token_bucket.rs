@@ -1,5 +1,7 @@
 //! Token buckets of local limits (`local_ratelimit.options.gloo.solo.io.TokenBucket`).
 
+use std::sync::Arc;
+
 use limiter_common::Limit;
 use serde::Deserialize;
 
@@ -60,6 +62,7 @@ pub(crate) struct Bucket {
     /// Seconds of its fill interval, rounded up.
     pub(crate) window: u64,
     pub(crate) mark: Mark,
+    pub(crate) written: Option<Arc<plan::Written>>,
 }
 
 /// Checks a bucket of connections; `None` after an error.
@@ -163,6 +166,7 @@ pub(crate) fn lower(raw: At<RawTokenBucket>, scope: &mut Scope<'_>) -> Option<Bu
     Some(Bucket {
         limit,
         window: interval.div_ceil(SECOND),
+        written: scope.written(&mark),
         mark,
     })
 }

@@ -14,7 +14,7 @@ use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::route_match::header_name;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{DescriptorRule, Quota, Retry};
+use crate::policy::plan::{DescriptorRule, Quota, Retry, Written};
 use crate::policy::resource::Meta;
 
 /// `VirtualHostOptions`.
@@ -90,10 +90,13 @@ struct RawAuthorizedBy {
 #[derive(Clone, Debug)]
 pub(crate) struct Basic {
     /// Of each client address without a user; `None`: no limit.
-    pub(crate) anonymous: Option<Quota>,
+    pub(crate) anonymous: Option<WrittenQuota>,
     /// The header that says who a user is, and the limit on each; `None`: there are no users.
-    pub(crate) authorized: Option<(HeaderName, Option<Quota>)>,
+    pub(crate) authorized: Option<(HeaderName, Option<WrittenQuota>)>,
 }
+
+/// A quota, and where it is written.
+type WrittenQuota = (Quota, Option<Arc<Written>>);
 
 /// All that options may say of rate limits.
 pub(super) struct RawLimits {
@@ -158,7 +161,10 @@ fn basic(raw: RawBasic, scope: &mut Scope<'_>) -> Option<Basic> {
     }
     let mut quota = |raw: Option<At<RawLimit>>| match raw {
         None => Some(None),
-        Some(raw) => rate_limit::quota(&raw, scope).map(Some),
+        Some(raw) => {
+            let quota = rate_limit::quota(&raw, scope)?;
+            Some(Some((quota, scope.written(&raw.mark))))
+        }
     };
     let (anonymous, authorized) = (quota(anonymous_limits), quota(authorized_limits));
     let header = match limiterd {

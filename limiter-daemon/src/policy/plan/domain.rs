@@ -1,10 +1,11 @@
 //! Limits that Envoy's rate limit service protocol asks about: domains and their descriptors.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use limiter_common::Limit;
 
-use super::Algorithm;
+use super::{Algorithm, Written};
 
 /// What hits beyond are near a limit, in millionths of it: the reference service's default.
 const NEAR: u32 = 800_000;
@@ -163,6 +164,8 @@ pub struct DomainLimit {
     pub weight: u32,
     /// It is counted and may deny whatever its weight, or, of a rule of sets, its place.
     pub always: bool,
+    /// Where it is written, if anywhere.
+    pub written: Option<Arc<Written>>,
 }
 
 /// Names and values that files give a limit.

@@ -1,5 +1,6 @@
 //! Limits on HTTP requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -7,7 +8,7 @@ use ipnet::IpNet;
 use limiter_common::Limit;
 use regex::bytes::Regex;
 
-use super::PathMatch;
+use super::{PathMatch, Written};
 
 /// The limits in force on a rule of a route: the local ones first, then the global ones; all must
 /// admit a request.
@@ -48,6 +49,8 @@ pub struct LimitRule {
     pub quota: Quota,
     /// One set of buckets for all routes that the policy targets; else each route has its own.
     pub shared: bool,
+    /// Of a local rule without distinct values: each client connection has a bucket of its own.
+    pub per_connection: bool,
     /// Counts what would be denied, denies nothing.
     pub shadow: bool,
     /// `X-RateLimit-*` for this rule; `None`: as the listener has it.
@@ -66,6 +69,8 @@ pub struct LimitRule {
     /// Of a global limit that is enforced and has no candidates: tokens that a node may take in
     /// advance.
     pub lease: Option<Lease>,
+    /// Where it is written, if anywhere.
+    pub written: Option<Arc<Written>>,
 }
 
 /// What a node may hold of a bucket that nodes share.
@@ -98,6 +103,7 @@ impl LimitRule {
             conditions,
             quota,
             shared: false,
+            per_connection: false,
             shadow: false,
             headers: None,
             request_cost: 1,
@@ -110,6 +116,7 @@ impl LimitRule {
             candidates: Vec::new(),
             on_store_failure: None,
             lease: None,
+            written: None,
         }
     }
 }

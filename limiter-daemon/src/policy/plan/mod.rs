@@ -22,6 +22,7 @@ mod tcp;
 mod tls;
 mod traffic;
 mod upstream;
+mod written;
 
 use std::collections::BTreeMap;
 
@@ -68,6 +69,7 @@ pub use upstream::{
     BackendSettings, Balancing, CircuitBreaker, Dns, HashBy, HealthCheck, LoadBalancer,
     LookupFamily, OutlierDetection, Probe, RetryBudget, TcpKeepalive,
 };
+pub use written::Written;
 
 /// Everything the daemon enforces, compiled from one policy directory.
 #[derive(Clone, Debug, Default)]

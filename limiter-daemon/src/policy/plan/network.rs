@@ -1,7 +1,11 @@
 //! Limits in the kernel.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use limiter_common::{Limit, Protocol};
+
+use super::Written;
 
 /// Limits by source, enforced in the kernel on what they target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +27,8 @@ pub struct NetworkPolicy {
     pub deny: Vec<IpNet>,
     /// Counts what would be dropped, drops nothing.
     pub shadow: bool,
+    /// Where it is written, if anywhere.
+    pub written: Option<Arc<Written>>,
 }
 
 /// Sources with limits of their own.

@@ -227,6 +227,7 @@ fn limit(
         metadata: marked.metadata,
         weight: 0,
         always: false,
+        written: scope.written(&mark),
     })
 }
 

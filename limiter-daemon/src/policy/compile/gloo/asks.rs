@@ -19,7 +19,7 @@ use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
     AskFilter, AskedService, Asking, Condition, Descriptor, DescriptorRule, Domain, Endpoint,
     LimitRule, PolicyLimits, Quota, RequestType, RlsPeer, SetRule, SourcePrefixes, StoreHost,
-    ValueTest,
+    ValueTest, Written,
 };
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
@@ -86,7 +86,7 @@ impl<'a> Asks<'a> {
     /// host's.
     pub(super) fn basic(
         &self,
-        (service, host, from, route): Levels<'_, '_>,
+        (service, host, _, route): Levels<'_, '_>,
         path: &str,
         at: &At<'_>,
     ) -> Option<PolicyLimits> {
@@ -95,12 +95,12 @@ impl<'a> Asks<'a> {
             (Some(found), _) => (format!("{own}/route/{path}"), found),
             (None, found) => (own, found.as_ref()?),
         };
-        let _where_it_is_written = from;
         let name = format!("{policy}/ratelimitBasic");
         let headers = Some(self.of_gateway(at).headers);
-        let rule = |name, condition, quota| LimitRule {
+        let rule = |name, condition, (quota, written): (Quota, Option<Arc<Written>>)| LimitRule {
             shared: true,
             headers,
+            written,
             ..LimitRule::new(name, vec![condition], quota)
         };
         let each = Condition::Source {
@@ -108,7 +108,8 @@ impl<'a> Asks<'a> {
             invert: false,
             each: Some(SourcePrefixes { v4: 32, v6: 128 }),
         };
-        let anonymous = basic.anonymous.map(|quota| rule(name.clone(), each, quota));
+        let anonymous = basic.anonymous.clone();
+        let anonymous = anonymous.map(|quota| rule(name.clone(), each, quota));
         let (rules, default) = match &basic.authorized {
             None => (anonymous.into_iter().collect(), None),
             Some((header, quota)) => {
@@ -117,7 +118,7 @@ impl<'a> Asks<'a> {
                     test: ValueTest::EachSingle,
                 };
                 // Without a limit of its own it still keeps users from the one on the others.
-                let quota = quota.unwrap_or(Quota::Unlimited);
+                let quota = quota.clone().unwrap_or((Quota::Unlimited, None));
                 let authorized = rule(format!("{name}/authorized"), user, quota);
                 (vec![authorized], anonymous)
             }

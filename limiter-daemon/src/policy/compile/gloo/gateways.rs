@@ -29,6 +29,8 @@ pub(super) struct At<'a> {
     pub(super) local: Local,
     /// Clients are told of local limits.
     pub(super) headers: bool,
+    /// Local limits are buckets of each connection.
+    pub(super) per_connection: bool,
     /// Why its requests are answered with 500.
     pub(super) broken: Option<String>,
 }
@@ -156,6 +158,7 @@ fn listener<'a>(
         gateway,
         local: Local::default().under(&label, local.and_then(|local| local.bucket.as_ref())),
         headers: local.is_some_and(|local| local.headers),
+        per_connection: local.is_some_and(|local| local.per_connection),
         broken: context.options.unknown(),
         options,
     };

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::gateways::At;
 use crate::policy::gloo::token_bucket::Bucket;
 use crate::policy::plan::{LimitRule, PolicyLimits, Quota};
 
@@ -34,8 +35,9 @@ impl Local {
         }
     }
 
-    /// As the plan has it; with `headers`, clients are told of it.
-    pub(super) fn plan(&self, headers: bool) -> Option<PolicyLimits> {
+    /// As the plan has it at a gateway, which says whether clients are told of it and whether each
+    /// connection has a bucket.
+    pub(super) fn plan(&self, at: &At<'_>) -> Option<PolicyLimits> {
         let (label, bucket) = self.limit.as_ref()?;
         let quota = Quota::bucket(bucket.limit, bucket.window);
         let name = format!("{label}/localRatelimit");
@@ -44,7 +46,9 @@ impl Local {
             rules: Vec::new(),
             default: Some(LimitRule {
                 shared: true,
-                headers: Some(headers),
+                headers: Some(at.headers),
+                per_connection: at.per_connection,
+                written: bucket.written.clone(),
                 ..LimitRule::new(name, Vec::new(), quota)
             }),
         })

@@ -165,7 +165,7 @@ pub(super) fn rule<'a>(
         }
     }
     let mut limits = RateLimits::default();
-    limits.local.extend(here.local.plan(host.at.headers));
+    limits.local.extend(here.local.plan(host.at));
     let mut broken = here.broken.clone();
     let levels = (
         host.service,

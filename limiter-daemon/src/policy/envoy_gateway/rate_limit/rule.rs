@@ -82,6 +82,7 @@ pub(super) fn lower(
     meta: &Meta,
     scope: &mut Scope<'_>,
 ) -> Option<LimitRule> {
+    let written = scope.written(&raw.mark);
     let raw = raw.value;
     let mut extension = raw.limiterd.map(|own| own.value).unwrap_or_default();
     let lease = extension.lease.take();
@@ -111,6 +112,7 @@ pub(super) fn lower(
         refund_on: more.refund_on,
         candidates: more.candidates,
         on_store_failure: more.on_store_failure,
+        written,
         ..LimitRule::new(
             format!("{}/rule/{index}", meta.name),
             conditions,
