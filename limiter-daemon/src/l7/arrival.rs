@@ -15,7 +15,7 @@ use super::io::Rewind;
 use super::life::Life;
 use super::metrics::Closed;
 use super::offences::Suspect;
-use super::opening::{Why, preface, sniff, within};
+use super::opening::{self, Why, preface, sniff, within};
 use super::pipeline::Pipeline;
 use super::{handshake, headers, proxy_protocol, tcp};
 use crate::engine::connection::ConnectionBuckets;
@@ -76,31 +76,28 @@ pub(super) async fn converse(
             buckets: ConnectionBuckets::default(),
         })
     };
-    let no_opening = |why: &Why, begun| {
+    let no_opening = |why: Why, begun| {
         if why.is_late() {
             close(Closed::HeadTimeout);
         }
-        suspect.no_opening(&pipeline, why, begun);
+        suspect.no_opening(&pipeline, &why, begun);
     };
     if speaks == Speaks::Https {
-        let accept = handshake::accept(&pipeline, bind, stream);
-        let undone = |why: Why| {
+        let accept = async |stream| handshake::accept(&pipeline, bind, stream).await;
+        let undone = |why: Why, begun| {
             close(Closed::Handshake);
-            suspect.no_handshake(&pipeline, &why);
+            suspect.no_handshake(&pipeline, &why, begun);
         };
-        let secured = within(&mut drain, bound, accept, undone).await?;
+        let secured = opening::handshake(&mut drain, bound, stream, accept, undone).await?;
         let stream = Rewind::new(Bytes::new(), secured.stream);
         let bound = secured.settings.timeouts.head;
-        let undone = |why| no_opening(&why, true);
-        let stream = preface(&mut drain, bound, stream, secured.http2, undone).await?;
+        let stream = preface(&mut drain, bound, stream, secured.http2, no_opening).await?;
         let conn = conn(Some(secured.name), secured.settings);
         connection::serve(conn, stream, secured.http2, drain).await;
     } else {
         let bound = settings.timeouts.head;
-        let undone = |why, begun| no_opening(&why, begun);
-        let (http2, stream) = sniff(&mut drain, bound, stream, undone).await?;
-        let undone = |why| no_opening(&why, true);
-        let stream = preface(&mut drain, bound, stream, http2, undone).await?;
+        let (http2, stream) = sniff(&mut drain, bound, stream, no_opening).await?;
+        let stream = preface(&mut drain, bound, stream, http2, no_opening).await?;
         connection::serve(conn(None, settings), stream, http2, drain).await;
     }
     Some(())

@@ -184,12 +184,35 @@ where
     }
 }
 
+/// Waits for a connection's first bytes. They are given back; `begun` says whether there are any.
+///
+/// # Errors
+/// None come any more.
+pub(super) async fn first_bytes<S>(stream: Rewind<S>, begun: &mut bool) -> io::Result<Rewind<S>>
+where
+    S: AsyncRead + Unpin,
+{
+    /// A TLS hello is about as long.
+    const ROOM: usize = 512;
+    let (ahead, mut inner) = stream.into_parts();
+    if !ahead.is_empty() {
+        *begun = true;
+        return Ok(Rewind::new(ahead, inner));
+    }
+    let mut seen = BytesMut::with_capacity(ROOM);
+    if inner.read_buf(&mut seen).await? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    *begun = true;
+    Ok(Rewind::new(seen.freeze(), inner))
+}
+
 /// Checks HTTP/2's preface and that SETTINGS follow it (RFC 9113 section 3.4), which the h2 crate
-/// leaves out. What was read is given back.
+/// leaves out. What was read is given back; `begun` says whether there is any.
 ///
 /// # Errors
 /// Something else comes.
-pub(super) async fn http2_preface<S>(stream: Rewind<S>) -> io::Result<Rewind<S>>
+pub(super) async fn http2_preface<S>(stream: Rewind<S>, begun: &mut bool) -> io::Result<Rewind<S>>
 where
     S: AsyncRead + Unpin,
 {
@@ -201,6 +224,7 @@ where
     let (ahead, mut inner) = stream.into_parts();
     let mut seen = BytesMut::from(ahead);
     loop {
+        *begun = !seen.is_empty();
         let got = seen.len().min(PREFACE.len());
         if seen[..got] != PREFACE[..got] {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "no HTTP/2"));

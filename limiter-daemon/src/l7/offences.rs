@@ -60,10 +60,13 @@ impl Suspect {
         }
     }
 
-    /// A handshake is not done. A client that goes away without a word has done nothing.
-    pub(super) fn no_handshake(self, pipeline: &Pipeline, why: &Why) {
+    /// A handshake is not done. A client that goes away without a word has done nothing, and one that
+    /// connects ahead of need may be silent.
+    pub(super) fn no_handshake(self, pipeline: &Pipeline, why: &Why, begun: bool) {
         if why.is_late() {
-            self.tell(pipeline, Offence::SlowClient);
+            if begun {
+                self.tell(pipeline, Offence::SlowClient);
+            }
         } else if !why.is_gone() {
             self.tell(pipeline, Offence::TlsHandshakeFailed);
         }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::drain::Draining;
-use super::io::{Rewind, http2_preface, speaks_http2};
+use super::io::{Rewind, first_bytes, http2_preface, speaks_http2};
 
 /// Why a step is not done.
 #[derive(Debug)]
@@ -56,33 +56,56 @@ pub(super) async fn within<T>(
     None
 }
 
-/// As [`within`], for a connection's first bytes. `undone` is told whether any have come, too.
-pub(super) async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
+/// As [`within`], for a step that says in its flag whether the client has begun with it; so is `undone`.
+async fn begun_within<T>(
     drain: &mut Draining,
     bound: Duration,
-    stream: Rewind<S>,
+    step: impl AsyncFnOnce(&mut bool) -> io::Result<T>,
     undone: impl FnOnce(Why, bool),
-) -> Option<(bool, Rewind<S>)> {
-    let mut begun = false;
-    let first = speaks_http2(stream, &mut begun);
-    let mut not_done = None;
-    let found = within(drain, bound, first, |why| not_done = Some(why)).await;
+) -> Option<T> {
+    let (mut begun, mut not_done) = (false, None);
+    let found = within(drain, bound, step(&mut begun), |why| not_done = Some(why)).await;
     if let Some(why) = not_done {
         undone(why, begun);
     }
     found
 }
 
-/// As [`within`], for what HTTP/2 begins with.
+/// As [`within`], for a connection's first bytes: whether they are HTTP/2's. `undone` is told whether any
+/// have come, too.
+pub(super) async fn sniff<S: AsyncRead + AsyncWrite + Unpin>(
+    drain: &mut Draining,
+    bound: Duration,
+    stream: Rewind<S>,
+    undone: impl FnOnce(Why, bool),
+) -> Option<(bool, Rewind<S>)> {
+    let sniff = async |begun: &mut bool| speaks_http2(stream, begun).await;
+    begun_within(drain, bound, sniff, undone).await
+}
+
+/// The same for a handshake.
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin, T>(
+    drain: &mut Draining,
+    bound: Duration,
+    stream: Rewind<S>,
+    accept: impl AsyncFnOnce(Rewind<S>) -> io::Result<T>,
+    undone: impl FnOnce(Why, bool),
+) -> Option<T> {
+    let shake = async |begun: &mut bool| accept(first_bytes(stream, begun).await?).await;
+    begun_within(drain, bound, shake, undone).await
+}
+
+/// The same for what HTTP/2 begins with.
 pub(super) async fn preface<S: AsyncRead + AsyncWrite + Unpin>(
     drain: &mut Draining,
     bound: Duration,
     stream: Rewind<S>,
     http2: bool,
-    undone: impl FnOnce(Why),
+    undone: impl FnOnce(Why, bool),
 ) -> Option<Rewind<S>> {
     if !http2 {
         return Some(stream);
     }
-    within(drain, bound, http2_preface(stream), undone).await
+    let preface = async |begun: &mut bool| http2_preface(stream, begun).await;
+    begun_within(drain, bound, preface, undone).await
 }

@@ -19,7 +19,7 @@ use super::drain::Draining;
 use super::io::{Rewind, UpstreamIo};
 use super::metrics::Closed;
 use super::offences::Suspect;
-use super::opening::{Why, within};
+use super::opening::{Why, handshake};
 use super::pipeline::Pipeline;
 use super::tunnel::{Passed, Tally, pass};
 use super::upstream::{Failed, Hold, Pick, dial};
@@ -43,12 +43,12 @@ pub(super) async fn serve(
         (Arc::clone(&proxy.stats), proxy.by_name())
     };
     stats.connections.fetch_add(1, Ordering::Relaxed);
-    let undone = |why: Why| {
+    let undone = |why: Why, begun| {
         pipeline.counters.close(Closed::Handshake);
-        suspect.no_handshake(pipeline, &why);
+        suspect.no_handshake(pipeline, &why, begun);
     };
     let (name, stream) = if by_name {
-        within(&mut drain, bound, hello::name(stream), undone).await?
+        handshake(&mut drain, bound, stream, hello::name, undone).await?
     } else {
         (Box::default(), stream)
     };
@@ -59,8 +59,8 @@ pub(super) async fn serve(
     match &onward.tls {
         None => carry(pipeline, stream, &onward, &stats).await,
         Some(tls) => {
-            let accept = terminate::accept(tls, stream);
-            let stream = within(&mut drain, bound, accept, undone).await?;
+            let accept = async |stream| terminate::accept(tls, stream).await;
+            let stream = handshake(&mut drain, bound, stream, accept, undone).await?;
             carry(pipeline, stream, &onward, &stats).await
         }
     }
