@@ -55,7 +55,7 @@ pub(super) async fn converse(
     }
 
     if speaks == Speaks::Tcp {
-        return tcp::serve(&pipeline, bind, stream, bound, drain).await;
+        return tcp::serve(&pipeline, (bind, peer), stream, bound, drain).await;
     }
     let conn = |sni, settings| {
         let clock = pipeline.clock;
