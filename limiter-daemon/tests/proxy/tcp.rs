@@ -13,7 +13,7 @@ use limiter_daemon::l7::metrics::Closed;
 use limiter_daemon::l7::record::TcpEnd;
 use limiter_daemon::policy::plan::{
     Backend, BackendSettings, ClientSettings, Endpoint, Hostname, Plan, ProxyProtocol, TcpHost,
-    TcpProxy, TcpTarget, WeightedBackend,
+    TcpProxy, TcpTarget, UpstreamTls, WeightedBackend,
 };
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -372,6 +372,34 @@ fn the_only_host_may_end_tls_for_whoever_comes() {
     assert!(!answer.starts_with(b"up"));
     eventually(|| (stage.counters.closed(Closed::Handshake) == 1).then_some(()));
     assert_eq!(upstream.connections(), 1);
+}
+
+/// An upstream's TLS is ours to agree on; what is spoken in it is not.
+#[test]
+fn tls_begins_where_the_backend_wants_it() {
+    let (bind, authority) = (address(), Authority::new());
+    let certificate = authority.certificate(&["up.test"]);
+    // It refuses clients that offer any other protocol, and takes those that offer none.
+    let upstream = Echo::with("up", Some(server(&certificate, &["postgresql"])));
+    let mut plan = plan(bind, vec![host(&["*"], 0)], &[upstream.address]);
+    let tls = UpstreamTls {
+        server_name: Some("up.test".into()),
+        authorities: vec![authority.pem()],
+        insecure: false,
+    };
+    plan.backends[0].tls = Some(tls.clone());
+    let stage = Stage::new(&plan);
+    let mut client = tcp(bind);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(next(&mut client, 7), "uphello");
+    plan.backends[0].tls = Some(UpstreamTls {
+        server_name: Some("other.test".into()),
+        ..tls
+    });
+    stage.reload(&plan);
+    assert!(Client::on(tcp(bind)).is_closed());
+    let stats = stage.state.tcp_stats("gateway");
+    assert_eq!(stats.lost(Lost::Unreachable), 1);
 }
 
 /// How hellos may go wrong: each is closed, counted, and no endpoint hears of it.
