@@ -6,6 +6,7 @@ pub mod activation;
 pub mod capture;
 pub mod counting;
 pub mod daemon;
+pub mod echo;
 pub mod envoy;
 pub mod flood;
 pub mod fuzz;

@@ -1,19 +1,14 @@
 //! Gloo's TCP gateways: connections that are passed on, behind the kernel's bucket.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tests::capture::Capture;
 use tests::daemon::{Daemon, Policies, Process, binary, eventually, limiterd};
+use tests::echo::echo;
 use tests::netns::Netns;
 use tests::policies::config;
 use tests::raw::{Raw, tcp};
@@ -21,59 +16,6 @@ use tests::tls::Authority;
 use tests::topology::Topology;
 
 const FRONT: &str = "127.0.0.1:5432";
-
-/// An upstream in `netns` that says `name` and then what it hears; it ends with the process.
-fn echo(
-    netns: &Netns,
-    address: &str,
-    name: &'static str,
-    tls: Option<Arc<ServerConfig>>,
-) -> Result<()> {
-    let listener = netns.enter(|| Ok(TcpListener::bind(address)?))?;
-    thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let tls = tls.clone();
-            // What becomes of connections is seen at their other ends.
-            thread::spawn(move || match tls {
-                None => clear(&stream, name),
-                Some(tls) => secured(stream, name, tls),
-            });
-        }
-    });
-    Ok(())
-}
-
-fn clear(stream: &TcpStream, name: &str) -> Result<()> {
-    let mut writer = stream.try_clone()?;
-    writer.write_all(name.as_bytes())?;
-    std::io::copy(&mut &*stream, &mut writer)?;
-    Ok(stream.shutdown(Shutdown::Write)?)
-}
-
-fn secured(stream: TcpStream, name: &str, tls: Arc<ServerConfig>) -> Result<()> {
-    let mut stream = StreamOwned::new(ServerConnection::new(tls)?, stream);
-    stream.write_all(name.as_bytes())?;
-    let mut piece = [0; 1024];
-    loop {
-        let got = stream.read(&mut piece)?;
-        if got == 0 {
-            return Ok(());
-        }
-        stream.write_all(piece.get(..got).unwrap_or_default())?;
-    }
-}
-
-fn server(authority: &Authority, host: &str) -> Result<Arc<ServerConfig>> {
-    let [chain, key] = authority.pair(host)?;
-    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(Arc::new(config))
-}
 
 /// An Upstream on a port of 127.0.0.1.
 fn upstream(name: &str, port: u16) -> String {
@@ -151,7 +93,7 @@ fn over_the_bucket_a_tls_client_hears_nothing() -> Result<()> {
         at,
         "127.0.0.1:3001",
         "db",
-        Some(server(&authority, "db.test")?),
+        Some(authority.server("db.test")?),
     )?;
     let names = "sslConfig: {sniDomains: [db.test]}, ";
     let limit = "localRatelimit: {maxTokens: 3, fillInterval: 1h}";

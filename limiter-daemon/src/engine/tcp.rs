@@ -26,6 +26,7 @@ pub struct TcpProxy {
 
 #[derive(Debug)]
 struct Host {
+    name: Arc<str>,
     broken: bool,
     to: To,
 }
@@ -51,6 +52,7 @@ impl TcpProxy {
                 || host.names.iter().any(|name| *name != Hostname::Any)
         };
         let hosts = plan.hosts.iter().map(|host| Host {
+            name: host.name.as_str().into(),
             broken: host.broken.is_some(),
             to: match &host.to {
                 TcpTarget::Weighted(backends) => To::Weighted(WeightedChoice::new(backends)),
@@ -78,6 +80,12 @@ impl TcpProxy {
     #[must_use]
     pub fn host(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
+    }
+
+    /// What `host` is called.
+    #[must_use]
+    pub fn host_name(&self, host: usize) -> Option<&Arc<str>> {
+        self.hosts.get(host).map(|host| &host.name)
     }
 
     /// The backend of a connection to `host`: its index in the plan.

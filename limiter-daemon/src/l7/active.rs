@@ -65,9 +65,12 @@ pub(super) enum Speaks {
 
 /// Where a connection is passed on to.
 pub(super) struct Onward {
+    /// The name of the host that decides.
+    pub(super) host: Option<Arc<str>>,
     /// TLS ends here.
     pub(super) tls: Option<TcpTls>,
-    pub(super) cluster: Arc<Cluster>,
+    /// `None`: it leads nowhere.
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) idle: Option<Duration>,
     pub(super) max_connect_attempts: u32,
 }
@@ -143,14 +146,18 @@ impl Active {
     }
 
     /// Where a connection to `bind` goes whose client asks for `name`, in lower case; empty: for
-    /// none. `None`: nowhere.
+    /// none. `None`: no host is for it.
     pub(super) fn onward(&self, bind: SocketAddr, name: &str) -> Option<Onward> {
         let index = self.engine.tcp_at(bind)?;
         let proxy = &self.engine.tcp[index];
         let host = proxy.host(name)?;
+        let cluster = proxy
+            .backend(host, name)
+            .and_then(|backend| self.cluster(backend));
         Some(Onward {
+            host: proxy.host_name(host).cloned(),
             tls: self.tcp[index][host].clone(),
-            cluster: Arc::clone(self.cluster(proxy.backend(host, name)?)?),
+            cluster: cluster.cloned(),
             idle: proxy.idle,
             max_connect_attempts: proxy.max_connect_attempts,
         })

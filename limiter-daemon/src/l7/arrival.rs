@@ -59,7 +59,7 @@ pub(super) async fn converse(
     }
 
     if speaks == Speaks::Tcp {
-        return tcp::serve(&pipeline, bind, suspect, stream, bound, drain).await;
+        return tcp::serve(&pipeline, suspect, (bind, peer), stream, bound, drain).await;
     }
     let conn = |sni, settings| {
         let clock = pipeline.clock;

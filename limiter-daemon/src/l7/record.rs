@@ -1,4 +1,5 @@
-//! What an access log can say of a request, handed over when its response is over.
+//! What an access log can say of a request, handed over when its response is over; and of a
+//! connection.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use super::asking::Later;
 use super::body::Upload;
 use super::connection::Conn;
 use super::request_id::X_REQUEST_ID;
+pub use super::tcp::{TcpEnd, TcpRecord};
 use super::upstream::Target;
 use crate::engine::outcome::Decisive;
 use crate::engine::route::Rule;
@@ -21,6 +23,9 @@ use crate::engine::settle::{self, Settlement};
 /// wait.
 pub trait Sink: fmt::Debug + Send + Sync {
     fn record(&self, record: &Record);
+
+    /// Takes that of a connection that was passed on, at its end.
+    fn passed_on(&self, record: &TcpRecord);
 }
 
 /// The limit that decided: the one that denied, or the one with the fewest tokens left.
@@ -107,7 +112,7 @@ pub(super) fn begin(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<R
     })
 }
 
-/// The endpoint that a request went to.
+/// The endpoint that a request or a connection went to.
 #[derive(Clone, Debug)]
 pub struct Upstream(pub(super) Arc<Target>);
 

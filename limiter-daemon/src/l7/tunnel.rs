@@ -45,9 +45,10 @@ impl Tunnel {
         tunnels.fetch_add(1, Ordering::Relaxed);
         let _open = Open(tunnels);
         let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+        let count = |own| Count { own, all: None };
         let tally = Tally {
-            received: &received,
-            sent: &sent,
+            received: count(&received),
+            sent: count(&sent),
         };
         let clock = conn.pipeline.clock;
         let bound = conn.settings.timeouts.stream_idle;
@@ -68,9 +69,26 @@ impl Tunnel {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tally<'a> {
     /// From the client.
-    pub(super) received: &'a AtomicU64,
+    pub(super) received: Count<'a>,
     /// To the client.
-    pub(super) sent: &'a AtomicU64,
+    pub(super) sent: Count<'a>,
+}
+
+/// Bytes of one connection, and of all like it if they are counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count<'a> {
+    pub(super) own: &'a AtomicU64,
+    pub(super) all: Option<&'a AtomicU64>,
+}
+
+impl Count<'_> {
+    fn add(self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.own.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(all) = self.all {
+            all.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// How it ended.
@@ -146,7 +164,7 @@ struct Noted<'a, S> {
     inner: S,
     clock: Clock,
     last: &'a AtomicU64,
-    written: &'a AtomicU64,
+    written: Count<'a>,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
@@ -171,8 +189,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(written)) = &polled {
-            let written = *written as u64;
-            self.written.fetch_add(written, Ordering::Relaxed);
+            self.written.add(*written);
         }
         polled
     }

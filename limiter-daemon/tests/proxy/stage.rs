@@ -11,7 +11,7 @@ use limiter_daemon::engine::state::State;
 use limiter_daemon::l7::clock::Clock;
 use limiter_daemon::l7::eviction::Evictions;
 use limiter_daemon::l7::metrics::Counters;
-use limiter_daemon::l7::record::{Completion, Record, Sink};
+use limiter_daemon::l7::record::{Completion, Record, Sink, TcpEnd, TcpRecord};
 use limiter_daemon::l7::worker::Shared;
 use limiter_daemon::l7::{Active, Surroundings, Workers, listener};
 use limiter_daemon::policy::plan::Plan;
@@ -45,8 +45,20 @@ pub(crate) struct Line {
     pub(crate) completion: Completion,
 }
 
+/// What is kept of a connection that was passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) host: Option<String>,
+    pub(crate) name: String,
+    pub(crate) client: String,
+    pub(crate) upstream: Option<String>,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) end: TcpEnd,
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Log(Mutex<Vec<Line>>);
+pub(crate) struct Log(Mutex<Vec<Line>>, Mutex<Vec<Passed>>);
 
 impl Sink for Log {
     fn record(&self, record: &Record) {
@@ -63,9 +75,30 @@ impl Sink for Log {
             completion: record.completion,
         });
     }
+
+    fn passed_on(&self, record: &TcpRecord) {
+        assert!(record.ended >= record.began);
+        self.1.lock().unwrap().push(Passed {
+            host: record.host.as_ref().map(ToString::to_string),
+            name: record.name.to_string(),
+            client: record.peer.ip().to_string(),
+            upstream: record.upstream.as_ref().map(ToString::to_string),
+            received: record.received,
+            sent: record.sent,
+            end: record.end,
+        });
+    }
 }
 
 impl Log {
+    /// The first `count` connections, when they are over.
+    pub(crate) fn passed_on(&self, count: usize) -> Vec<Passed> {
+        eventually(|| {
+            let all = self.1.lock().unwrap();
+            (all.len() >= count).then(|| all.clone())
+        })
+    }
+
     /// The first `count` lines, when they are there.
     pub(crate) fn lines(&self, count: usize) -> Vec<Line> {
         eventually(|| {

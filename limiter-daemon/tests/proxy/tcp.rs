@@ -10,16 +10,17 @@ use std::time::Duration;
 use limiter_daemon::engine::tcp::Lost;
 use limiter_daemon::engine::upstream::{Resource, Stat};
 use limiter_daemon::l7::metrics::Closed;
+use limiter_daemon::l7::record::TcpEnd;
 use limiter_daemon::policy::plan::{
     Backend, BackendSettings, ClientSettings, Endpoint, Hostname, Plan, ProxyProtocol, TcpHost,
-    TcpProxy, TcpTarget, WeightedBackend,
+    TcpProxy, TcpTarget, UpstreamTls, WeightedBackend,
 };
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::certificates::{Authority, is_for, server, tls};
 use super::client::{Client, tcp};
 use super::plans::{backend, endpoint};
-use super::stage::{PATIENCE, Stage, address, eventually};
+use super::stage::{PATIENCE, Passed, Stage, address, eventually};
 
 /// An upstream that sends its name, then what it is sent, and ends when the other side has.
 struct Echo {
@@ -137,6 +138,19 @@ fn rest(mut stream: impl std::io::Read) -> String {
     rest
 }
 
+/// The record of a connection to the host for all, from here and in clear text.
+fn line(upstream: &Echo, received: u64, sent: u64) -> Passed {
+    Passed {
+        host: Some("*".into()),
+        name: String::new(),
+        client: "127.0.0.1".into(),
+        upstream: Some(upstream.address.to_string()),
+        received,
+        sent,
+        end: TcpEnd::Complete,
+    }
+}
+
 /// What a client hears that says `text` and nothing more.
 fn talk(bind: SocketAddr, text: &str) -> String {
     let mut stream = tcp(bind);
@@ -181,6 +195,10 @@ fn bytes_go_both_ways_and_each_side_ends_for_itself() {
     assert_eq!(heard.len(), large.len() + 2);
     let stats = stage.state.tcp_stats("gateway");
     let passed = 6 + large.len() as u64;
+    let logged = stage.log.passed_on(2);
+    assert_eq!(logged[0], line(&upstream, 6, 8));
+    let long = large.len() as u64;
+    assert_eq!(logged[1], line(&upstream, long, long + 2));
     eventually(|| (read(&stage.counters.active) == 0).then_some(()));
     assert_eq!(read(&stats.connections), 2);
     assert_eq!(read(&stats.received), passed);
@@ -248,6 +266,15 @@ fn tls_is_passed_on_by_name_and_ends_at_the_upstream() {
     let stats = stage.state.tcp_stats("gateway");
     eventually(|| (read(&stats.no_route) == 2).then_some(()));
     assert_eq!(stage.counters.closed(Closed::Handshake), 0);
+    let logged = stage.log.passed_on(5);
+    let of = |name: &str| logged.iter().find(|line| line.name == name).unwrap();
+    assert_eq!(of("y.a.test").host.as_deref(), Some("*.a.test"));
+    let wanted = wildcard.address.to_string();
+    assert_eq!(of("y.a.test").upstream.as_ref(), Some(&wanted));
+    assert_eq!(
+        (of("b.test").end, &of("b.test").host),
+        (TcpEnd::NoRoute, &None)
+    );
     // What is not for them goes to a host without names: other names, and what is no TLS.
     plan.tcp[0].hosts.push(host(&["*"], 2));
     stage.reload(&plan);
@@ -347,6 +374,34 @@ fn the_only_host_may_end_tls_for_whoever_comes() {
     assert_eq!(upstream.connections(), 1);
 }
 
+/// An upstream's TLS is ours to agree on; what is spoken in it is not.
+#[test]
+fn tls_begins_where_the_backend_wants_it() {
+    let (bind, authority) = (address(), Authority::new());
+    let certificate = authority.certificate(&["up.test"]);
+    // It refuses clients that offer any other protocol, and takes those that offer none.
+    let upstream = Echo::with("up", Some(server(&certificate, &["postgresql"])));
+    let mut plan = plan(bind, vec![host(&["*"], 0)], &[upstream.address]);
+    let tls = UpstreamTls {
+        server_name: Some("up.test".into()),
+        authorities: vec![authority.pem()],
+        insecure: false,
+    };
+    plan.backends[0].tls = Some(tls.clone());
+    let stage = Stage::new(&plan);
+    let mut client = tcp(bind);
+    client.write_all(b"hello").unwrap();
+    assert_eq!(next(&mut client, 7), "uphello");
+    plan.backends[0].tls = Some(UpstreamTls {
+        server_name: Some("other.test".into()),
+        ..tls
+    });
+    stage.reload(&plan);
+    assert!(Client::on(tcp(bind)).is_closed());
+    let stats = stage.state.tcp_stats("gateway");
+    assert_eq!(stats.lost(Lost::Unreachable), 1);
+}
+
 /// How hellos may go wrong: each is closed, counted, and no endpoint hears of it.
 #[test]
 fn bad_hellos_are_closed() {
@@ -419,6 +474,9 @@ fn an_endpoint_that_is_down_is_left_for_another() {
     stage.reload(&plan);
     assert!(Client::on(tcp(bind)).is_closed());
     assert_eq!(stats.lost(Lost::NoEndpoint), 1);
+    let logged = stage.log.passed_on(12);
+    assert_eq!(logged[10].end, TcpEnd::Lost(Lost::Unreachable));
+    assert_eq!(logged[11].end, TcpEnd::Lost(Lost::NoEndpoint));
     plan.tcp[0].hosts[0].to = TcpTarget::Weighted(vec![WeightedBackend {
         backend: None,
         ..to(0, 1)
@@ -464,6 +522,7 @@ fn silence_has_an_end() {
     assert!(client.is_closed());
     let stats = stage.state.tcp_stats("gateway");
     eventually(|| (read(&stats.idle) == 1).then_some(()));
+    assert_eq!(stage.log.passed_on(1)[0].end, TcpEnd::Idle);
 }
 
 #[test]
@@ -491,6 +550,9 @@ fn connections_outlive_reloads_and_new_ones_meet_the_new_plan() {
         assert!(Client::on(other).is_closed());
         drained.join().unwrap();
     });
+    let logged = stage.log.passed_on(3);
+    let cut = logged.iter().filter(|line| line.end == TcpEnd::Cancelled);
+    assert_eq!(cut.count(), 1);
 }
 
 #[test]

@@ -9,7 +9,8 @@ use http::{HeaderName, HeaderValue};
 use super::*;
 use crate::policy::plan::{
     BackendSettings, Certificate, HeaderChanges, HealthCheck, PathMatch, Pem, Probe, Replacement,
-    ResponseOverride, ResponseSource, RouteMatch, RouteTraffic, UpstreamProtocol, UpstreamTls,
+    ResponseOverride, ResponseSource, RouteMatch, RouteTraffic, TcpHost, TcpProxy,
+    UpstreamProtocol, UpstreamTls,
 };
 
 #[test]
@@ -56,9 +57,18 @@ fn secrets_are_not_told() {
         }],
         ..RouteTraffic::default()
     });
+    let tls = Arc::new(tls);
     let plan = Plan {
+        tcp: vec![TcpProxy {
+            hosts: vec![TcpHost {
+                name: "d/host".into(),
+                tls: Some(Arc::clone(&tls)),
+                ..TcpHost::default()
+            }],
+            ..TcpProxy::default()
+        }],
         listeners: vec![Listener {
-            tls: Some(Arc::new(tls)),
+            tls: Some(tls),
             routes: vec![Route {
                 rules: vec![rule],
                 ..Route::default()
@@ -93,7 +103,8 @@ fn secrets_are_not_told() {
         ..Plan::default()
     };
     let text = serde_json::to_string(&PlanView::from(&plan)).unwrap();
-    assert!(text.contains("d/cert"), "{text}");
+    assert_eq!(text.matches("d/cert").count(), 2, "{text}");
+    assert!(text.contains("d/host"), "{text}");
     assert!(
         text.contains("request header authorization set to (redacted)"),
         "{text}"

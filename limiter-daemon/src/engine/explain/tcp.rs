@@ -86,3 +86,158 @@ fn said(weighted: &[WeightedBackend], plan: &Plan) -> Vec<BackendSaid> {
     }
     said
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use http::{HeaderMap, Method};
+
+    use super::super::{NoBuckets, explain};
+    use super::*;
+    use crate::engine::request::RequestView;
+    use crate::engine::time::Now;
+    use crate::policy::plan::{Backend, Hostname, Listener};
+
+    fn host(name: &str, names: Vec<Hostname>, to: TcpTarget) -> TcpHost {
+        TcpHost {
+            name: name.into(),
+            names,
+            to,
+            ..TcpHost::default()
+        }
+    }
+
+    fn plan() -> Plan {
+        let weighted = |backend, weight| WeightedBackend {
+            backend,
+            weight,
+            filters: None,
+        };
+        let half = vec![
+            weighted(Some(0), 1),
+            weighted(None, 1),
+            weighted(Some(1), 0),
+        ];
+        let by_name = BTreeMap::from([("one_default".to_owned(), 0)]);
+        let clusters = vec![
+            Hostname::Exact("one_default".into()),
+            Hostname::Exact("two_default".into()),
+        ];
+        let mut broken = host(
+            "broken",
+            vec![Hostname::Exact("b.a".into())],
+            TcpTarget::default(),
+        );
+        broken.broken = Some("its certificate cannot be used".into());
+        let backend = |name: &str| Backend {
+            name: name.into(),
+            ..Backend::default()
+        };
+        Plan {
+            listeners: vec![Listener {
+                name: "http".into(),
+                binds: vec![([127, 0, 0, 1], 80).into()],
+                ..Listener::default()
+            }],
+            tcp: vec![
+                TcpProxy {
+                    name: "named".into(),
+                    binds: vec![([127, 0, 0, 1], 443).into()],
+                    hosts: vec![
+                        host(
+                            "wild",
+                            vec![Hostname::Wildcard(".a".into())],
+                            TcpTarget::Weighted(half),
+                        ),
+                        broken,
+                        host("clusters", clusters, TcpTarget::ByName(by_name)),
+                    ],
+                    ..TcpProxy::default()
+                },
+                TcpProxy {
+                    name: "shadowed".into(),
+                    binds: vec![([127, 0, 0, 2], 80).into()],
+                    ..TcpProxy::default()
+                },
+            ],
+            backends: vec![backend("one"), backend("two")],
+            ..Plan::default()
+        }
+    }
+
+    fn said(tls: bool, name: &str, port: Option<u16>) -> Explanation {
+        let headers = HeaderMap::new();
+        let asked = Asked {
+            tls: Some(tls),
+            host: name,
+            port,
+            request: RequestView {
+                method: &Method::GET,
+                path: "/",
+                query: None,
+                headers: &headers,
+                client: [192, 0, 2, 7].into(),
+            },
+        };
+        explain(&plan(), &asked, &NoBuckets, Now::default())
+    }
+
+    #[test]
+    fn connections_to_a_port_are_told_by_the_name_that_is_asked_for() {
+        for (tls, name, wanted) in [
+            (
+                true,
+                "X.A:443",
+                "the connection is passed on by host `wild`, as it is, to one or nowhere (closed)",
+            ),
+            (
+                true,
+                "b.a",
+                "the connection is closed by host `broken`: its certificate cannot be used",
+            ),
+            (
+                true,
+                "one_default",
+                "the connection is passed on by host `clusters`, as it is, to one",
+            ),
+            (
+                true,
+                "two_default",
+                "the connection is closed: host `clusters` has no destination for it",
+            ),
+            (
+                true,
+                "a",
+                "the connection is closed: no host is for what the client asks for",
+            ),
+            (
+                false,
+                "x.a",
+                "the connection is closed: no host is for what the client asks for",
+            ),
+        ] {
+            let said = said(tls, name, Some(443));
+            assert_eq!(said.answer, wanted, "{name}");
+            assert_eq!(said.listener.as_deref(), Some("named"));
+            let others = if wanted.contains("no host") { 3 } else { 2 };
+            assert_eq!(said.other_routes.len(), others, "{name}");
+        }
+        let said = said(true, "x.a", None);
+        assert_eq!(said.listener.as_deref(), Some("named"));
+        assert_eq!(said.backends[0].percent, 50);
+        assert_eq!(said.backends[0].protocol.as_deref(), Some("TCP"));
+    }
+
+    #[test]
+    fn a_listener_of_http_on_the_port_reads_requests() {
+        let said = said(false, "x.a", Some(80));
+        assert_eq!(said.listener.as_deref(), Some("http"));
+        let passed: Vec<_> = said
+            .other_listeners
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        assert_eq!(passed, ["named", "shadowed"]);
+    }
+}

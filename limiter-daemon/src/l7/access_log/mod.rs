@@ -1,4 +1,5 @@
-//! The access log: a line for each request, with what the limits said.
+//! The access log: a line for each request, with what the limits said, and for each connection that
+//! was passed on.
 //!
 //! A worker writes the line into memory and puts it into a bounded queue, without waiting; one thread
 //! of its own takes lines out and writes them. Where that cannot keep up, lines are lost, counted and
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::clock::wall;
-use super::record::{Record, Sink};
+use super::record::{Record, Sink, TcpRecord};
 use crate::policy::plan::{self, LogFormat};
 use writer::Output;
 
@@ -79,7 +80,7 @@ impl AccessLog {
         Ok((Arc::new(log), Owner { shared, ended }))
     }
 
-    /// Whether this request is one of those that are logged: they are spread evenly.
+    /// Whether this request or connection is one of those that are logged: they are spread evenly.
     fn sampled(&self) -> bool {
         if self.sample >= 100 {
             return true;
@@ -89,18 +90,27 @@ impl AccessLog {
     }
 }
 
-impl Sink for AccessLog {
-    fn record(&self, record: &Record) {
+impl AccessLog {
+    fn write(&self, line: impl FnOnce() -> String) {
         if !self.sampled() {
             return;
         }
-        let line = format::line(self.format, record, wall());
-        match self.lines.try_send(line) {
+        match self.lines.try_send(line()) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl Sink for AccessLog {
+    fn record(&self, record: &Record) {
+        self.write(|| format::line(self.format, record, wall()));
+    }
+
+    fn passed_on(&self, record: &TcpRecord) {
+        self.write(|| format::passed_on(self.format, record, wall()));
     }
 }
 

@@ -7,14 +7,15 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use limiter_common::Limit;
 
-use super::format::line;
+use super::format::{line, passed_on};
 use super::*;
 use crate::engine::decide::{Decision, Limits};
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::state::State;
+use crate::engine::tcp::{Lost, TcpStats};
 use crate::engine::time::Now;
-use crate::l7::record::{Completion, DecidedBy};
+use crate::l7::record::{Completion, DecidedBy, TcpEnd};
 use crate::policy::plan::{
     Condition, LimitRule, LogTarget, PolicyLimits, Quota, RateLimits, ValueTest,
 };
@@ -141,6 +142,62 @@ fn a_request_is_a_line_of_json() {
     assert_eq!(value["rate_limit"]["decision"], "ok");
     assert_eq!(value["rate_limit"]["descriptor"], "x-user-id=alice");
     assert_eq!(value["rate_limit"]["remaining"], 49);
+}
+
+#[test]
+fn a_connection_that_was_passed_on_is_a_line() {
+    let mut record = TcpRecord {
+        began: 1_000_000_000,
+        ended: 1_012_000_000,
+        stats: Arc::new(TcpStats::new("Gateway/d/db")),
+        host: Some("named".into()),
+        name: "db.example".into(),
+        tls: false,
+        peer: ([192, 0, 2, 7], 40_000).into(),
+        bind: ([192, 0, 2, 1], 5432).into(),
+        upstream: None,
+        received: 3,
+        sent: 5,
+        end: TcpEnd::Complete,
+    };
+    assert_eq!(
+        passed_on(LogFormat::Text, &record, now()),
+        "[2023-11-14T22:13:20.000Z] \"- - -\" 0 - 3 5 12 - \"192.0.2.7\" \"-\" \"-\" \"-\" \"-\" - - - -\n"
+    );
+    let json = |record: &TcpRecord| -> serde_json::Value {
+        serde_json::from_str(&passed_on(LogFormat::Json, record, now())).unwrap()
+    };
+    let value = json(&record);
+    for (name, wanted) in [
+        ("requested_server_name", "db.example"),
+        ("route_name", "Gateway/d/db/host/named"),
+        ("response_code_details", "complete"),
+        ("downstream_remote_address", "192.0.2.7:40000"),
+        ("downstream_local_address", "192.0.2.1:5432"),
+    ] {
+        assert_eq!(value[name], wanted, "{name}");
+    }
+    assert_eq!(value["bytes_received"], 3);
+    assert!(value["method"].is_null());
+    record.name = Box::default();
+    record.host = None;
+    for (end, flags, details) in [
+        (TcpEnd::NoRoute, "NR", "no_route"),
+        (TcpEnd::Lost(Lost::NoEndpoint), "UH", "no_endpoint"),
+        (TcpEnd::Lost(Lost::Overflow), "UO", "overflow"),
+        (TcpEnd::Lost(Lost::Unreachable), "UF", "unreachable"),
+        (TcpEnd::Idle, "SI", "idle_timeout"),
+        (TcpEnd::Handshake, "-", "tls_handshake"),
+        (TcpEnd::Broken, "-", "broken"),
+        (TcpEnd::Cancelled, "DC", "cancelled"),
+    ] {
+        record.end = end;
+        let value = json(&record);
+        assert_eq!(value["response_flags"], flags);
+        assert_eq!(value["response_code_details"], details);
+        assert!(value["route_name"].is_null());
+        assert!(value.get("requested_server_name").is_none());
+    }
 }
 
 #[test]

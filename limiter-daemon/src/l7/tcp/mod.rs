@@ -4,16 +4,19 @@
 //! what the client asks for; a reload does not touch it afterwards.
 
 mod hello;
+mod record;
 mod terminate;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use self::record::Ending;
+pub use self::record::{TcpEnd, TcpRecord};
 use super::active::Onward;
 use super::drain::Draining;
 use super::io::{Rewind, UpstreamIo};
@@ -21,8 +24,9 @@ use super::metrics::Closed;
 use super::offences::Suspect;
 use super::opening::{Why, handshake};
 use super::pipeline::Pipeline;
-use super::tunnel::{Passed, Tally, pass};
-use super::upstream::{Failed, Hold, Pick, dial};
+use super::record::Upstream;
+use super::tunnel::{Count, Passed, Tally, pass};
+use super::upstream::{Cluster, Failed, Hold, Pick, dial};
 use crate::engine::tcp::{Lost, TcpStats};
 use crate::engine::upstream::{Exchange, Stat};
 
@@ -31,8 +35,8 @@ use crate::engine::upstream::{Exchange, Stat};
 /// endpoint had it.
 pub(super) async fn serve(
     pipeline: &Pipeline,
-    bind: SocketAddr,
     suspect: Suspect,
+    (bind, peer): (SocketAddr, SocketAddr),
     stream: Rewind<TcpStream>,
     bound: Duration,
     mut drain: Draining,
@@ -52,56 +56,140 @@ pub(super) async fn serve(
     } else {
         (Box::default(), stream)
     };
-    let Some(onward) = pipeline.active.load().onward(bind, &name) else {
-        stats.no_route.fetch_add(1, Ordering::Relaxed);
-        return None;
+    let onward = pipeline.active.load().onward(bind, &name);
+    let mut ending = ending(pipeline, stats, name, (bind, peer));
+    let Some(Onward {
+        host,
+        tls,
+        cluster,
+        idle,
+        max_connect_attempts,
+    }) = onward
+    else {
+        return ending.no_route();
     };
-    match &onward.tls {
-        None => carry(pipeline, stream, &onward, &stats).await,
-        Some(tls) => {
-            let accept = async |stream| terminate::accept(tls, stream).await;
-            let stream = handshake(&mut drain, bound, stream, accept, undone).await?;
-            carry(pipeline, stream, &onward, &stats).await
+    ending.record.host = host;
+    let Some(cluster) = cluster else {
+        return ending.no_route();
+    };
+    let to = To {
+        cluster,
+        idle,
+        max_connect_attempts,
+    };
+    let Some(tls) = tls else {
+        return carry(pipeline, stream, &to, &mut ending).await;
+    };
+    ending.record.tls = true;
+    let accept = async |stream| terminate::accept(&tls, stream).await;
+    match handshake(&mut drain, bound, stream, accept, undone).await {
+        Some(stream) => carry(pipeline, stream, &to, &mut ending).await,
+        None => {
+            ending.record.end = TcpEnd::Handshake;
+            None
         }
     }
 }
 
+fn ending(
+    pipeline: &Pipeline,
+    stats: Arc<TcpStats>,
+    name: Box<str>,
+    (bind, peer): (SocketAddr, SocketAddr),
+) -> Ending<'_> {
+    let now = pipeline.clock.now();
+    Ending {
+        record: TcpRecord {
+            began: now,
+            ended: now,
+            stats,
+            host: None,
+            name,
+            tls: false,
+            peer,
+            bind,
+            upstream: None,
+            received: 0,
+            sent: 0,
+            end: TcpEnd::Cancelled,
+        },
+        received: AtomicU64::new(0),
+        sent: AtomicU64::new(0),
+        sink: pipeline.sink.as_deref(),
+        clock: pipeline.clock,
+    }
+}
+
+impl Ending<'_> {
+    fn no_route(&mut self) -> Option<()> {
+        let no_route = &self.record.stats.no_route;
+        no_route.fetch_add(1, Ordering::Relaxed);
+        self.record.end = TcpEnd::NoRoute;
+        None
+    }
+}
+
+/// Where a connection goes.
+struct To {
+    cluster: Arc<Cluster>,
+    idle: Option<Duration>,
+    max_connect_attempts: u32,
+}
+
 /// Connects, and passes bytes on to the end.
-async fn carry<S>(pipeline: &Pipeline, client: S, onward: &Onward, stats: &TcpStats) -> Option<()>
+async fn carry<S>(pipeline: &Pipeline, client: S, to: &To, ending: &mut Ending<'_>) -> Option<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (upstream, _hold) = match connect(pipeline, onward).await {
+    let (upstream, _hold) = match connect(pipeline, to, &mut ending.record).await {
         Ok(connected) => connected,
         Err(failed) => {
-            stats.lose(lost(&failed));
+            let why = lost(&failed);
+            ending.record.stats.lose(why);
+            ending.record.end = TcpEnd::Lost(why);
             return None;
         }
     };
+    let stats = Arc::clone(&ending.record.stats);
     let tally = Tally {
-        received: &stats.received,
-        sent: &stats.sent,
+        received: Count {
+            own: &ending.received,
+            all: Some(&stats.received),
+        },
+        sent: Count {
+            own: &ending.sent,
+            all: Some(&stats.sent),
+        },
     };
-    match pass(client, upstream, tally, onward.idle, pipeline.clock).await {
-        Passed::Complete => {}
-        Passed::Broken(error) => tracing::debug!(%error, "a connection that was passed on broke"),
+    ending.record.end = match pass(client, upstream, tally, to.idle, pipeline.clock).await {
+        Passed::Complete => TcpEnd::Complete,
+        Passed::Broken(error) => {
+            tracing::debug!(%error, "a connection that was passed on broke");
+            TcpEnd::Broken
+        }
         Passed::Idle => {
             stats.idle.fetch_add(1, Ordering::Relaxed);
+            TcpEnd::Idle
         }
-    }
+    };
     Some(())
 }
 
 /// A connection to an endpoint of the backend; those that cannot be reached are left for others, as
 /// often as may be.
-async fn connect(pipeline: &Pipeline, onward: &Onward) -> Result<(UpstreamIo, Hold), Failed> {
-    let cluster = &onward.cluster;
+async fn connect(
+    pipeline: &Pipeline,
+    to: &To,
+    record: &mut TcpRecord,
+) -> Result<(UpstreamIo, Hold), Failed> {
+    let cluster = &to.cluster;
     let mut pick = Pick::new(Arc::clone(cluster), None);
     let mut attempts = 0;
     loop {
         pick.choose(pipeline.random.next(), pipeline.clock.now());
         let dialled = dial(&mut pick).await;
         attempts += 1;
+        record.upstream = pick.current_target().cloned().map(Upstream);
         // A connection stands for a good answer, as in Envoy.
         let exchange = match &dialled {
             Ok(_) => Some(Exchange::Answered(200)),
@@ -114,7 +202,7 @@ async fn connect(pipeline: &Pipeline, onward: &Onward) -> Result<(UpstreamIo, Ho
         match dialled {
             Err(Failed::NotConnected(error)) => {
                 tracing::debug!(error = error.to_string(), "an endpoint cannot be reached");
-                if attempts >= onward.max_connect_attempts {
+                if attempts >= to.max_connect_attempts {
                     let stats = &cluster.breaker.stats;
                     stats.count(Stat::CxConnectAttemptsExceeded);
                     return Err(Failed::NotConnected(error));
