@@ -5,13 +5,14 @@ use anyhow::{Context as _, Result, ensure};
 use http::Request;
 use http_body_util::Full;
 use limiter_daemon::rls::proto::Code;
-use tests::daemon::{ADMIN, limiterd};
-use tests::http_client::{Speak, many};
+use tests::daemon::{ADMIN, Policies, Process, eventually, limiterd};
+use tests::http_client::{Speak, get, many};
 use tests::netns::Netns;
 use tests::redis::Redis;
 use tests::rls::{ask, descriptor, question};
 use tests::rls_peer::{RlsPeer, Said};
 use tests::scene::Scene;
+use tests::tls::Authority;
 use tests::upstream::Upstream;
 
 const RLS: &str = "127.0.0.1:8081";
@@ -422,5 +423,74 @@ spec: {{ static: {{ hosts: [{{ addr: 127.0.0.1, port: 8081 }}] }} }}
         descriptor(&format!("{MARK},type=a,remote_address=127.0.0.1")),
     ];
     ensure!(question.descriptors == wanted, "{question:?}");
+    Ok(())
+}
+
+/// A limiterd that is the rate limit server of others.
+fn server(netns: &Netns, secret: &str) -> Result<(Policies, Process)> {
+    let tls = "tls: { certificateRefs: [{ name: server }], clientValidation: { caCertificateRefs: [{ name: server }] } }";
+    let config = format!(
+        "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {{ name: limiterd }}\n\
+         spec: {{ admin: {{ address: '127.0.0.1:9902' }}, rls: {{ listen: '{RLS}', {tls} }} }}\n\
+         ---\n{secret}"
+    );
+    let settings = "
+apiVersion: gloo.solo.io/v1
+kind: Settings
+metadata: { name: default }
+spec:
+  ratelimit:
+    setDescriptors:
+      - { simpleDescriptors: [{ key: user }], rateLimit: { unit: YEAR, requestsPerUnit: 2 } }
+";
+    let policies = Policies::new(&[("0.yaml", config.as_str()), ("settings.yaml", settings)])?;
+    let dir = policies.path().to_str().context("a path")?;
+    let process = Process::start(netns, &["run", "--config", dir])?;
+    netns.enter(|| {
+        eventually("the server", || {
+            let answer = get("http://127.0.0.1:9902/ready");
+            Ok(answer.ok().filter(|answer| answer.status == 200))
+        })
+    })?;
+    Ok((policies, process))
+}
+
+#[test]
+fn a_server_is_asked_by_tls() -> Result<()> {
+    let netns = Netns::new("gloo")?;
+    let authority = Authority::new()?;
+    let _server = server(
+        &netns,
+        &authority.secret_with_authority("server", "rls.test")?,
+    )?;
+    let files = |ssl: &str| {
+        format!(
+            "
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: {{ name: http }}
+spec:
+  bindPort: 8080
+  httpGateway:
+    options: {{ ratelimitServer: {{ ratelimitServerRef: {{ name: rls }}, requestTimeout: 10s, denyOnFail: true }} }}
+---
+apiVersion: gloo.solo.io/v1
+kind: Upstream
+metadata: {{ name: rls }}
+spec: {{ static: {{ hosts: [{{ addr: 127.0.0.1, port: 8081 }}] }}, sslConfig: {{ {ssl} }} }}
+{UPSTREAM}{}",
+            host("far", &rate_limits(&[set_actions(&["user"])]), "")
+        )
+    };
+    let secret = authority.secret_with_authority("client", "client.test")?;
+    let gloo = files("secretRef: { name: client }, sni: rls.test");
+    let both = [("gloo.yaml", gloo.as_str()), ("secret.yaml", &secret)];
+    let Node { scene, _upstream } = start_in(netns, &both)?;
+    ensure!(pass(&scene, "far", "/", &[("x-user", "a")])? == 2);
+    // By a name that is not the server's.
+    let gloo = files("secretRef: { name: client }, sni: other.test");
+    scene.policies.write("gloo.yaml", &gloo)?;
+    scene.daemon.reload(&scene.netns)?;
+    ensure!(scene.statuses("far", &[("x-user", "b")], 1)? == [500]);
     Ok(())
 }

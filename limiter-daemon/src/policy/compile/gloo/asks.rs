@@ -7,19 +7,19 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::gateways::At;
-use super::{label, unusable};
+use super::{destinations, label, unusable};
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gloo::rate_limit_config::RateLimitConfig;
 use crate::policy::gloo::settings::Server;
-use crate::policy::gloo::upstream::Endpoints;
+use crate::policy::gloo::upstream::{Endpoints, Tls};
 use crate::policy::gloo::virtual_host_options::Limits;
 use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
     AskFilter, AskedService, Asking, Condition, Descriptor, DescriptorRule, Domain, Endpoint,
-    LimitRule, PolicyLimits, Quota, RequestType, RlsPeer, SetRule, SourcePrefixes, StoreHost,
-    ValueTest, Written,
+    LimitRule, Pem, PolicyLimits, Quota, RequestType, RlsPeer, RlsPeerTls, SetRule, SourcePrefixes,
+    StoreHost, StoreTls, ValueTest, Written,
 };
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
@@ -286,28 +286,57 @@ impl<'a> Asks<'a> {
             )),
         };
         let name = &reference.name;
-        match host {
-            Some((host, port)) if upstream.tls.is_none() => AskedService::Peer(Arc::new(RlsPeer {
-                host: StoreHost { host, port },
-                tls: None,
-            })),
-            Some(_) => {
-                scope.error(
-                    &reference.mark,
-                    format!("the Upstream `{name}` has TLS, which is not supported here yet"),
-                    "ask it by a HTTPRateLimitPolicy, or in clear text",
-                );
-                broken(format!("the Upstream `{name}` has TLS"))
-            }
-            None => {
-                scope.error(
-                    &reference.mark,
-                    format!("the Upstream `{name}` is not one host"),
-                    "name one with a single host under `static`, or a Service under `kube`",
-                );
-                broken(format!("the Upstream `{name}` is not one host"))
-            }
-        }
+        let Some((host, port)) = host else {
+            scope.error(
+                &reference.mark,
+                format!("the Upstream `{name}` is not one host"),
+                "name one with a single host under `static`, or a Service under `kube`",
+            );
+            return broken(format!("the Upstream `{name}` is not one host"));
+        };
+        let tls = match &upstream.tls {
+            None => None,
+            Some(tls) => match self.tls(tls, &reference.mark, &upstream.meta, scope) {
+                Some(tls) => Some(tls),
+                None => return broken(format!("the TLS of the Upstream `{name}` cannot be used")),
+            },
+        };
+        AskedService::Peer(Arc::new(RlsPeer {
+            host: StoreHost { host, port },
+            tls,
+        }))
+    }
+
+    /// How the service at an Upstream is known, and limiterd to it; `None` after an error.
+    fn tls(
+        &self,
+        tls: &Tls,
+        mark: &Mark,
+        meta: &Meta,
+        scope: &mut Scope<'_>,
+    ) -> Option<RlsPeerTls> {
+        let Some(secret) = &tls.secret else {
+            scope.error(
+                mark,
+                format!(
+                    "nobody vouches for the Upstream `{}`, so anybody could answer for it",
+                    meta.name
+                ),
+                "name a Secret with a `ca.crt` under its `sslConfig.secretRef`",
+            );
+            return None;
+        };
+        let mut scope = scope.elsewhere(&meta.origin);
+        let found = destinations::authorities(self.resources, secret, &mut scope)?;
+        let joined: Vec<&[u8]> = found.iter().map(|pem| pem.0.as_slice()).collect();
+        let own = self.resources.secrets.get(&secret.name);
+        Some(RlsPeerTls {
+            server_name: tls.server_name.clone(),
+            how: StoreTls {
+                authorities: Some(Pem(joined.join(&b'\n'))),
+                certificate: own.and_then(|secret| secret.certificate.clone()),
+            },
+        })
     }
 }
 

@@ -8,13 +8,14 @@ use super::super::certificates;
 use super::super::treatment;
 use super::{label, unusable};
 use crate::policy::core;
-use crate::policy::findings::{Findings, Mark};
+use crate::policy::findings::{Findings, Mark, Scope};
 use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::gateway_api::route::{BackendName, Destination};
 use crate::policy::gloo::action::To;
+use crate::policy::gloo::references::Reference;
 use crate::policy::gloo::upstream::{Endpoints, Tls, Upstream};
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Backend, RouteKind, UpstreamProtocol, UpstreamTls};
+use crate::policy::plan::{Backend, Pem, RouteKind, UpstreamProtocol, UpstreamTls};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
 
@@ -112,17 +113,7 @@ impl<'a, 'b> Destinations<'a, 'b> {
         let mut scope = findings.at(&meta.origin);
         let authorities = match &tls.secret {
             None => Vec::new(),
-            Some(reference) => {
-                let namespace = reference.name.namespace.as_str();
-                let from = (Kind::Upstream.group(), Kind::Upstream.name(), namespace);
-                let reference = ObjectRef {
-                    group: core::GROUP.to_owned(),
-                    kind: Kind::Secret.name().to_owned(),
-                    name: reference.name.clone(),
-                    mark: reference.mark.clone(),
-                };
-                certificates::authorities(self.resources, from, &[reference], &mut scope)?
-            }
+            Some(reference) => authorities(self.resources, reference, &mut scope)?,
         };
         Some(UpstreamTls {
             server_name: tls.server_name.clone(),
@@ -130,4 +121,22 @@ impl<'a, 'b> Destinations<'a, 'b> {
             authorities,
         })
     }
+}
+
+/// Who vouches for an Upstream, by its Secret; `None` after an error.
+pub(super) fn authorities(
+    resources: &Resources,
+    secret: &Reference,
+    scope: &mut Scope<'_>,
+) -> Option<Vec<Pem>> {
+    // Gloo's references cross namespaces without a grant.
+    let namespace = secret.name.namespace.as_str();
+    let from = (Kind::Upstream.group(), Kind::Upstream.name(), namespace);
+    let reference = ObjectRef {
+        group: core::GROUP.to_owned(),
+        kind: Kind::Secret.name().to_owned(),
+        name: secret.name.clone(),
+        mark: secret.mark.clone(),
+    };
+    certificates::authorities(resources, from, &[reference], scope)
 }
