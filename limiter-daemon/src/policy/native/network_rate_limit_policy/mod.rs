@@ -7,12 +7,14 @@ mod list_file;
 mod rules;
 mod targets;
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{SourceLimits, SourceRule};
+use crate::policy::plan::{SourceLimits, SourceRule, Written};
 use crate::policy::resource::Meta;
 use buckets::{RawBucket, RawBytes};
 pub(crate) use cidrs::MAX_CIDRS_OF_ALL;
@@ -52,6 +54,7 @@ pub(crate) struct NetworkLimit {
     pub(crate) deny: Vec<IpNet>,
     pub(crate) shadow: bool,
     pub(crate) mark: Mark,
+    pub(crate) written: Option<Arc<Written>>,
 }
 
 impl NetworkLimit {
@@ -111,6 +114,7 @@ pub(crate) fn lower(
         allow,
         deny,
         shadow: raw.shadow.unwrap_or_default(),
+        written: scope.written(&mark),
         mark,
     }
 }
