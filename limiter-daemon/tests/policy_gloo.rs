@@ -368,3 +368,131 @@ spec:
     let each = Scope::Source { v4: 24, v6: 64 };
     assert_eq!(found, [(each, 5), (Scope::Listener, 100)]);
 }
+
+/// A Gateway of Gateway API with two listeners and a route of two rules; which of Gloo's options are
+/// `set`: on the Gateway, on its first listener, for hosts on the Gateway, for hosts on the first
+/// listener, on the route, on its first rule.
+fn on_gateway_api(set: [bool; 6]) -> String {
+    let mut text = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: eg }
+spec:
+  listeners:
+    - { name: web, protocol: HTTP, port: 8080 }
+    - { name: other, protocol: HTTP, port: 8081 }
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: { name: shop }
+spec: { endpoints: [{ ip: { address: 127.0.0.1, port: 3000 } }] }
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: { name: a }
+spec:
+  parentRefs: [{ name: eg }]
+  rules:
+    - name: own
+      matches: [{ path: { value: /own } }]
+      backendRefs: [{ group: gateway.envoyproxy.io, kind: Backend, name: shop }]
+    - name: rest
+      backendRefs: [{ group: gateway.envoyproxy.io, kind: Backend, name: shop }]
+"
+    .to_owned();
+    let limit = |level: usize| format!("maxTokens: {}", (level + 1) * 10);
+    for (level, _) in (0..).zip(set).filter(|(_, set)| *set) {
+        let limit = limit(level);
+        let (kind, options) = match level {
+            0 | 1 => (
+                "HttpListenerOption",
+                format!("httpLocalRatelimit: {{ defaultLimit: {{ {limit} }} }}"),
+            ),
+            2 | 3 => (
+                "VirtualHostOption",
+                format!("ratelimit: {{ localRatelimit: {{ {limit} }} }}"),
+            ),
+            _ => (
+                "RouteOption",
+                format!("ratelimit: {{ localRatelimit: {{ {limit} }} }}"),
+            ),
+        };
+        let target = match level {
+            0 | 2 => "kind: Gateway, name: eg",
+            1 | 3 => "kind: Gateway, name: eg, sectionName: web",
+            4 => "kind: HTTPRoute, name: a",
+            _ => "kind: HTTPRoute, name: a, sectionName: own",
+        };
+        text.push_str(&format!(
+            "
+---
+apiVersion: gateway.solo.io/v1
+kind: {kind}
+metadata: {{ name: level-{level} }}
+spec:
+  targetRefs: [{{ group: gateway.networking.k8s.io, {target} }}]
+  options: {{ {options} }}
+"
+        ));
+    }
+    text
+}
+
+#[test]
+fn options_on_gateway_apis_resources_hold_as_on_gloos() {
+    const NAMES: [&str; 4] = [
+        "HttpListenerOption/default/level-0/Gateway/default/eg",
+        "HttpListenerOption/default/level-1/Gateway/default/eg/web",
+        "VirtualHostOption/default/level-2/Gateway/default/eg",
+        "VirtualHostOption/default/level-3/Gateway/default/eg/web",
+    ];
+    for bits in 0..64_u8 {
+        let set = [0, 1, 2, 3, 4, 5].map(|level| bits & (1 << level) != 0);
+        let plan = good(&format!("gloo-on-gateway-api-{bits}"), &on_gateway_api(set));
+        for (listener, section) in plan.listeners.iter().zip(["web", "other"]) {
+            for (rule, name) in listener.routes[0].rules.iter().zip(["own", "rest"]) {
+                let above = |level: usize| match level {
+                    1 | 3 => section == "web",
+                    5 => name == "own",
+                    _ => true,
+                };
+                let level = (0..6).rev().find(|level| set[*level] && above(*level));
+                let expected = level.map(|level| {
+                    let option = format!("RouteOption/default/level-{level}");
+                    let of_rule = format!("{option}/HTTPRoute/default/a/rule/{name}");
+                    let label = NAMES
+                        .get(level)
+                        .map_or(of_rule, |label| (*label).to_owned());
+                    (format!("{label}/localRatelimit"), (level as u64 + 1) * 10)
+                });
+                assert_eq!(bucket(rule), expected, "{set:?}: {section} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_option_that_was_never_valid_is_for_is_not_served() {
+    let text = on_gateway_api([false, false, false, false, false, true]);
+    let outcome = load(
+        "gloo-never-valid",
+        &text.replace("maxTokens: 60", "maxTokens: 0"),
+    );
+    let plan = outcome.plan.unwrap();
+    let broken: Vec<bool> = plan
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.routes[0].rules)
+        .map(|rule| rule.broken.is_some())
+        .collect();
+    assert_eq!(broken, [true, false, true, false]);
+    // Nobody can tell what this one is for.
+    let outcome = load("gloo-no-target", &text.replace("sectionName", "section"));
+    assert_eq!(
+        outcome.count(Severity::Error),
+        1,
+        "{:?}",
+        outcome.diagnostics
+    );
+    assert!(outcome.plan.is_none());
+}

@@ -15,7 +15,7 @@ use tests::capture::Capture;
 use tests::daemon::{Daemon, Policies, demo_backend, limiterd};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
-use tests::policies::{config, limited_host};
+use tests::policies::{config, host_route, limited_host};
 use tests::raw::{Raw, header, tcp};
 use tests::rls::{ask, question};
 use tests::rls_peer::{RlsPeer, Said};
@@ -508,6 +508,53 @@ fn one_daemon_serves_files_of_three_dialects_and_tells_where_limits_are_from() -
         let origin = format!("{from}{resource}");
         assert!(said.contains(&origin), "no `{origin}` in\n{said}");
     }
+    Ok(())
+}
+
+#[test]
+fn options_limit_what_gateway_api_routes() -> Result<()> {
+    let option = |kind: &str, target: &str, options: &str| {
+        format!(
+            "
+---
+apiVersion: gateway.solo.io/v1
+kind: {kind}
+metadata: {{name: gloos}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, {target}}}]
+  options: {{{options}}}
+"
+        )
+    };
+    let listener = format!("httpLocalRatelimit: {{defaultLimit: {{maxTokens: 4, {NEVER}}}}}");
+    let route = format!("ratelimit: {{localRatelimit: {{maxTokens: 2, {NEVER}}}}}");
+    let text = [
+        OF_ENVOY_GATEWAY.to_owned(),
+        ["own", "one", "other"].map(host_route).concat(),
+        option(
+            "HttpListenerOption",
+            "kind: Gateway, name: eg, sectionName: http",
+            &listener,
+        ),
+        option("RouteOption", "kind: HTTPRoute, name: own", &route),
+    ];
+    let netns = Netns::new("gloo")?;
+    let _upstream = Upstream::echo(&netns, BACKEND)?;
+    let policies = Policies::new(&[("gloo.yaml", &text.concat())])?;
+    let _daemon = Daemon::start(&netns, policies.path())?;
+    let mut client = Raw::on(tcp(&netns, "127.0.0.1:8090")?);
+    let mut statuses = BTreeMap::new();
+    for host in ["own.test", "one.test", "other.test"].repeat(3) {
+        let status = request(&mut client, host, "/")?.0;
+        statuses.entry(host).or_insert_with(Vec::new).push(status);
+    }
+    // Two routes share the listener's four; the third has two of its own.
+    let expected = BTreeMap::from([
+        ("own.test", vec![200, 200, 429]),
+        ("one.test", vec![200, 200, 429]),
+        ("other.test", vec![200, 200, 429]),
+    ]);
+    assert_eq!(statuses, expected);
     Ok(())
 }
 

@@ -20,7 +20,8 @@ pub use holds::{Subject, Why, holds};
 pub(crate) use treatment::{settings as backend_settings, traffic};
 pub(super) use words::secret;
 pub(crate) use words::{
-    clean, condition, filters, hostname, per_window, quota, route_match, written,
+    clean, condition, endpoint, filters, hostname, per_window, protocol, quota, response_cost,
+    route_match, written,
 };
 
 use super::ask;
@@ -29,8 +30,8 @@ use super::request::RequestView;
 use super::state::Reach;
 use super::time::Now;
 use crate::policy::plan::{
-    AskedService, ClientSettings, Endpoint, LimitRule, Listener, Plan, PolicyLimits, Quota,
-    ResponseCost, RouteRule, UpstreamProtocol, WeightedBackend,
+    AskedService, ClientSettings, LimitRule, Listener, Plan, PolicyLimits, Quota, RouteRule,
+    WeightedBackend,
 };
 use routing::Taken;
 
@@ -443,39 +444,6 @@ fn first_failing(rule: &LimitRule, request: &RequestView<'_>) -> Option<String> 
         .iter()
         .find_map(|condition| holds(condition, request).err())
         .map(|why| why.to_string())
-}
-
-/// What a response costs, in words.
-pub(crate) fn response_cost(cost: &ResponseCost) -> String {
-    match cost {
-        ResponseCost::Number(number) => number.to_string(),
-        ResponseCost::Header(name) => format!("the number in header {name}"),
-        ResponseCost::JsonField { path, .. } => {
-            format!(
-                "the number at `{}` of the JSON body",
-                clean(&path.join("."))
-            )
-        }
-    }
-}
-
-/// An endpoint, as it would be written.
-pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
-    match endpoint {
-        Endpoint::Ip(ip, port) => SocketAddr::new(*ip, *port).to_string(),
-        Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
-        Endpoint::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-/// What is spoken to a backend.
-pub(crate) fn protocol(protocol: UpstreamProtocol, tls: bool) -> &'static str {
-    match (protocol, tls) {
-        (UpstreamProtocol::Http1, false) => "HTTP/1.1",
-        (UpstreamProtocol::Http1, true) => "HTTP/1.1 or HTTP/2 over TLS",
-        (UpstreamProtocol::Http2, false) => "HTTP/2",
-        (UpstreamProtocol::Http2, true) => "HTTP/2 over TLS",
-    }
 }
 
 fn backends(weighted: &[WeightedBackend], plan: &Plan) -> Vec<BackendSaid> {

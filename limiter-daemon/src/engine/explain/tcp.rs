@@ -178,6 +178,7 @@ mod tests {
                 query: None,
                 headers: &headers,
                 client: [192, 0, 2, 7].into(),
+                connection: None,
             },
         };
         explain(&plan(), &asked, &NoBuckets, Now::default())

@@ -1,13 +1,16 @@
 //! Conditions, limits, filters and backends in words.
 
+use std::net::SocketAddr;
+
 use http::{HeaderName, HeaderValue};
 use limiter_common::Limit;
 
 use super::holds::{Subject, header_value, query_value};
 use crate::engine::request::RequestView;
 use crate::policy::plan::{
-    Algorithm, Condition, Filters, HeaderChanges, Hostname, LimitRule, PathMatch, PathRewrite,
-    Plan, Quota, Redirect, RouteMatch, SourcePrefixes, ValueMatch, ValueTest, Written,
+    Algorithm, Condition, Endpoint, Filters, HeaderChanges, Hostname, LimitRule, PathMatch,
+    PathRewrite, Plan, Quota, Redirect, ResponseCost, RouteMatch, SourcePrefixes, UpstreamProtocol,
+    ValueMatch, ValueTest, Written,
 };
 
 /// Headers whose values are secrets, or may well be.
@@ -361,5 +364,38 @@ fn rewrite(rewrite: &PathRewrite) -> String {
         PathRewrite::Prefix(prefix) => {
             format!("the path's matched prefix becomes `{}`", clean(prefix))
         }
+    }
+}
+
+/// What a response costs, in words.
+pub(crate) fn response_cost(cost: &ResponseCost) -> String {
+    match cost {
+        ResponseCost::Number(number) => number.to_string(),
+        ResponseCost::Header(name) => format!("the number in header {name}"),
+        ResponseCost::JsonField { path, .. } => {
+            format!(
+                "the number at `{}` of the JSON body",
+                clean(&path.join("."))
+            )
+        }
+    }
+}
+
+/// An endpoint, as it would be written.
+pub(crate) fn endpoint(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Ip(ip, port) => SocketAddr::new(*ip, *port).to_string(),
+        Endpoint::Fqdn(name, port) => format!("{name}:{port}"),
+        Endpoint::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+/// What is spoken to a backend.
+pub(crate) fn protocol(protocol: UpstreamProtocol, tls: bool) -> &'static str {
+    match (protocol, tls) {
+        (UpstreamProtocol::Http1, false) => "HTTP/1.1",
+        (UpstreamProtocol::Http1, true) => "HTTP/1.1 or HTTP/2 over TLS",
+        (UpstreamProtocol::Http2, false) => "HTTP/2",
+        (UpstreamProtocol::Http2, true) => "HTTP/2 over TLS",
     }
 }

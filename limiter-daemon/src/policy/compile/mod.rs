@@ -51,8 +51,10 @@ pub(crate) fn compile(
     let mut in_force = InForce::new(resources, &traffic, &overrides, unlimited_if_invalid);
     let mut asks = Asks::new(resources, statuses, findings);
     let mut backends = Backends::new(resources);
+    let mut gloo = gloo::Gloo::new(resources, findings);
     let mut context = Context {
         resources,
+        gloo: &mut gloo,
         backends: &mut backends,
         in_force: &mut in_force,
         asks: &mut asks,
@@ -60,12 +62,11 @@ pub(crate) fn compile(
         findings,
     };
     let mut listeners = routes::compile(&mut entries, &settings, &mut context);
-    let place = (&daemon, listeners.as_slice());
-    let of_gloo = gloo::compile(resources, &mut backends, place, statuses, findings);
+    let place = (&daemon, listeners.as_slice(), entries.as_slice());
+    let of_gloo = gloo::compile(gloo, resources, &mut backends, place, statuses, findings);
     listeners.extend(of_gloo.listeners);
     let tcp = of_gloo.tcp;
-    let limits = gloo::network_limits(resources);
-    let (network, escalations) = network::compile(resources, &limits, &daemon, findings);
+    let (network, escalations) = network::compile(resources, &of_gloo.network, &daemon, findings);
     domains::check_address((&listeners, &tcp), resources, &daemon, findings);
     let mut asked = asks.own_domains();
     asked.extend(of_gloo.asked.iter().map(String::as_str));

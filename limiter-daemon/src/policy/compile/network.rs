@@ -65,7 +65,7 @@ pub(super) fn compile(
             allow: policy.allow.clone(),
             deny: policy.deny.clone(),
             shadow: policy.shadow,
-            written: findings.at(&policy.meta.origin).written(&policy.mark),
+            written: policy.written.clone(),
         });
     }
     (plan, escalations)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::asks::Asks;
 use super::backends::{Backends, Unresolved};
 use super::clients::{Clients, Settings};
+use super::gloo::Gloo;
 use super::in_force::InForce;
 use super::missing;
 use super::topology::{Entry, ancestor};
@@ -24,6 +25,7 @@ use crate::policy::suggest;
 /// What routes are compiled with.
 pub(super) struct Context<'a, 'b> {
     pub(super) resources: &'a Resources,
+    pub(super) gloo: &'b mut Gloo<'a>,
     pub(super) backends: &'b mut Backends<'a>,
     pub(super) in_force: &'b mut InForce<'a>,
     pub(super) asks: &'b mut Asks<'a>,
@@ -65,7 +67,16 @@ pub(super) fn compile<'a>(
                     .rules
                     .iter()
                     .zip(&rules)
-                    .map(|(rule, base)| limited(route, rule, base, entry, clients, context))
+                    .enumerate()
+                    .map(|(index, (rule, base))| {
+                        let mut made = limited(route, rule, base, entry, clients, context);
+                        let written = (route, index, rule);
+                        let findings = &mut *context.findings;
+                        context
+                            .gloo
+                            .on_gateway_api(written, entry, &mut made, findings);
+                        made
+                    })
                     .collect();
                 routes.push(Route {
                     name,

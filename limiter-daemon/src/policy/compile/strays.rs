@@ -4,7 +4,7 @@
 //! misspelt, so the version before it goes on. If the target is gone and the policy names it as ever,
 //! nothing would come of that version either.
 
-use super::{attach, missing};
+use super::{attach, gloo, missing};
 use crate::policy::envoy_gateway::targets::Target as Named;
 use crate::policy::findings::Findings;
 use crate::policy::gloo::references::Target as OfGloo;
@@ -94,18 +94,13 @@ fn of_gloo(
         let Some(before) = before else {
             continue;
         };
-        let same = |a: &OfGloo, b: &OfGloo| (a.kind, &a.name) == (b.kind, &b.name);
+        let section = |target: &OfGloo| target.section.as_ref().map(|at| at.value.clone());
+        let same =
+            |a: &OfGloo, b: &OfGloo| (a.kind, &a.name, section(a)) == (b.kind, &b.name, section(b));
         let new = |target: &&OfGloo| !before.iter().any(|old| same(old, target));
         let count = findings.errors();
         for target in targets.iter().filter(new) {
-            let mut scope = findings.at(&meta.origin);
-            missing(
-                resources,
-                target.kind,
-                &target.name,
-                &target.mark,
-                &mut scope,
-            );
+            gloo::check_target(target, meta, resources, findings);
         }
         if findings.errors() > count {
             strays.push((kind, meta.clone(), findings.error_after(count)));

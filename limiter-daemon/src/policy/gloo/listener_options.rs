@@ -11,6 +11,9 @@ use crate::policy::findings::Scope;
 use crate::policy::kinds::Kind;
 use crate::policy::resource::Meta;
 
+/// What options of listeners are for.
+const GATEWAYS: [Kind; 2] = [Kind::GlooGateway, Kind::Gateway];
+
 /// `ListenerOptions`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -168,7 +171,7 @@ pub(crate) fn lower_http(
     let At { value: raw, mark } = raw;
     let namespace = &meta.name.namespace;
     let given = raw.target_refs.is_some();
-    let targets = references::targets(raw.target_refs, &[Kind::GlooGateway], namespace, scope);
+    let targets = references::targets(raw.target_refs, &GATEWAYS, namespace, scope);
     if !given {
         scope.error(&mark, "it is for no gateway", "name one under `targetRefs`");
     }
@@ -204,7 +207,7 @@ pub(crate) fn lower(
     let refs = raw.value.target_refs;
     let namespace = &meta.name.namespace;
     ListenerOption {
-        targets: references::targets(refs, &[Kind::GlooGateway], namespace, scope),
+        targets: references::targets(refs, &GATEWAYS, namespace, scope),
         meta,
     }
 }

@@ -80,33 +80,25 @@ pub(crate) struct RouteOptions {
 }
 
 impl RouteOptions {
-    /// These options; what they do not say, as `other` has it. Local limits are not among that: which
-    /// of them holds is decided by where they stand.
+    /// What it says besides limits, if anything.
+    pub(crate) fn beyond_limits(&self) -> Option<&'static str> {
+        let says = [
+            (self.timeout.is_some(), "timeout"),
+            (self.idle_timeout.is_some(), "idleTimeout"),
+            (self.retry.is_some(), "retries"),
+            (self.fault.is_some(), "faults"),
+            (self.headers.is_some(), "headerManipulation"),
+            (self.prefix_rewrite.is_some(), "prefixRewrite"),
+            (self.host_rewrite.is_some(), "hostRewrite"),
+        ];
+        says.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
+
+    /// These options; what they do not say, as `other` has it, but for local limits
+    /// ([`Limits::or`]).
     pub(crate) fn or(&self, other: &Self) -> Self {
         Self {
-            limits: Limits {
-                local: self.limits.local.clone(),
-                actions: self
-                    .limits
-                    .actions
-                    .clone()
-                    .or_else(|| other.limits.actions.clone()),
-                include_host: self
-                    .limits
-                    .include_host
-                    .clone()
-                    .or_else(|| other.limits.include_host.clone()),
-                configs: self
-                    .limits
-                    .configs
-                    .clone()
-                    .or_else(|| other.limits.configs.clone()),
-                basic: self
-                    .limits
-                    .basic
-                    .clone()
-                    .or_else(|| other.limits.basic.clone()),
-            },
+            limits: self.limits.or(&other.limits),
             timeout: self.timeout.or(other.timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             retry: self.retry.clone().or_else(|| other.retry.clone()),
@@ -166,7 +158,7 @@ pub(crate) struct RawRouteOption {
 #[derive(Clone, Debug)]
 pub(crate) struct RouteOption {
     pub(crate) meta: Meta,
-    /// RouteTables whose routes it is for, besides the routes that refer to it.
+    /// RouteTables whose routes it is for, besides the routes that refer to it; or HTTPRoutes.
     pub(crate) targets: Vec<Target>,
     pub(crate) options: RouteOptions,
 }
@@ -180,7 +172,12 @@ pub(crate) fn lower_option(
     let raw = raw.value;
     let namespace = &meta.name.namespace;
     RouteOption {
-        targets: references::targets(raw.target_refs, &[Kind::RouteTable], namespace, scope),
+        targets: references::targets(
+            raw.target_refs,
+            &[Kind::RouteTable, Kind::HttpRoute],
+            namespace,
+            scope,
+        ),
         options: lower(raw.options.unwrap_or_default(), namespace, scope),
         meta,
     }

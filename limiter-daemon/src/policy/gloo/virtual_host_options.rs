@@ -117,6 +117,23 @@ pub(crate) struct Limits {
     pub(crate) basic: Option<Basic>,
 }
 
+impl Limits {
+    /// These limits; what they do not say, as `other` has it. Local limits are not among that: which
+    /// of them holds is decided by where they stand.
+    pub(crate) fn or(&self, other: &Self) -> Self {
+        Self {
+            local: self.local.clone(),
+            actions: self.actions.clone().or_else(|| other.actions.clone()),
+            include_host: self
+                .include_host
+                .clone()
+                .or_else(|| other.include_host.clone()),
+            configs: self.configs.clone().or_else(|| other.configs.clone()),
+            basic: self.basic.clone().or_else(|| other.basic.clone()),
+        }
+    }
+}
+
 /// Checks them. There is no authentication, so those before it and those after it are alike.
 pub(super) fn limits(raw: RawLimits, namespace: &str, scope: &mut Scope<'_>) -> Limits {
     let mut limits = Limits::default();
@@ -186,6 +203,17 @@ pub(crate) struct HostOptions {
     pub(crate) headers: Option<Headers>,
 }
 
+impl HostOptions {
+    /// What it says besides limits, if anything.
+    pub(crate) fn beyond_limits(&self) -> Option<&'static str> {
+        let says = [
+            (self.retry.is_some(), "retries"),
+            (self.headers.is_some(), "headerManipulation"),
+        ];
+        says.into_iter().find_map(|(is, name)| is.then_some(name))
+    }
+}
+
 /// Checks options of a host.
 pub(super) fn lower(raw: RawHostOptions, namespace: &str, scope: &mut Scope<'_>) -> HostOptions {
     let raw_limits = RawLimits {
@@ -214,6 +242,9 @@ pub(super) fn lower(raw: RawHostOptions, namespace: &str, scope: &mut Scope<'_>)
     }
 }
 
+/// What a `VirtualHostOption` is for.
+const HOSTS: [Kind; 2] = [Kind::VirtualService, Kind::Gateway];
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RawVirtualHostOption {
@@ -225,7 +256,7 @@ pub(crate) struct RawVirtualHostOption {
 #[derive(Clone, Debug)]
 pub(crate) struct VirtualHostOption {
     pub(crate) meta: Meta,
-    /// VirtualServices that it is for, besides those that refer to it.
+    /// VirtualServices that it is for, besides those that refer to it; or Gateways of Gateway API.
     pub(crate) targets: Vec<Target>,
     pub(crate) options: HostOptions,
 }
@@ -239,7 +270,7 @@ pub(crate) fn lower_option(
     let raw = raw.value;
     let namespace = &meta.name.namespace;
     VirtualHostOption {
-        targets: references::targets(raw.target_refs, &[Kind::VirtualService], namespace, scope),
+        targets: references::targets(raw.target_refs, &HOSTS, namespace, scope),
         options: lower(raw.options.unwrap_or_default(), namespace, scope),
         meta,
     }

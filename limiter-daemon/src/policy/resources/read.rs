@@ -223,6 +223,19 @@ impl<'a> Reader<'a> {
         } else {
             Targets::default()
         };
+        let of_gloo = matches!(
+            kind,
+            Kind::HttpListenerOption | Kind::VirtualHostOption | Kind::RouteOption
+        );
+        let (is_policy, targets) = if of_gloo {
+            match gloo::references::salvage(reading.node, &name.namespace, reading.origin) {
+                // What is behind Gloo's own gateways is not served without them in any case.
+                Some(targets) => (!targets.is_empty(), targets),
+                None => (true, Targets::default()),
+            }
+        } else {
+            (is_policy, targets)
+        };
         let kept = self
             .good
             .is_some_and(|good| self.resources.carry(kind, name, good));

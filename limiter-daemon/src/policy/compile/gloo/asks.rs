@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::gateways::At;
 use super::{destinations, label, unusable};
 use crate::policy::findings::{Findings, Mark, Origin, Scope};
 use crate::policy::gloo::rate_limit_config::RateLimitConfig;
 use crate::policy::gloo::settings::Server;
 use crate::policy::gloo::upstream::{Endpoints, Tls};
 use crate::policy::gloo::virtual_host_options::Limits;
-use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::native::rate_limit_service::DomainSettings;
 use crate::policy::plan::{
@@ -28,8 +26,27 @@ use crate::policy::resources::Resources;
 /// for it, which another rate limit service must have too.
 const CUSTOM: &str = "custom";
 
-/// Limits of a virtual service, and of one of its routes, with where each is written.
-type Levels<'a, 'b> = (&'a VirtualService, &'b Limits, &'b Meta, &'b Limits);
+/// Limits of a host, and of one of its routes.
+pub(super) struct Levels<'b> {
+    /// What they are called by.
+    pub(super) labels: [&'b str; 2],
+    /// Where they are written.
+    pub(super) metas: [&'b Meta; 2],
+    pub(super) limits: [&'b Limits; 2],
+}
+
+/// Where requests come in.
+pub(super) struct Door<'b> {
+    /// Begins the names of filters; no other place has it.
+    pub(super) name: String,
+    /// `source_cluster` of descriptors.
+    pub(super) source: String,
+    /// Of the resource that it is, or that says whom it asks.
+    pub(super) meta: &'b Meta,
+    pub(super) mark: &'b Mark,
+    /// Whom its requests are asked of, instead of the one in Settings.
+    pub(super) server: Option<&'b Server>,
+}
 
 /// Who is asked.
 pub(super) struct Asks<'a> {
@@ -84,19 +101,16 @@ impl<'a> Asks<'a> {
 
     /// `ratelimitBasic`: limits on each user and on each client without one, the route's instead of its
     /// host's.
-    pub(super) fn basic(
-        &self,
-        (service, host, _, route): Levels<'_, '_>,
-        path: &str,
-        at: &At<'_>,
-    ) -> Option<PolicyLimits> {
-        let own = label(Kind::VirtualService, &service.meta.name);
-        let (policy, basic) = match (&route.basic, &host.basic) {
-            (Some(found), _) => (format!("{own}/route/{path}"), found),
-            (None, found) => (own, found.as_ref()?),
+    pub(super) fn basic(&self, levels: &Levels<'_>, door: &Door<'_>) -> Option<PolicyLimits> {
+        let [host, route] = levels.limits.map(|limits| limits.basic.as_ref());
+        let [of_host, of_route] = levels.labels;
+        let (basic, policy) = match (route, host) {
+            (Some(found), _) => (found, of_route),
+            (None, found) => (found?, of_host),
         };
+        let policy = policy.to_owned();
         let name = format!("{policy}/ratelimitBasic");
-        let headers = Some(self.of_gateway(at).headers);
+        let headers = Some(self.server_of(door).headers);
         let rule = |name, condition, (quota, written): (Quota, Option<Arc<Written>>)| LimitRule {
             shared: true,
             headers,
@@ -130,40 +144,40 @@ impl<'a> Asks<'a> {
         })
     }
 
-    /// The server that a gateway's routes are to ask.
-    fn of_gateway(&self, at: &At<'_>) -> Server {
-        let own = at.options.server.as_ref();
-        own.or(self.server).cloned().unwrap_or_default()
+    /// The server that routes at a door are to ask.
+    fn server_of(&self, door: &Door<'_>) -> Server {
+        door.server.or(self.server).cloned().unwrap_or_default()
     }
 
     /// What is asked about the requests of a route.
     pub(super) fn on(
         &mut self,
-        (service, host, from, route): Levels<'_, '_>,
-        at: &At<'_>,
-        scope: &mut Scope<'_>,
+        levels: &Levels<'_>,
+        door: &Door<'_>,
+        findings: &mut Findings,
         broken: &mut Option<String>,
     ) -> Vec<Asking> {
+        let [host, route] = levels.limits;
+        let [of_host, of_route] = levels.metas;
         let includes = route.include_host.as_ref().is_some_and(|at| at.value);
-        let of_route = |has: bool| !has || includes;
+        let takes_hosts = |route_has: bool| !route_has || includes;
         let mut actions: Vec<Arc<DescriptorRule>> = Vec::new();
         let own = route.actions.as_ref().filter(|own| !own.is_empty());
         actions.extend(own.into_iter().flatten().cloned());
-        if of_route(own.is_some()) {
+        if takes_hosts(own.is_some()) {
             actions.extend(host.actions.iter().flatten().cloned());
         }
-        let server = self.of_gateway(at);
-        let source = label(Kind::GlooGateway, &at.gateway.meta.name);
+        let server = self.server_of(door);
         let mut asks = Vec::new();
         if !actions.is_empty() {
-            let filter = self.filter(&source, &server, at, scope);
+            let filter = self.filter(&server, door, findings);
             if filter.service == AskedService::Own {
                 self.own_domains.insert(CUSTOM.to_owned());
             }
             asks.push(Asking {
                 filter,
                 domain: CUSTOM.to_owned(),
-                source: source.clone(),
+                source: door.source.clone(),
                 descriptors: actions,
             });
         }
@@ -171,14 +185,14 @@ impl<'a> Asks<'a> {
             .configs
             .iter()
             .flatten()
-            .map(|reference| (reference, from))
+            .map(|reference| (reference, of_route))
             .collect();
-        if of_route(route.configs.is_some()) {
-            let of_host = host.configs.iter().flatten();
-            configs.extend(of_host.map(|reference| (reference, &service.meta)));
+        if takes_hosts(route.configs.is_some()) {
+            let inherited = host.configs.iter().flatten();
+            configs.extend(inherited.map(|reference| (reference, of_host)));
         }
         for (reference, meta) in configs {
-            let mut scope = scope.elsewhere(&meta.origin);
+            let mut scope = findings.at(&meta.origin);
             let found = self
                 .resources
                 .rate_limit_configs
@@ -186,7 +200,7 @@ impl<'a> Asks<'a> {
             match found {
                 Some((name, config)) => {
                     self.used.insert(name);
-                    asks.extend(self.of_config(config, &source, &server));
+                    asks.extend(self.of_config(config, door, &server));
                 }
                 None => {
                     let kind = Kind::RateLimitConfig;
@@ -202,7 +216,7 @@ impl<'a> Asks<'a> {
     fn of_config(
         &mut self,
         config: &RateLimitConfig,
-        source: &str,
+        door: &Door<'_>,
         server: &Server,
     ) -> Option<Asking> {
         if config.actions.is_empty() || (config.descriptors.is_empty() && config.sets.is_empty()) {
@@ -210,7 +224,7 @@ impl<'a> Asks<'a> {
         }
         let domain = label(Kind::RateLimitConfig, &config.meta.name);
         self.own_domains.insert(domain.clone());
-        let name = format!("{source}/{domain}");
+        let name = format!("{}/{domain}", door.name);
         let filter = self
             .filters
             .entry(name.clone())
@@ -218,32 +232,31 @@ impl<'a> Asks<'a> {
         Some(Asking {
             filter: Arc::clone(filter),
             domain,
-            source: source.to_owned(),
+            source: door.source.clone(),
             descriptors: config.actions.clone(),
         })
     }
 
     fn filter(
         &mut self,
-        source: &str,
         server: &Server,
-        at: &At<'_>,
-        scope: &mut Scope<'_>,
+        door: &Door<'_>,
+        findings: &mut Findings,
     ) -> Arc<AskFilter> {
-        let name = format!("{source}/ratelimitServer");
+        let name = format!("{}/ratelimitServer", door.name);
         if let Some(found) = self.filters.get(&name) {
             return Arc::clone(found);
         }
-        let own = at.options.server.is_some();
+        let own = door.server.is_some();
         let settings = self.resources.gloo_settings.values().next();
         let origin = match (own, settings) {
             (false, Some(settings)) => &settings.meta.origin,
-            _ => &at.gateway.meta.origin,
+            _ => &door.meta.origin,
         };
-        let service = self.service(server, &mut scope.elsewhere(origin));
+        let service = self.service(server, &mut findings.at(origin));
         if service == AskedService::Own && !self.has_custom() {
-            scope.elsewhere(&at.gateway.meta.origin).warning(
-                &at.gateway.mark,
+            findings.at(&door.meta.origin).warning(
+                door.mark,
                 "requests are asked about by `rateLimits`, and nothing says what they are limited to",
                 "give Settings `ratelimit.descriptors`, or `ratelimitServer.ratelimitServerRef`",
             );

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::super::certificates;
-use super::levels::Local;
+use super::asks::Door;
+use super::levels::{Local, Manner};
 use super::{Context, label, routes, tcp, unusable};
 use crate::policy::core;
 use crate::policy::findings::Mark;
@@ -27,10 +28,7 @@ pub(super) struct At<'a> {
     pub(super) gateway: &'a Gateway,
     pub(super) options: HttpOptions,
     pub(super) local: Local,
-    /// Clients are told of local limits.
-    pub(super) headers: bool,
-    /// Local limits are buckets of each connection.
-    pub(super) per_connection: bool,
+    pub(super) manner: Manner,
     /// Why its requests are answered with 500.
     pub(super) broken: Option<String>,
 }
@@ -54,6 +52,20 @@ impl Listeners {
 fn at(listeners: &[Listener], bind: SocketAddr) -> Option<&str> {
     let other = listeners.iter().find(|other| other.binds.contains(&bind));
     other.map(|other| other.name.as_str())
+}
+
+impl At<'_> {
+    pub(super) fn door(&self) -> Door<'_> {
+        let meta = &self.gateway.meta;
+        let name = label(Kind::GlooGateway, &meta.name);
+        Door {
+            source: name.clone(),
+            name,
+            meta,
+            mark: &self.gateway.mark,
+            server: self.options.server.as_ref(),
+        }
+    }
 }
 
 /// The listeners of all gateways that can be served beside those that are there.
@@ -157,8 +169,7 @@ fn listener<'a>(
     let at = At {
         gateway,
         local: Local::default().under(&label, local.and_then(|local| local.bucket.as_ref())),
-        headers: local.is_some_and(|local| local.headers),
-        per_connection: local.is_some_and(|local| local.per_connection),
+        manner: Manner::of(local),
         broken: context.options.unknown(),
         options,
     };

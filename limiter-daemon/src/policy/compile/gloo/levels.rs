@@ -6,9 +6,28 @@
 
 use std::sync::Arc;
 
-use super::gateways::At;
+use crate::policy::gloo::listener_options::LocalLimits;
 use crate::policy::gloo::token_bucket::Bucket;
 use crate::policy::plan::{LimitRule, PolicyLimits, Quota};
+
+/// How a gateway has local limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Manner {
+    /// Clients are told of them.
+    pub(super) headers: bool,
+    /// They are buckets of each connection.
+    pub(super) per_connection: bool,
+}
+
+impl Manner {
+    /// As the gateway's `httpLocalRatelimit` says.
+    pub(super) fn of(limits: Option<&LocalLimits>) -> Self {
+        limits.map_or_else(Self::default, |limits| Self {
+            headers: limits.headers,
+            per_connection: limits.per_connection,
+        })
+    }
+}
 
 /// A limit in force, and what it is of.
 #[derive(Clone, Debug, Default)]
@@ -35,9 +54,8 @@ impl Local {
         }
     }
 
-    /// As the plan has it at a gateway, which says whether clients are told of it and whether each
-    /// connection has a bucket.
-    pub(super) fn plan(&self, at: &At<'_>) -> Option<PolicyLimits> {
+    /// As the plan has it.
+    pub(super) fn plan(&self, manner: Manner) -> Option<PolicyLimits> {
         let (label, bucket) = self.limit.as_ref()?;
         let quota = Quota::bucket(bucket.limit, bucket.window);
         let name = format!("{label}/localRatelimit");
@@ -46,8 +64,8 @@ impl Local {
             rules: Vec::new(),
             default: Some(LimitRule {
                 shared: true,
-                headers: Some(at.headers),
-                per_connection: at.per_connection,
+                headers: Some(manner.headers),
+                per_connection: manner.per_connection,
                 written: bucket.written.clone(),
                 ..LimitRule::new(name, Vec::new(), quota)
             }),

@@ -3,6 +3,7 @@
 
 mod asks;
 mod destinations;
+mod gateway_api;
 mod gateways;
 mod levels;
 mod network;
@@ -15,9 +16,11 @@ use std::collections::BTreeSet;
 
 use super::backends::Backends;
 use super::missing;
+use super::topology::Entry;
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gloo::references::Reference;
 use crate::policy::kinds::Kind;
+use crate::policy::native::network_rate_limit_policy::NetworkLimit;
 use crate::policy::plan::{DaemonConfig, Listener, TcpProxy};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::{Rejected, Resources};
@@ -25,8 +28,23 @@ use crate::policy::status::{Condition, Statuses};
 use asks::Asks;
 pub(super) use asks::{Domains, domains};
 use destinations::Destinations;
-pub(super) use network::limits as network_limits;
 use options::Options;
+pub(super) use options::check_target;
+
+/// Gloo's options, and what their limits ask.
+pub(super) struct Gloo<'a> {
+    options: Options<'a>,
+    asks: Asks<'a>,
+}
+
+impl<'a> Gloo<'a> {
+    pub(super) fn new(resources: &'a Resources, findings: &mut Findings) -> Self {
+        Self {
+            options: Options::new(resources, findings),
+            asks: Asks::new(resources, findings),
+        }
+    }
+}
 
 /// What Gloo's resources are compiled with.
 struct Context<'a, 'b> {
@@ -46,18 +64,20 @@ pub(super) struct Compiled {
     pub(super) tcp: Vec<TcpProxy>,
     /// Domains of limiterd's own that requests are asked about.
     pub(super) asked: BTreeSet<String>,
+    /// Limits on connections.
+    pub(super) network: Vec<NetworkLimit>,
 }
 
-/// The listeners of all gateways, beside those that are `there` already.
+/// The listeners of all gateways, beside those that are `there` already: `entries`.
 pub(super) fn compile<'a>(
+    Gloo { options, asks }: Gloo<'a>,
     resources: &'a Resources,
     backends: &mut Backends<'a>,
-    (daemon, there): (&DaemonConfig, &[Listener]),
+    (daemon, there, entries): (&DaemonConfig, &[Listener], &[Entry<'_>]),
     statuses: &mut Statuses,
     findings: &mut Findings,
 ) -> Compiled {
-    let options = Options::new(resources, findings);
-    let asks = Asks::new(resources, findings);
+    let network = network::limits(resources, &options, entries);
     let mut context = Context {
         resources,
         options,
@@ -73,6 +93,7 @@ pub(super) fn compile<'a>(
         listeners: listeners.http,
         tcp: listeners.tcp,
         asked: context.asks.into_own_domains(),
+        network,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::attach::{self, Place};
 use super::{label, never_valid, unusable};
 use crate::policy::findings::{Findings, Scope};
 use crate::policy::gloo::gateway::Gateway;
@@ -13,42 +14,50 @@ use crate::policy::kinds::Kind;
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
 
+/// Options of one kind by what they are attached to, the oldest first.
+pub(super) struct Attached<'a, T> {
+    pub(super) of_gloo: BTreeMap<&'a Name, Vec<&'a T>>,
+    pub(super) of_gateway_api: BTreeMap<Place, Vec<&'a T>>,
+}
+
 /// Options by what they are attached to.
 pub(super) struct Options<'a> {
     resources: &'a Resources,
-    of_gateways: BTreeMap<&'a Name, Vec<&'a HttpListenerOption>>,
-    of_services: BTreeMap<&'a Name, Vec<&'a VirtualHostOption>>,
-    of_tables: BTreeMap<&'a Name, Vec<&'a RouteOption>>,
+    pub(super) listeners: Attached<'a, HttpListenerOption>,
+    pub(super) hosts: Attached<'a, VirtualHostOption>,
+    pub(super) routes: Attached<'a, RouteOption>,
     /// Why limits may be missing that nobody knows of.
     unknown: Option<String>,
 }
 
 impl<'a> Options<'a> {
     pub(super) fn new(resources: &'a Resources, findings: &mut Findings) -> Self {
-        let mut of_gateways: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for option in oldest_first(resources.http_listener_options.values(), |one| &one.meta) {
-            for name in found(&option.targets, &option.meta, resources, findings) {
-                of_gateways.entry(name).or_default().push(option);
-            }
-        }
-        let mut of_services: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for option in oldest_first(resources.virtual_host_options.values(), |one| &one.meta) {
-            for name in found(&option.targets, &option.meta, resources, findings) {
-                of_services.entry(name).or_default().push(option);
-            }
-        }
-        let mut of_tables: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for option in oldest_first(resources.route_options.values(), |one| &one.meta) {
-            for name in found(&option.targets, &option.meta, resources, findings) {
-                of_tables.entry(name).or_default().push(option);
-            }
-        }
+        let all = resources.http_listener_options.values();
+        let view = |one: &'a HttpListenerOption| (&one.meta, one.targets.as_slice(), None);
+        let listeners = attached(all, view, resources, findings);
+        let all = resources.virtual_host_options.values();
+        let view = |one: &'a VirtualHostOption| {
+            (
+                &one.meta,
+                one.targets.as_slice(),
+                one.options.beyond_limits(),
+            )
+        };
+        let hosts = attached(all, view, resources, findings);
+        let all = resources.route_options.values();
+        let view = |one: &'a RouteOption| {
+            (
+                &one.meta,
+                one.targets.as_slice(),
+                one.options.beyond_limits(),
+            )
+        };
+        let routes = attached(all, view, resources, findings);
         for option in resources.listener_options.values() {
-            let _named = found(&option.targets, &option.meta, resources, findings);
+            for target in &option.targets {
+                let _named = found(target, &option.meta, resources, findings);
+            }
         }
-        warn_of_twice(&of_gateways, |one| &one.meta, findings);
-        warn_of_twice(&of_services, |one| &one.meta, findings);
-        warn_of_twice(&of_tables, |one| &one.meta, findings);
         let kinds = [
             Kind::HttpListenerOption,
             Kind::VirtualHostOption,
@@ -60,9 +69,9 @@ impl<'a> Options<'a> {
             .map(super::super::in_force::reason);
         Self {
             resources,
-            of_gateways,
-            of_services,
-            of_tables,
+            listeners,
+            hosts,
+            routes,
             unknown,
         }
     }
@@ -76,7 +85,8 @@ impl<'a> Options<'a> {
     pub(super) fn of_gateway(&self, gateway: &Gateway, own: &HttpOptions) -> HttpOptions {
         let mut options = own.clone();
         for other in self
-            .of_gateways
+            .listeners
+            .of_gloo
             .get(&gateway.meta.name)
             .into_iter()
             .flatten()
@@ -108,7 +118,7 @@ impl<'a> Options<'a> {
                 }
             }
         }
-        options.extend(self.of_services.get(name).into_iter().flatten());
+        options.extend(self.hosts.of_gloo.get(name).into_iter().flatten());
         options
     }
 
@@ -131,7 +141,7 @@ impl<'a> Options<'a> {
                 }
             }
         }
-        let attached = table.and_then(|table| self.of_tables.get(table));
+        let attached = table.and_then(|table| self.routes.of_gloo.get(table));
         options.extend(attached.into_iter().flatten());
         options
             .into_iter()
@@ -140,52 +150,88 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Says which of several for one thing goes before the others.
-fn warn_of_twice<T>(
-    all: &BTreeMap<&Name, Vec<&T>>,
-    meta: impl Fn(&T) -> &Meta,
+type View<'a> = (&'a Meta, &'a [Target], Option<&'static str>);
+
+/// Attaches options, of which `view` says what they say besides limits.
+fn attached<'a, T>(
+    all: impl Iterator<Item = &'a T>,
+    view: impl Fn(&'a T) -> View<'a>,
+    resources: &Resources,
     findings: &mut Findings,
-) {
-    for options in all.values() {
-        if let Some((first, rest)) = options.split_first() {
-            for other in rest {
-                let (first, other) = (&meta(first).name, meta(other));
-                findings.at(&other.origin).warning(
-                    &other.mark,
+) -> Attached<'a, T> {
+    let mut all: Vec<&T> = all.collect();
+    all.sort_by(|one, other| view(one).0.precedence().cmp(&view(other).0.precedence()));
+    let mut attached = Attached {
+        of_gloo: BTreeMap::new(),
+        of_gateway_api: BTreeMap::new(),
+    };
+    for option in all {
+        let (meta, targets, beyond) = view(option);
+        for target in targets {
+            let there = match found(target, meta, resources, findings) {
+                None => continue,
+                Some(Found::Gloo(name)) => attached.of_gloo.entry(name).or_default(),
+                Some(Found::GatewayApi(place)) => {
+                    if let Some(field) = beyond {
+                        beyond_limits(field, target, meta, findings);
+                    }
+                    attached.of_gateway_api.entry(place).or_default()
+                }
+            };
+            if let Some(first) = there.first() {
+                let first = &view(first).0.name;
+                findings.at(&meta.origin).warning(
+                    &meta.mark,
                     format!("what `{first}` says for the same target goes before this"),
                     "join the two, or take the target out of one",
                 );
             }
+            there.push(option);
         }
     }
+    attached
 }
 
-fn oldest_first<'a, T>(all: impl Iterator<Item = &'a T>, meta: impl Fn(&T) -> &Meta) -> Vec<&'a T> {
-    let mut all: Vec<&T> = all.collect();
-    all.sort_by(|one, other| meta(one).precedence().cmp(&meta(other).precedence()));
-    all
+fn beyond_limits(field: &str, target: &Target, meta: &Meta, findings: &mut Findings) {
+    findings.at(&meta.origin).error(
+        &target.mark,
+        format!(
+            "`{field}` is not supported on a {} of Gateway API: of options there only limits hold",
+            target.kind.name()
+        ),
+        "remove it, and write it in the HTTPRoute or in a BackendTrafficPolicy",
+    );
 }
 
-/// The targets that are there; or an error at those that are not.
+/// What a target names.
+enum Found<'a> {
+    Gloo(&'a Name),
+    GatewayApi(Place),
+}
+
+/// What a target names, if that is there; or an error.
 fn found<'a>(
-    targets: &'a [Target],
+    target: &'a Target,
     meta: &Meta,
     resources: &Resources,
     findings: &mut Findings,
-) -> Vec<&'a Name> {
-    let mut scope = findings.at(&meta.origin);
-    let mut names = Vec::new();
-    for target in targets {
-        super::missing(
-            resources,
-            target.kind,
-            &target.name,
-            &target.mark,
-            &mut scope,
-        );
-        if resources.has(target.kind, &target.name) {
-            names.push(&target.name);
-        }
+) -> Option<Found<'a>> {
+    if let Some(target) = target.of_gateway_api() {
+        let place = attach::named(&target, meta, resources, findings);
+        return place.ok().flatten().map(Found::GatewayApi);
     }
-    names
+    let (kind, name) = (target.kind, &target.name);
+    let mut scope = findings.at(&meta.origin);
+    super::missing(resources, kind, name, &target.mark, &mut scope);
+    resources.has(kind, name).then_some(Found::Gloo(name))
+}
+
+/// An error if a target is not there.
+pub(in crate::policy::compile) fn check_target(
+    target: &Target,
+    meta: &Meta,
+    resources: &Resources,
+    findings: &mut Findings,
+) {
+    let _found = found(target, meta, resources, findings);
 }

@@ -35,16 +35,7 @@ pub(super) fn of_service<'a>(
     for option in elsewhere {
         let other = &option.options;
         of_options = of_options.or(other.limits.local.as_ref());
-        let limits = &mut options.limits;
-        limits.actions = limits
-            .actions
-            .take()
-            .or_else(|| other.limits.actions.clone());
-        limits.configs = limits
-            .configs
-            .take()
-            .or_else(|| other.limits.configs.clone());
-        limits.basic = limits.basic.take().or_else(|| other.limits.basic.clone());
+        options.limits = options.limits.or(&other.limits);
         options.retry = options.retry.or_else(|| other.retry.clone());
         options.headers = options.headers.or_else(|| other.headers.clone());
     }

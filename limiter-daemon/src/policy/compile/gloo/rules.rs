@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Context;
+use super::asks::Levels;
 use super::gateways::At;
 use super::levels::Local;
+use super::{Context, label};
 use crate::policy::gloo::action::Action;
 use crate::policy::gloo::matcher::Matcher;
 use crate::policy::gloo::route::Route;
@@ -165,19 +166,20 @@ pub(super) fn rule<'a>(
         }
     }
     let mut limits = RateLimits::default();
-    limits.local.extend(here.local.plan(host.at));
+    limits.local.extend(here.local.plan(host.at.manner));
     let mut broken = here.broken.clone();
-    let levels = (
-        host.service,
-        &host.options.limits,
-        place.meta,
-        &here.options.limits,
-    );
-    limits
-        .global
-        .extend(context.asks.basic(levels, &here.path, host.at));
-    let mut scope = context.findings.at(&place.meta.origin);
-    let asks = context.asks.on(levels, host.at, &mut scope, &mut broken);
+    let own = label(Kind::VirtualService, &host.service.meta.name);
+    let of_route = format!("{own}/route/{}", here.path);
+    let levels = Levels {
+        labels: [&own, &of_route],
+        metas: [&host.service.meta, place.meta],
+        limits: [&host.options.limits, &here.options.limits],
+    };
+    let door = host.at.door();
+    limits.global.extend(context.asks.basic(&levels, &door));
+    let asks = context
+        .asks
+        .on(&levels, &door, context.findings, &mut broken);
     Some(RouteRule {
         name: Some(here.path.clone()),
         matches,

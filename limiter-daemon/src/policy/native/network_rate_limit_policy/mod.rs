@@ -8,12 +8,14 @@ mod list_file;
 mod rules;
 mod targets;
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::policy::decode::At;
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::{SourceLimits, SourceRule};
+use crate::policy::plan::{SourceLimits, SourceRule, Written};
 use crate::policy::resource::Meta;
 use buckets::{RawBucket, RawBytes};
 pub(crate) use cidrs::MAX_CIDRS_OF_ALL;
@@ -56,6 +58,7 @@ pub(crate) struct NetworkLimit {
     pub(crate) shadow: bool,
     pub(crate) escalation: Option<Escalation>,
     pub(crate) mark: Mark,
+    pub(crate) written: Option<Arc<Written>>,
 }
 
 impl NetworkLimit {
@@ -118,6 +121,7 @@ pub(crate) fn lower(
         deny,
         shadow: raw.shadow.unwrap_or_default(),
         escalation,
+        written: scope.written(&mark),
         mark,
     }
 }
