@@ -22,6 +22,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tests::counting::Counting;
 use tests::netns::Netns;
 use tests::redis::Redis;
+use tests::redis_cluster::RedisCluster;
 
 /// Some time on no boundary.
 const BEGIN: u64 = 1_700_000_123_456_789_000;
@@ -150,14 +151,15 @@ fn counted(state: &State) -> Vec<String> {
 }
 
 async fn case(
-    redis: &Redis,
+    (redis, address): (&[Redis], &StoreAddress),
     number: u32,
     plan: plan::Domain,
     questions: &[(u64, Vec<Ask>)],
 ) -> Result<()> {
     // Keys of the reference's form have no prefix of the test.
-    redis.ask(&["FLUSHALL"])?;
-    let address = StoreAddress::Unix(redis.socket());
+    for server in redis {
+        server.ask(&["FLUSHALL"])?;
+    }
     let config = StoreConfig {
         address: address.clone(),
         user: None,
@@ -170,7 +172,7 @@ async fn case(
         over_limit_memory: 0,
     };
     let counting = Counting::new(Arc::new(RedisLedger::by(&config, Time::Told)?));
-    let windows = Arc::new(Windows::new(counting.whole(&address), config.budget));
+    let windows = Arc::new(Windows::new(counting.whole(address), config.budget));
     let store = Arc::new(DomainStore::new(windows, &config.prefix));
     let shared = State::new(1024).with_domain_store(store);
     let here = State::new(1024);
@@ -191,15 +193,13 @@ async fn case(
     Ok(())
 }
 
-#[test]
-fn redis_decides_as_memory_does() -> Result<()> {
-    let netns = Netns::new("redis")?;
-    let redis = Redis::start(&netns)?;
+/// Random cases through memory and these servers.
+fn compare(redis: &[Redis], address: &StoreAddress, cases: u32) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let mut runner = TestRunner::new(Config {
-        cases: 192,
+        cases,
         failure_persistence: None,
         ..Config::default()
     });
@@ -222,20 +222,36 @@ fn redis_decides_as_memory_does() -> Result<()> {
     ];
     let entries = vec((select(&KEYS[..]), select(&VALUES[..])), 1..4);
     let question = (0u64..20, vec((any::<bool>(), entries, hits), 1..4));
-    let cases = (
+    let questions = (
         vec(node, 0..5),
         vec(rule, 0..5),
         any::<bool>(),
         vec(question, 1..20),
     );
     let number = Cell::new(0u32);
-    let result = runner.run(&cases, |(nodes, rules, reference, questions)| {
+    let result = runner.run(&questions, |(nodes, rules, reference, questions)| {
         number.set(number.get() + 1);
         let plan = domain(&nodes, &rules, reference);
         runtime
-            .block_on(case(&redis, number.get(), plan, &questions))
+            .block_on(case((redis, address), number.get(), plan, &questions))
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     result.map_err(|error| anyhow::anyhow!("{error}"))?;
     Ok(())
+}
+
+#[test]
+fn redis_decides_as_memory_does() -> Result<()> {
+    let netns = Netns::new("redis")?;
+    let redis = Redis::start(&netns)?;
+    let address = StoreAddress::Unix(redis.socket());
+    compare(&[redis], &address, 192)
+}
+
+/// Keys of the reference's form lie all over it, those of sets in one place.
+#[test]
+fn a_cluster_decides_as_memory_does() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let compare = || compare(&cluster.servers, &cluster.store(), 64);
+    cluster.netns.enter(compare)
 }

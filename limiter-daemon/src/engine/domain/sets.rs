@@ -66,7 +66,7 @@ impl<L> Sets<L> {
             *same += 1;
             // A value leaves fewer rules to try than a key.
             let valued = rule.entries.iter().find(|(_, value)| value.is_some());
-            match valued.or(rule.entries.first()) {
+            match valued.or_else(|| rule.entries.first()) {
                 None => sets.all.push(index),
                 Some((key, value)) => {
                     let keyed = sets.by_key.entry(key.clone()).or_default();

@@ -14,9 +14,9 @@ use crate::engine::Engine;
 use crate::engine::route::hostname;
 use crate::engine::state::State;
 use crate::policy::plan::{
-    Abort, Backend, BackendSettings, Balancing, Condition, Fault, Fraction, HeaderMatch, Hostname,
-    LoadBalancer, PathMatch, RateLimits, Route, RouteKind, RouteMatch, RouteTraffic,
-    SourcePrefixes, ValueMatch, ValueTest, WeightedBackend,
+    Abort, Backend, BackendSettings, Balancing, Condition, Endpoint, Fault, Fraction, HeaderMatch,
+    Hostname, LoadBalancer, PathMatch, RateLimits, Route, RouteKind, RouteMatch, RouteTraffic,
+    SourcePrefixes, UpstreamProtocol, ValueMatch, ValueTest, WeightedBackend,
 };
 
 const MINUTE: u64 = 60_000_000_000;

@@ -184,11 +184,21 @@ fn basic(raw: RawBasic, scope: &mut Scope<'_>) -> Option<Basic> {
         }
     };
     let (anonymous, authorized) = (quota(anonymous_limits), quota(authorized_limits));
+    let (anonymous, authorized) = (anonymous?, authorized?);
     let header = match limiterd {
         None => None,
-        Some(extension) => Some(header_name(&extension.authorized_by.header, scope)?),
+        Some(extension) => {
+            let at = &extension.authorized_by.header;
+            if anonymous.is_none() && authorized.is_none() {
+                scope.warning(
+                    &at.mark,
+                    "it has no effect without limits",
+                    "give the block `authorizedLimits`, or `anonymousLimits`",
+                );
+            }
+            Some(header_name(at, scope)?)
+        }
     };
-    let (anonymous, authorized) = (anonymous?, authorized?);
     (anonymous.is_some() || authorized.is_some()).then(|| Basic {
         anonymous,
         authorized: header.map(|header| (header, authorized)),

@@ -235,6 +235,9 @@ fn weigh(
 /// A count: what it is of, and the values that it is apart by.
 type Count<'a> = (String, Vec<(&'a str, &'a str)>);
 
+/// A descriptor: whether it is a set, its entries, its hits.
+type Sent<'a> = (bool, Vec<(&'a str, &'a str)>, u64);
+
 /// What a descriptor takes part in: index, count, capacity, hits.
 type Part<'a> = (usize, Count<'a>, u64, u64);
 
@@ -248,7 +251,7 @@ fn capacity(limit: &DomainLimit) -> u64 {
 /// What applies to the descriptors of a request, each of which is a set or not.
 fn applies<'a>(
     (tree, rules): (&[Descriptor], &[SetRule]),
-    request: &'a [(bool, Vec<(&'a str, &'a str)>, u64)],
+    request: &'a [Sent<'a>],
 ) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let found = request
