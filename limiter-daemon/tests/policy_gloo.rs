@@ -277,11 +277,7 @@ fn nothing_starts_with_settings_that_are_wrong() {
 apiVersion: gloo.solo.io/v1
 kind: Settings
 metadata: { name: default }
-<<<<<<< HEAD
-spec: { ratelimit: { descriptors: [{ key: generic_key, rateLimits: 1 }] } }
-=======
 spec: { ratelimit: { descriptors: [{ key: '', weight: 1 }] } }
->>>>>>> wt-tree
 ";
     let outcome = load("gloo-settings", &format!("{}{settings}", levels([true; 4])));
     assert_eq!(outcome.count(Severity::Error), 1);

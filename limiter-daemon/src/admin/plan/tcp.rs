@@ -12,6 +12,7 @@ pub(super) struct TcpView {
     name: String,
     addresses: Vec<String>,
     proxy_protocol: &'static str,
+    max_connections: Option<u64>,
     max_connect_attempts: u32,
     /// `None`: connections stay however long they are silent.
     idle_timeout_seconds: Option<f64>,
@@ -47,6 +48,7 @@ impl TcpView {
                 ProxyProtocol::Optional => "optional",
                 ProxyProtocol::Required => "required",
             },
+            max_connections: proxy.client.connections.max,
             max_connect_attempts: proxy.max_connect_attempts,
             idle_timeout_seconds: proxy.idle.map(seconds),
             hosts: hosts.map(|host| HostView::new(host, plan)).collect(),

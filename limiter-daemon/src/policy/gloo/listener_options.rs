@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::references::{self, RawTargetRef, Target};
 use super::settings::{self, RawServer, Server};
-use super::tcp::{self, RawProxySettings, Tcp};
+use super::tcp::{self, RawConnectionLimit, RawProxySettings, Tcp};
 use super::token_bucket::{self, Bucket, NetworkBucket, RawTokenBucket};
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
@@ -76,11 +76,10 @@ struct RawLocal {
 /// `TcpListenerOptions`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
 pub(super) struct RawTcpOptions {
     local_ratelimit: Option<At<RawTokenBucket>>,
     tcp_proxy_settings: Option<RawProxySettings>,
-    connection_limit: Option<Unsupported>,
+    connection_limit: Option<At<RawConnectionLimit>>,
 }
 
 /// What options of a listener of HTTP come to; what is `None` they do not say.
@@ -124,6 +123,10 @@ pub(super) fn tcp(raw: RawTcpOptions, scope: &mut Scope<'_>) -> Tcp {
         limit: limit.and_then(|raw| token_bucket::network(raw, scope)),
         settings: settings
             .map(|raw| tcp::settings(raw, scope))
+            .unwrap_or_default(),
+        connections: raw
+            .connection_limit
+            .map(|raw| tcp::connections(raw, scope))
             .unwrap_or_default(),
     }
 }

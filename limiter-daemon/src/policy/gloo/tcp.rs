@@ -11,7 +11,7 @@ use super::ssl::{self, RawSsl, Ssl};
 use super::token_bucket::NetworkBucket;
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
-use crate::policy::plan::Hostname;
+use crate::policy::plan::{ConnectionLimits, Hostname};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
@@ -56,6 +56,14 @@ pub(super) struct RawProxySettings {
     access_log_flush_interval: Option<Unheeded>,
 }
 
+/// `connectionLimit`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RawConnectionLimit {
+    max_active_connections: Option<At<u64>>,
+    delay_before_close: Option<At<String>>,
+}
+
 /// A `tcpGateway`, checked by itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tcp {
@@ -64,6 +72,8 @@ pub(crate) struct Tcp {
     /// What is limited of its connections, by the kernel.
     pub(crate) limit: Option<NetworkBucket>,
     pub(crate) settings: ProxySettings,
+    /// How many there may be at once.
+    pub(crate) connections: ConnectionLimits,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -188,6 +198,32 @@ fn to(At { value: raw, mark }: At<RawAction>, namespace: &str, scope: &mut Scope
     } else {
         To::Destinations(destinations)
     }
+}
+
+/// Checks `connectionLimit`.
+pub(super) fn connections(
+    At { value: raw, mark }: At<RawConnectionLimit>,
+    scope: &mut Scope<'_>,
+) -> ConnectionLimits {
+    let mut limits = ConnectionLimits::default();
+    match raw.max_active_connections {
+        Some(at) if at.value == 0 => {
+            let message = "0 connections are a gateway that serves nobody";
+            scope.error(&at.mark, message, "write 1 or more, or remove the gateway");
+        }
+        Some(at) => limits.max = Some(at.value),
+        None => scope.error(
+            &mark,
+            "there is no number of connections",
+            "write `maxActiveConnections`",
+        ),
+    }
+    if let Some(text) = raw.delay_before_close
+        && let Some(delay) = units::bound(&text, scope)
+    {
+        limits.close_delay = delay.unwrap_or_default();
+    }
+    limits
 }
 
 /// Checks `tcpProxySettings`.

@@ -17,8 +17,8 @@ use crate::policy::gloo::ssl::Ssl;
 use crate::policy::gloo::virtual_service::VirtualService;
 use crate::policy::kinds::Kind;
 use crate::policy::plan::{
-    Certificate, ClientSettings, DaemonConfig, Hostname, Listener, ProxyProtocol, Route, RouteKind,
-    TcpProxy, Tls, TlsVersion,
+    Certificate, ClientSettings, ConnectionLimits, DaemonConfig, Hostname, Listener, ProxyProtocol,
+    Route, RouteKind, TcpProxy, Tls, TlsVersion,
 };
 use crate::policy::resource::{Meta, Name};
 use crate::policy::status::Condition;
@@ -126,9 +126,10 @@ pub(super) fn listeners(
     listeners
 }
 
-/// How connections to a gateway are taken.
-pub(super) fn client(gateway: &Gateway) -> Arc<ClientSettings> {
+/// How connections to a gateway are taken, of which there may be so many.
+pub(super) fn client(gateway: &Gateway, connections: ConnectionLimits) -> Arc<ClientSettings> {
     Arc::new(ClientSettings {
+        connections,
         proxy_protocol: if gateway.proxy_protocol {
             ProxyProtocol::Required
         } else {
@@ -194,7 +195,7 @@ fn listener<'a>(
         binds: vec![gateway.bind],
         hostname: Hostname::Any,
         tls,
-        client: client(gateway),
+        client: client(gateway, ConnectionLimits::default()),
         routes: made,
     })
 }
