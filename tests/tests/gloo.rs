@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use limiter_daemon::rls::proto::Code;
 use socket2::{Domain, Socket, Type};
 use tests::capture::Capture;
-use tests::daemon::{Daemon, Policies, demo_backend, limiterd};
+use tests::daemon::{Daemon, Policies, demo_backend, eventually, limiterd};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
 use tests::policies::{config, host_route, limited_host};
@@ -21,7 +21,7 @@ use tests::rls::{ask, question};
 use tests::rls_peer::{RlsPeer, Said};
 use tests::tls::Authority;
 use tests::topology::{Client, Topology};
-use tests::upstream::Upstream;
+use tests::upstream::{Upstream, response};
 
 const BACKEND: &str = "127.0.0.1:3000";
 const UPSTREAM: &str = "
@@ -555,6 +555,83 @@ spec:
         ("other.test", vec![200, 200, 429]),
     ]);
     assert_eq!(statuses, expected);
+    Ok(())
+}
+
+#[test]
+fn requests_of_one_user_go_to_one_host_that_is_well() -> Result<()> {
+    const PORTS: [u16; 3] = [3001, 3002, 3003];
+    let netns = Netns::new("gloo")?;
+    let hosts = PORTS
+        .map(|port| {
+            Upstream::start(&netns, &format!("127.0.0.1:{port}"), move |seen, client| {
+                let sick = port == PORTS[2] && seen.line() == "GET /health";
+                let status = if sick { "503 Sick" } else { "200 OK" };
+                client.send(response(status, "", &port.to_string()))?;
+                Ok(true)
+            })
+        })
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let addresses = PORTS.map(|port| format!("{{ addr: 127.0.0.1, port: {port} }}"));
+    let text = format!(
+        "
+apiVersion: gloo.solo.io/v1
+kind: Upstream
+metadata: {{ name: hosts }}
+spec:
+  static: {{ hosts: [{}] }}
+  loadBalancerConfig: {{ maglev: {{}}, healthyPanicThreshold: 12.5 }}
+  healthChecks:
+    - timeout: 5s
+      interval: 100ms
+      unhealthyThreshold: 1
+      healthyThreshold: 1
+      httpHealthCheck: {{ path: /health }}
+---
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: {{ name: http }}
+spec: {{ bindPort: 8080, httpGateway: {{}} }}
+---
+apiVersion: gateway.solo.io/v1
+kind: VirtualService
+metadata: {{ name: all }}
+spec:
+  virtualHost:
+    domains: ['*']
+    routes:
+      - options: {{ lbHash: {{ hashPolicies: [{{ header: x-user }}] }} }}
+        routeAction: {{ single: {{ upstream: {{ name: hosts }} }} }}
+",
+        addresses.join(", ")
+    );
+    let policies = Policies::new(&[("gloo.yaml", &text)])?;
+    let daemon = Daemon::start(&netns, policies.path())?;
+    eventually("the checks to find who is well", || {
+        let page = daemon.metrics(&netns)?;
+        let well = page.sum("envoy_cluster_membership_healthy", &[]);
+        let asked = hosts.iter().all(|host| !host.seen().is_empty());
+        Ok((asked && well == 2.0).then_some(()))
+    })?;
+    let mut client = Raw::on(tcp(&netns, "127.0.0.1:8080")?);
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    for user in 0..40 {
+        let mut ask = || -> Result<String> {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx-user: user-{user}\r\n\r\n");
+            client.send(head)?;
+            let (status, _, host) = client.answer()?;
+            ensure!(status == 200, "{status}");
+            Ok(host)
+        };
+        let first = ask()?;
+        for _ in 0..3 {
+            assert_eq!(ask()?, first, "of user {user}");
+        }
+        *taken.entry(first).or_default() += 1;
+    }
+    let taken: Vec<&str> = taken.keys().map(String::as_str).collect();
+    assert_eq!(taken, ["3001", "3002"]);
     Ok(())
 }
 

@@ -6,7 +6,9 @@
 //! where requests would be treated otherwise without it, in a warning where not.
 
 pub(crate) mod action;
+pub(crate) mod balancer;
 pub(crate) mod gateway;
+mod health;
 pub(crate) mod listener_options;
 pub(crate) mod matcher;
 pub(crate) mod rate_limit;

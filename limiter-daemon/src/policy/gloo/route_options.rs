@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use serde::Deserialize;
 
+use super::balancer::{self, RawHash};
 use super::references::{self, RawTargetRef, Target};
 use super::traffic::{self, Headers, RawFaults, RawHeaders, RawRetries};
 use super::virtual_host_options::{self, Limits, RawBasic, RawConfigs, RawLimits, RawRateLimit};
@@ -12,7 +13,7 @@ use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::Scope;
 use crate::policy::gateway_api::route_match::exact_value;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Fault, Retry};
+use crate::policy::plan::{Fault, HashBy, Retry};
 use crate::policy::resource::Meta;
 use crate::policy::units;
 
@@ -46,7 +47,7 @@ pub(super) struct RawRouteOptions {
     tracing: Option<Unheeded>,
     shadowing: Option<Unsupported>,
     cors: Option<Unsupported>,
-    lb_hash: Option<Unsupported>,
+    lb_hash: Option<At<RawHash>>,
     upgrades: Option<Unheeded>,
     transformations: Option<Unsupported>,
     staged_transformations: Option<Unsupported>,
@@ -75,6 +76,7 @@ pub(crate) struct RouteOptions {
     pub(crate) retry: Option<Option<Retry>>,
     pub(crate) fault: Option<Fault>,
     pub(crate) headers: Option<Headers>,
+    pub(crate) hash_by: Option<HashBy>,
     pub(crate) prefix_rewrite: Option<At<String>>,
     pub(crate) host_rewrite: Option<HeaderValue>,
 }
@@ -88,6 +90,7 @@ impl RouteOptions {
             (self.retry.is_some(), "retries"),
             (self.fault.is_some(), "faults"),
             (self.headers.is_some(), "headerManipulation"),
+            (self.hash_by.is_some(), "lbHash"),
             (self.prefix_rewrite.is_some(), "prefixRewrite"),
             (self.host_rewrite.is_some(), "hostRewrite"),
         ];
@@ -104,6 +107,7 @@ impl RouteOptions {
             retry: self.retry.clone().or_else(|| other.retry.clone()),
             fault: self.fault.clone().or_else(|| other.fault.clone()),
             headers: self.headers.clone().or_else(|| other.headers.clone()),
+            hash_by: self.hash_by.clone().or_else(|| other.hash_by.clone()),
             prefix_rewrite: self
                 .prefix_rewrite
                 .clone()
@@ -142,6 +146,7 @@ pub(super) fn lower(raw: RawRouteOptions, namespace: &str, scope: &mut Scope<'_>
         headers: raw
             .header_manipulation
             .map(|raw| traffic::headers(raw, scope)),
+        hash_by: raw.lb_hash.and_then(|raw| balancer::hash_by(raw, scope)),
         prefix_rewrite: raw.prefix_rewrite.filter(|text| !text.is_empty()),
         host_rewrite: raw.host_rewrite.and_then(|text| exact_value(&text, scope)),
     }

@@ -236,17 +236,7 @@ fn of_files(raw: At<RawFiles>, meta: &Meta, scope: &mut Scope<'_>) -> Option<Cer
         );
         return None;
     };
-    let mut read = |path: &At<String>| {
-        let base = meta.origin.file.parent().unwrap_or_else(|| Path::new(""));
-        let file = base.join(&path.value);
-        source::read_text(&file)
-            .map_err(|unreadable| {
-                let message = format!("the file {} {}", file.display(), unreadable.message);
-                scope.error(&path.mark, message, unreadable.remedy);
-            })
-            .ok()
-    };
-    let (chain_text, key_text) = (read(&chain), read(&key));
+    let (chain_text, key_text) = (read(&chain, meta, scope), read(&key, meta, scope));
     let found = pem::pair(
         chain.value.clone(),
         chain_text?.as_bytes(),
@@ -259,6 +249,18 @@ fn of_files(raw: At<RawFiles>, meta: &Meta, scope: &mut Scope<'_>) -> Option<Cer
                 format!("{}: {problem}", chain.value),
                 "give it a chain in PEM, the server's certificate first, and its key",
             );
+        })
+        .ok()
+}
+
+/// The text of a file, whose path is relative to the directory of the policy file; or an error at it.
+pub(super) fn read(path: &At<String>, meta: &Meta, scope: &mut Scope<'_>) -> Option<String> {
+    let base = meta.origin.file.parent().unwrap_or_else(|| Path::new(""));
+    let file = base.join(&path.value);
+    source::read_text(&file)
+        .map_err(|unreadable| {
+            let message = format!("the file {} {}", file.display(), unreadable.message);
+            scope.error(&path.mark, message, unreadable.remedy);
         })
         .ok()
 }

@@ -5,11 +5,17 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::balancer::{self, RawBalancer};
+use super::health::{self, RawHealthCheck, RawOutliers};
 use super::references::{RawRef, Reference};
+use super::ssl;
+use crate::policy::core::pem;
 use crate::policy::decode::{At, Ignored, Unheeded, Unsupported};
 use crate::policy::findings::{Mark, Scope};
 use crate::policy::gateway_api::hostname::is_domain;
-use crate::policy::plan::{BackendSettings, Balancing, Endpoint, LoadBalancer, UpstreamProtocol};
+use crate::policy::plan::{
+    BackendSettings, Balancing, Endpoint, OutlierDetection, Pem, UpstreamProtocol,
+};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::units;
 
@@ -36,8 +42,8 @@ pub(crate) struct RawUpstream {
     circuit_breakers: Option<RawBreakers>,
     connection_config: Option<RawConnection>,
     load_balancer_config: Option<RawBalancer>,
-    health_checks: Option<Unsupported>,
-    outlier_detection: Option<Unsupported>,
+    health_checks: Option<At<Vec<At<RawHealthCheck>>>>,
+    outlier_detection: Option<At<RawOutliers>>,
     subset_spec: Option<Unsupported>,
     failover: Option<Unsupported>,
     proxy_protocol_version: Option<Unsupported>,
@@ -105,7 +111,7 @@ struct RawPipe {
 #[expect(dead_code, reason = "unsupported fields are told by the decoder")]
 struct RawSsl {
     secret_ref: Option<RawRef>,
-    ssl_files: Option<Unsupported>,
+    ssl_files: Option<RawFiles>,
     sds: Option<Unsupported>,
     sni: Option<At<String>>,
     verify_subject_alt_name: Option<Unsupported>,
@@ -113,6 +119,16 @@ struct RawSsl {
     alpn_protocols: Option<Unheeded>,
     allow_renegotiation: Option<Unheeded>,
     one_way_tls: Option<Ignored>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
+struct RawFiles {
+    tls_cert: Option<Unsupported>,
+    tls_key: Option<Unsupported>,
+    root_ca: Option<At<String>>,
+    ocsp_staple: Option<Unheeded>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -138,22 +154,6 @@ struct RawConnection {
     http1_protocol_options: Option<Unheeded>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "unsupported fields are told by the decoder")]
-struct RawBalancer {
-    round_robin: Option<Ignored>,
-    least_request: Option<Ignored>,
-    random: Option<Ignored>,
-    ring_hash: Option<Unsupported>,
-    maglev: Option<Unsupported>,
-    healthy_panic_threshold: Option<At<u32>>,
-    update_merge_window: Option<Unheeded>,
-    locality_weighted_lb_config: Option<Unheeded>,
-    use_hostname_for_hashing: Option<Unheeded>,
-    close_connections_on_host_set_change: Option<Unheeded>,
-}
-
 /// An `Upstream`, checked by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
@@ -162,6 +162,8 @@ pub(crate) struct Upstream {
     pub(crate) protocol: UpstreamProtocol,
     pub(crate) tls: Option<Tls>,
     pub(crate) settings: BackendSettings,
+    /// Hosts are chosen by the hash that routes say.
+    pub(crate) hashes: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -174,9 +176,18 @@ pub(crate) enum Endpoints {
 /// TLS to the endpoints.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tls {
-    /// The Secret with the authorities (`ca.crt`); `None`: any certificate is taken, as Envoy does.
+    /// The Secret with the authorities (`ca.crt`).
     pub(crate) secret: Option<Reference>,
+    /// Or the authorities, of a file. Without either any certificate is taken, as Envoy does.
+    pub(crate) authorities: Option<Pem>,
     pub(crate) server_name: Option<String>,
+}
+
+impl Tls {
+    /// Whether any certificate is taken.
+    pub(crate) const fn takes_any(&self) -> bool {
+        self.secret.is_none() && self.authorities.is_none()
+    }
 }
 
 /// Checks an `Upstream`.
@@ -218,15 +229,18 @@ pub(crate) fn lower(raw: At<RawUpstream>, meta: Meta, scope: &mut Scope<'_>) -> 
     let tls = match raw.ssl_config {
         Some(ssl) => Some(Tls {
             secret: ssl.secret_ref.map(|raw| raw.lower(namespace)),
+            authorities: ssl
+                .ssl_files
+                .and_then(|files| authorities(&files.root_ca?, &meta, scope)),
             server_name: ssl.sni.filter(|sni| !sni.is_empty()).map(|at| at.value),
         }),
         None => (use_tls == Some(true)).then(Tls::default),
     };
-    if tls.as_ref().is_some_and(|tls| tls.secret.is_none()) {
+    if tls.as_ref().is_some_and(Tls::takes_any) {
         scope.warning(
             &mark,
             "any certificate of the endpoints is taken, so whoever is between can read along",
-            "name a Secret with a `ca.crt` under `sslConfig.secretRef`",
+            "name a Secret with a `ca.crt` under `sslConfig.secretRef`, or a file under `sslFiles.rootCa`",
         );
     }
     let mut settings = BackendSettings::default();
@@ -248,14 +262,20 @@ pub(crate) fn lower(raw: At<RawUpstream>, meta: Meta, scope: &mut Scope<'_>) -> 
             settings.connect_timeout = timeout;
         }
     }
-    settings.load_balancer = balancer(raw.load_balancer_config.as_ref());
-    let panic = raw.load_balancer_config.as_ref();
-    if let Some(at) = panic.and_then(|raw| raw.healthy_panic_threshold.as_ref()) {
-        if at.value > 100 {
-            let message = format!("{} is more than all", at.value);
-            scope.error(&at.mark, message, "write a percentage, 0 to 100");
-        }
-        settings.panic_threshold = at.value.min(100);
+    let hashes = raw
+        .load_balancer_config
+        .as_ref()
+        .is_some_and(balancer::hashes);
+    // Gloo's and Envoy's own.
+    settings.load_balancer.algorithm = Balancing::RoundRobin;
+    if let Some(raw) = raw.load_balancer_config {
+        balancer::lower(raw, &mut settings, scope);
+    }
+    settings.health_check = raw.health_checks.and_then(|raw| health::checks(raw, scope));
+    if let Some(At { value: raw, mark }) = raw.outlier_detection {
+        let outliers = health::outliers(raw, scope);
+        warn_of_ejection(&to, outliers, &mark, scope);
+        settings.outlier_detection = Some(outliers);
     }
     if let Some(text) = &raw.dns_refresh_rate
         && let Some(refresh) = units::positive_duration(text, scope)
@@ -272,20 +292,8 @@ pub(crate) fn lower(raw: At<RawUpstream>, meta: Meta, scope: &mut Scope<'_>) -> 
         },
         tls,
         settings,
+        hashes,
         meta,
-    }
-}
-
-fn balancer(raw: Option<&RawBalancer>) -> LoadBalancer {
-    let algorithm = match raw {
-        Some(raw) if raw.least_request.is_some() => Balancing::LeastRequest,
-        Some(raw) if raw.random.is_some() => Balancing::Random,
-        // Gloo's and Envoy's own.
-        _ => Balancing::RoundRobin,
-    };
-    LoadBalancer {
-        algorithm,
-        slow_start: None,
     }
 }
 
@@ -320,6 +328,39 @@ fn hosts(At { value: raw, mark }: At<RawStatic>, scope: &mut Scope<'_>) -> Vec<E
         }
     }
     endpoints
+}
+
+/// Warns if so few hosts are never ejected.
+fn warn_of_ejection(
+    to: &Endpoints,
+    outliers: OutlierDetection,
+    mark: &Mark,
+    scope: &mut Scope<'_>,
+) {
+    let Endpoints::These(endpoints) = to else {
+        return;
+    };
+    let count = endpoints.len();
+    // A name may stand for any number of them.
+    let named = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Fqdn(..));
+    let percent = usize::try_from(outliers.max_ejection_percent).unwrap_or(100);
+    if count == 0 || endpoints.iter().any(named) || count * percent >= 100 {
+        return;
+    }
+    scope.warning(
+        mark,
+        format!("no host is ever ejected: {percent} % of {count} is none"),
+        format!(
+            "write at least `maxEjectionPercent: {}`",
+            100_usize.div_ceil(count)
+        ),
+    );
+}
+
+/// Relative to the directory of the policy file.
+fn authorities(path: &At<String>, meta: &Meta, scope: &mut Scope<'_>) -> Option<Pem> {
+    let text = ssl::read(path, meta, scope)?;
+    pem::authorities_at(&path.mark, text.as_bytes(), scope)
 }
 
 fn pipe(path: &At<String>, scope: &mut Scope<'_>) -> Option<Endpoint> {

@@ -2,6 +2,7 @@
 //! `BackendTrafficPolicy` that Envoy keeps with a cluster). Facts: Envoy Gateway's and Envoy's
 //! references of `CircuitBreaker`, `LoadBalancer`, `HealthCheck` and outlier detection.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -128,6 +129,33 @@ pub enum HashBy {
     },
     /// The values of all of these parameters.
     QueryParams(Vec<String>),
+}
+
+/// All of it, short: `headers x-user`.
+impl fmt::Display for HashBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SourceIp => f.write_str("source"),
+            Self::Headers(names) => {
+                let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();
+                write!(f, "headers {}", names.join(","))
+            }
+            Self::QueryParams(names) => write!(f, "parameters {}", names.join(",")),
+            Self::Cookie {
+                name,
+                ttl,
+                attributes,
+            } => {
+                write!(f, "cookie {name}")?;
+                if let Some(ttl) = ttl {
+                    write!(f, "; Max-Age={}", ttl.as_secs())?;
+                }
+                attributes
+                    .iter()
+                    .try_for_each(|(name, value)| write!(f, "; {name}={value}"))
+            }
+        }
+    }
 }
 
 /// Ejects endpoints that fail (Envoy: outlier detection).

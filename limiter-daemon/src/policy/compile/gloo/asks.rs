@@ -328,7 +328,15 @@ impl<'a> Asks<'a> {
         meta: &Meta,
         scope: &mut Scope<'_>,
     ) -> Option<RlsPeerTls> {
-        let Some(secret) = &tls.secret else {
+        let own = tls.secret.as_ref();
+        let found = match own {
+            Some(secret) => {
+                let mut scope = scope.elsewhere(&meta.origin);
+                destinations::authorities(self.resources, secret, &mut scope)?
+            }
+            None => tls.authorities.iter().cloned().collect(),
+        };
+        if found.is_empty() {
             scope.error(
                 mark,
                 format!(
@@ -338,11 +346,9 @@ impl<'a> Asks<'a> {
                 "name a Secret with a `ca.crt` under its `sslConfig.secretRef`",
             );
             return None;
-        };
-        let mut scope = scope.elsewhere(&meta.origin);
-        let found = destinations::authorities(self.resources, secret, &mut scope)?;
+        }
         let joined: Vec<&[u8]> = found.iter().map(|pem| pem.0.as_slice()).collect();
-        let own = self.resources.secrets.get(&secret.name);
+        let own = own.and_then(|secret| self.resources.secrets.get(&secret.name));
         Some(RlsPeerTls {
             server_name: tls.server_name.clone(),
             how: StoreTls {

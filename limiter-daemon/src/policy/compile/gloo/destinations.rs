@@ -12,10 +12,11 @@ use crate::policy::findings::{Findings, Mark, Scope};
 use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::gateway_api::route::{BackendName, Destination};
 use crate::policy::gloo::action::To;
+use crate::policy::gloo::balancer;
 use crate::policy::gloo::references::Reference;
 use crate::policy::gloo::upstream::{Endpoints, Tls, Upstream};
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Backend, Pem, RouteKind, UpstreamProtocol, UpstreamTls};
+use crate::policy::plan::{Backend, HashBy, Pem, RouteKind, UpstreamProtocol, UpstreamTls};
 use crate::policy::resource::{Meta, Name};
 use crate::policy::resources::Resources;
 
@@ -23,7 +24,10 @@ use crate::policy::resources::Resources;
 pub(super) struct Destinations<'a, 'b> {
     resources: &'a Resources,
     backends: &'b mut Backends<'a>,
-    upstreams: BTreeMap<&'a Name, Option<usize>>,
+    /// As they are by themselves; `None` after an error.
+    upstreams: BTreeMap<&'a Name, Option<Backend>>,
+    /// Their indices in the plan, one for each hash that routes have for one that chooses by it.
+    indices: BTreeMap<(&'a Name, Option<String>), usize>,
 }
 
 impl<'a, 'b> Destinations<'a, 'b> {
@@ -32,11 +36,19 @@ impl<'a, 'b> Destinations<'a, 'b> {
             resources,
             backends,
             upstreams: BTreeMap::new(),
+            indices: BTreeMap::new(),
         }
     }
 
-    /// The index in the plan of what a route of the resource `from` refers to; `None` after an error.
-    pub(super) fn find(&mut self, to: &To, from: &Meta, findings: &mut Findings) -> Option<usize> {
+    /// The index in the plan of what a route of the resource `from` refers to, whose requests are
+    /// hashed by `hash_by`; `None` after an error.
+    pub(super) fn find(
+        &mut self,
+        to: &To,
+        hash_by: Option<&HashBy>,
+        from: &Meta,
+        findings: &mut Findings,
+    ) -> Option<usize> {
         match to {
             To::Upstream(reference) => {
                 let Some((name, upstream)) =
@@ -46,13 +58,22 @@ impl<'a, 'b> Destinations<'a, 'b> {
                     unusable(self.resources, Kind::Upstream, reference, &mut scope);
                     return None;
                 };
-                if let Some(found) = self.upstreams.get(name) {
-                    return *found;
+                let hash_by = hash_by.filter(|_| upstream.hashes);
+                let key = (name, hash_by.map(ToString::to_string));
+                if let Some(index) = self.indices.get(&key) {
+                    return Some(*index);
                 }
-                let made = self.upstream(upstream, findings);
-                let index = made.map(|backend| self.backends.put(backend));
-                self.upstreams.insert(name, index);
-                index
+                if !self.upstreams.contains_key(name) {
+                    let made = self.upstream(upstream, findings);
+                    self.upstreams.insert(name, made);
+                }
+                let plain = self.upstreams.get(name)?.clone()?;
+                let index = self.backends.put(match hash_by {
+                    None => plain,
+                    Some(by) => hashed(plain, by),
+                });
+                self.indices.insert(key, index);
+                Some(index)
             }
             To::Service(reference, port) => {
                 let found =
@@ -112,12 +133,12 @@ impl<'a, 'b> Destinations<'a, 'b> {
     fn tls(&self, tls: &Tls, meta: &Meta, findings: &mut Findings) -> Option<UpstreamTls> {
         let mut scope = findings.at(&meta.origin);
         let authorities = match &tls.secret {
-            None => Vec::new(),
+            None => tls.authorities.iter().cloned().collect(),
             Some(reference) => authorities(self.resources, reference, &mut scope)?,
         };
         Some(UpstreamTls {
             server_name: tls.server_name.clone(),
-            insecure: tls.secret.is_none(),
+            insecure: tls.takes_any(),
             authorities,
         })
     }
@@ -139,4 +160,15 @@ pub(super) fn authorities(
         mark: secret.mark.clone(),
     };
     certificates::authorities(resources, from, &[reference], scope)
+}
+
+/// The same backend, with requests to its hosts hashed.
+fn hashed(plain: Backend, by: &HashBy) -> Backend {
+    let mut settings = (*plain.settings).clone();
+    settings.load_balancer.algorithm = balancer::consistent(by.clone());
+    Backend {
+        policy: format!("lbHash/{by}"),
+        settings: Arc::new(settings),
+        ..plain
+    }
 }

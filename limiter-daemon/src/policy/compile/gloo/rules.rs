@@ -147,7 +147,12 @@ pub(super) fn rule<'a>(
             for one in destinations {
                 let to = &one.to;
                 backends.push(WeightedBackend {
-                    backend: context.destinations.find(to, place.meta, context.findings),
+                    backend: context.destinations.find(
+                        to,
+                        options.hash_by.as_ref(),
+                        place.meta,
+                        context.findings,
+                    ),
                     weight: one.weight,
                     filters: None,
                 });

@@ -80,7 +80,7 @@ fn to(host: &Host, gateway: &Gateway, context: &mut Context<'_, '_>) -> TcpTarge
             let weighted = destinations.iter().map(|one| WeightedBackend {
                 backend: context
                     .destinations
-                    .find(&one.to, &gateway.meta, context.findings),
+                    .find(&one.to, None, &gateway.meta, context.findings),
                 weight: one.weight,
                 filters: None,
             });
@@ -95,7 +95,7 @@ fn to(host: &Host, gateway: &Gateway, context: &mut Context<'_, '_>) -> TcpTarge
                 });
                 let found = context
                     .destinations
-                    .find(&to, &upstream.meta, context.findings);
+                    .find(&to, None, &upstream.meta, context.findings);
                 // As Gloo calls clusters in Envoy.
                 let cluster = format!("{}_{}", name.name, name.namespace);
                 by_name.extend(found.map(|index| (cluster.to_lowercase(), index)));

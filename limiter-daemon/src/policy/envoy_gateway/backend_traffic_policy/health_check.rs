@@ -250,8 +250,8 @@ fn probe(
     }
 }
 
-fn lower_http(raw: RawHttp, scope: &mut Scope<'_>) -> Http {
-    let path = &raw.path;
+/// An error if it is not a path that can be asked for.
+pub(crate) fn check_path(path: &At<String>, scope: &mut Scope<'_>) {
     let plain = path
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && byte != b'#');
@@ -262,6 +262,10 @@ fn lower_http(raw: RawHttp, scope: &mut Scope<'_>) -> Http {
             format!("begin it with `/`; at most {MAX_PATH} visible characters"),
         );
     }
+}
+
+fn lower_http(raw: RawHttp, scope: &mut Scope<'_>) -> Http {
+    check_path(&raw.path, scope);
     Http {
         host: raw.hostname.and_then(|text| host(&text, scope)),
         path: Some(raw.path.value),
@@ -273,7 +277,8 @@ fn lower_http(raw: RawHttp, scope: &mut Scope<'_>) -> Http {
     }
 }
 
-fn host(text: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
+/// The host that a health check asks for; `None` after an error.
+pub(crate) fn host(text: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     if !hostname::is_domain(&lower) {
         let message = format!("`{}` is not a hostname", text.value);
@@ -283,7 +288,8 @@ fn host(text: &At<String>, scope: &mut Scope<'_>) -> Option<String> {
     Some(lower)
 }
 
-fn method(text: &At<String>, scope: &mut Scope<'_>) -> Option<Method> {
+/// The method of a health check; `None` after an error.
+pub(crate) fn method(text: &At<String>, scope: &mut Scope<'_>) -> Option<Method> {
     let found = Method::from_bytes(text.as_bytes())
         .ok()
         .filter(|method| *method != Method::CONNECT);

@@ -8,7 +8,7 @@ mod blocks;
 mod circuit_breaker;
 mod connections;
 mod fault_injection;
-mod health_check;
+pub(crate) mod health_check;
 mod load_balancer;
 mod merge;
 mod numbers;
