@@ -74,7 +74,7 @@ fn limit(
         deny: Vec::new(),
         shadow: false,
         escalation: bucket.escalation.as_deref().cloned(),
-        mark: mark.clone(),
+        mark: bucket.all.mark.clone(),
         written: bucket.all.written.clone(),
     }
 }
