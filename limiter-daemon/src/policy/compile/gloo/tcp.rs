@@ -30,7 +30,7 @@ pub(super) fn proxy(
     Ok(TcpProxy {
         name: label(Kind::GlooGateway, &gateway.meta.name),
         binds: vec![gateway.bind],
-        client: client(gateway, tcp.connections.clone()),
+        client: client(gateway, tcp.connections),
         hosts: tcp
             .hosts
             .iter()
