@@ -9,6 +9,7 @@
 
 mod condition;
 mod hosts;
+mod ordered;
 mod paths;
 
 use std::sync::Arc;

@@ -1,10 +1,12 @@
 //! The rules of one host, found by their paths: exact ones and prefixes by hash, so that a lookup
-//! costs as much with ten thousand rules as with ten. Regular expressions are tried one by one.
+//! costs as much with ten thousand rules as with ten. Regular expressions are tried one by one. Rules
+//! that are tried as they stand are found apart.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::ordered::Ordered;
 use super::{Matched, Rule};
 use crate::engine::request::RequestView;
 use crate::policy::plan::{PathMatch, RouteKind, RouteMatch};
@@ -13,7 +15,7 @@ use crate::policy::plan::{PathMatch, RouteKind, RouteMatch};
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     /// Of routes whose rules are tried as they stand.
-    in_order: Vec<Entry>,
+    in_order: Ordered,
     exact: HashMap<String, Vec<Entry>>,
     /// Regular expressions and beginnings, by descending length of what is written.
     regex: Vec<Entry>,
@@ -31,7 +33,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn matches(&self, request: &RequestView<'_>) -> bool {
+    pub(super) fn matches(&self, request: &RequestView<'_>) -> bool {
         (self.kind == RouteKind::Http || is_grpc(request))
             && self.condition.matches_beside_path(request)
     }
@@ -76,6 +78,7 @@ impl Paths {
     /// Puts the entries in the order of precedence. Sorting is stable: the order of the plan breaks
     /// ties.
     pub(super) fn sort(&mut self) {
+        self.in_order.index();
         for entries in self.exact.values_mut().chain(self.prefix.values_mut()) {
             entries.sort_by_key(|entry| Reverse(entry.precedence()));
         }
@@ -91,11 +94,7 @@ impl Paths {
 
     pub(super) fn find(&self, request: &RequestView<'_>) -> Option<Matched<'_>> {
         let path = request.path;
-        let in_order = self
-            .in_order
-            .iter()
-            .find(|entry| entry.condition.path.matches(path) && entry.matches(request));
-        if let Some(entry) = in_order {
+        if let Some(entry) = self.in_order.find(request) {
             // What is no beginning matches the path as a whole, which is rewritten then (Envoy).
             let matched = entry.beginning().unwrap_or(path.len());
             return Some(Matched::new(&entry.rule, Some(matched)));

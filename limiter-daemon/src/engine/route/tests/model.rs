@@ -71,16 +71,19 @@ fn conditions() -> impl Strategy<Value = RouteMatch> {
     })
 }
 
-type Parts = Vec<(Vec<Hostname>, Vec<Vec<RouteMatch>>)>;
+/// A route: whether its rules are tried as they stand, its hosts, and its rules.
+type Part = (bool, Vec<Hostname>, Vec<Vec<RouteMatch>>);
+type Parts = Vec<Part>;
 
 fn routes() -> impl Strategy<Value = Parts> {
     let rules = prop::collection::vec(prop::collection::vec(conditions(), 1..3), 1..4);
     let hosts = prop::collection::vec(hostnames(), 1..3);
-    prop::collection::vec((hosts, rules), 1..8)
+    prop::collection::vec((any::<bool>(), hosts, rules), 1..8)
 }
 
 fn built(parts: &Parts) -> Vec<RoutePlan> {
-    let build = |(index, (hostnames, rules)): (usize, &(Vec<Hostname>, Vec<Vec<RouteMatch>>))| {
+    let build = |(index, part): (usize, &Part)| {
+        let (in_order, hostnames, rules) = part;
         let rules = rules.iter().map(|matches| RouteRule {
             matches: matches.clone(),
             ..RouteRule::default()
@@ -88,6 +91,7 @@ fn built(parts: &Parts) -> Vec<RoutePlan> {
         RoutePlan {
             name: index.to_string(),
             hostnames: hostnames.clone(),
+            in_order: *in_order,
             rules: rules.collect(),
             ..RoutePlan::default()
         }
@@ -144,10 +148,10 @@ fn holds(condition: &RouteMatch, request: &RequestView<'_>) -> bool {
 
 /// Route and rule by the specification's words, one candidate after the other.
 fn model(parts: &Parts, host: &str, request: &RequestView<'_>) -> Option<(usize, usize)> {
-    let hosts = parts.iter().flat_map(|(hostnames, _)| hostnames);
+    let hosts = parts.iter().flat_map(|(_, hostnames, _)| hostnames);
     let rank = hosts.filter_map(|pattern| host_rank(pattern, host)).max()?;
     let mut best = None;
-    for (route, (hostnames, rules)) in parts.iter().enumerate() {
+    for (route, (in_order, hostnames, rules)) in parts.iter().enumerate() {
         if !hostnames
             .iter()
             .any(|pattern| host_rank(pattern, host) == Some(rank))
@@ -170,8 +174,11 @@ fn model(parts: &Parts, host: &str, request: &RequestView<'_>) -> Option<(usize,
                     condition.headers.len(),
                     condition.query.len(),
                 );
-                if best.as_ref().is_none_or(|(than, _)| (path, others) > *than) {
-                    best = Some(((path, others), (route, rule)));
+                let specific = (!in_order).then_some((path, others));
+                // What is tried as it stands goes before all else, and the first of it.
+                let key = (*in_order, specific);
+                if best.as_ref().is_none_or(|(than, _)| key > *than) {
+                    best = Some((key, (route, rule)));
                 }
             }
         }
