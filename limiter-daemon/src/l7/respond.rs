@@ -22,7 +22,7 @@ pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-messag
 pub(super) enum Refusal {
     /// Not a request that can be forwarded; the text says why. The connection is closed.
     BadRequest(&'static str),
-    /// The client's body broke off or is malformed. The connection is closed.
+    /// The client's body broke off. The connection is closed.
     BrokenBody,
     /// `CONNECT`: limiterd is no forward proxy.
     Connect,
@@ -110,7 +110,7 @@ impl Refusal {
             Self::BadRequest(why) => why,
             // Envoy has none; what the service sends along is another matter.
             Self::OverLimit(_) | Self::AskFailed(_) => "",
-            Self::BrokenBody => "the request's body is malformed or broke off",
+            Self::BrokenBody => "the request's body broke off",
             Self::Connect => "CONNECT is not supported",
             Self::NoAddress => "the header with the client's address is missing or malformed",
             Self::OldVersion => "HTTP/1.0 is not supported",
@@ -273,6 +273,7 @@ impl From<body::Fault> for Refusal {
         match fault {
             body::Fault::TooLarge => Self::TooLarge,
             body::Fault::TimedOut => Self::Slow,
+            body::Fault::Malformed => Self::BadRequest("a malformed body"),
             body::Fault::Broken | body::Fault::Copy => Self::BrokenBody,
         }
     }

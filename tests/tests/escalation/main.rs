@@ -3,6 +3,7 @@
 mod fleet;
 mod full;
 mod growth;
+mod ipv6;
 mod offences;
 mod protected;
 mod seen;

@@ -93,6 +93,11 @@ const OFFENCES: &[(&str, &[(&str, Deed)])] = &[
                 let _taken = stream.write_all(long.as_bytes());
                 until_closed(&stream)
             }),
+            ("a chunk that is none", |peer| {
+                let chunked = "transfer-encoding: chunked\r\nconnection: close\r\n";
+                let head = request("open.test", "/", chunked).replace("GET", "POST");
+                says(peer, CLEAR, &[head.as_bytes(), b"3\r\nabc\r\nzz\r\n\r\n"])
+            }),
             ("HTTP/2 without SETTINGS", |peer| {
                 says(peer, CLEAR, &[PREFACE, &[0, 0, 0, 6, 0, 0, 0, 0, 0]])
             }),
@@ -261,6 +266,9 @@ fn each_offence_gets_somebody_sentenced() -> Result<()> {
             last += 1;
             let peer = gateway.neighbour(last)?;
             for time in 1..=TOO_MANY {
+                // Each counts once.
+                let blocked = gateway.blocked(peer.address)?;
+                ensure!(blocked.is_none(), "{way}: too early: {blocked:?}");
                 // The last time the connection may be ended before its answer.
                 let committed = commit(&peer);
                 ensure!(

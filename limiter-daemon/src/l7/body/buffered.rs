@@ -2,6 +2,7 @@
 //!
 //! In memory it takes at most its limit, and as much again for the moment in which its room grows.
 
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(in crate::l7) async fn buffer<B>(
 ) -> Result<Buffered, Fault>
 where
     B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let limit = bounds.size.unwrap_or(u64::MAX);
     if body.size_hint().lower() > limit {
@@ -53,7 +55,7 @@ where
         });
         let frame = match polled.await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(_broken))) => return Err(upload.fail(Fault::Broken)),
+            Ok(Some(Err(error))) => return Err(upload.fail(Fault::of(&*error.into()))),
             Ok(None) => break,
             Err(late) => return Err(upload.fail(late)),
         };

@@ -1,5 +1,7 @@
 //! A request's body on its way to an upstream.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -84,10 +86,28 @@ pub(in crate::l7) enum Fault {
     TooLarge,
     #[error("the request's body did not come in time")]
     TimedOut,
-    #[error("the request's body is malformed or broke off")]
+    #[error("the request's body is malformed")]
+    Malformed,
+    #[error("the request's body broke off")]
     Broken,
     #[error("the copy of the request's body broke off")]
     Copy,
+}
+
+impl Fault {
+    /// Of a body that cannot be read on because of `error`.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput};
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(kind, Some(InvalidData | InvalidInput)) {
+                return Self::Malformed;
+            }
+            cause = error.source();
+        }
+        Self::Broken
+    }
 }
 
 /// Bounds on a client's body.
@@ -113,6 +133,7 @@ impl Upload {
             1 => Some(Fault::TooLarge),
             2 => Some(Fault::TimedOut),
             3 => Some(Fault::Broken),
+            4 => Some(Fault::Malformed),
             _ => None,
         }
     }
@@ -122,6 +143,7 @@ impl Upload {
             Fault::TooLarge => 1,
             Fault::TimedOut => 2,
             Fault::Broken | Fault::Copy => 3,
+            Fault::Malformed => 4,
         };
         self.fault.store(code, Ordering::Relaxed);
         fault
@@ -188,8 +210,9 @@ impl Upstreaming {
         loop {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
-                Poll::Ready(Some(Err(_broken))) => {
-                    return Poll::Ready(Some(Err(self.upload.fail(Fault::Broken))));
+                Poll::Ready(Some(Err(error))) => {
+                    let fault = Fault::of(&error);
+                    return Poll::Ready(Some(Err(self.upload.fail(fault))));
                 }
                 Poll::Ready(None) => {
                     self.finish_copies();
