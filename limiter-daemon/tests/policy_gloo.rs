@@ -496,3 +496,36 @@ fn what_an_option_that_was_never_valid_is_for_is_not_served() {
     );
     assert!(outcome.plan.is_none());
 }
+
+#[test]
+fn a_name_that_the_kernel_has_no_room_for_is_an_error() {
+    let gateway = |namespace: usize, name: usize| {
+        format!(
+            "
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {{ name: limiterd }}
+spec: {{ interfaces: [{{ name: lo }}] }}
+---
+apiVersion: gateway.solo.io/v1
+kind: Gateway
+metadata: {{ name: {}, namespace: {} }}
+spec:
+  bindPort: 8080
+  httpGateway: {{ options: {{ networkLocalRatelimit: {{ maxTokens: 5 }} }} }}
+",
+            "g".repeat(name),
+            "n".repeat(namespace)
+        )
+    };
+    // `Gateway/`, and the slash between.
+    let fits = good("gloo-longest-name", &gateway(253, 508 - 253 - 9));
+    assert_eq!(fits.network.len(), 1);
+    let outcome = load("gloo-long-name", &gateway(253, 508 - 253 - 8));
+    let [found] = outcome.diagnostics.as_slice() else {
+        panic!("{:?}", outcome.diagnostics);
+    };
+    assert!(found.message.contains("509 bytes"), "{found}");
+    assert!(found.message.contains("not enforced"), "{found}");
+    assert_eq!(found.field.as_deref(), Some("spec.bindPort"), "{found}");
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use limiter_common::Protocol;
-use limiter_common::policy::{MAX_CLASSES, MAX_POLICIES};
+use limiter_common::policy::{MAX_CLASSES, MAX_POLICIES, POLICY_NAME_LEN};
 
 use super::missing;
 use crate::policy::findings::{Findings, Mark, Scope};
@@ -37,6 +37,18 @@ pub(super) fn compile(
                 message,
                 "name one under `spec.interfaces` of a LimiterConfig",
             );
+        }
+        let length = policy.meta.name.to_string().len();
+        if length > POLICY_NAME_LEN {
+            scope.error(
+                &policy.mark,
+                format!(
+                    "the kernel calls this `{}`, which is {length} bytes long, so it is not enforced",
+                    policy.meta.name
+                ),
+                format!("at most {POLICY_NAME_LEN} are possible: give its resource a shorter name"),
+            );
+            continue;
         }
         if !room.take(policy, &mut scope) {
             continue;

@@ -44,12 +44,16 @@ struct RawParameter {
 #[derive(Clone, Debug)]
 pub(crate) struct Matcher {
     pub(crate) path: PathMatch,
+    /// The path as it is written.
+    pub(crate) written: String,
     /// Empty: every method.
     pub(crate) methods: Vec<Method>,
     pub(crate) headers: Vec<HeaderMatch>,
     pub(crate) query: Vec<QueryMatch>,
-    /// `path` stands for a `prefix` without regard to case.
+    /// `path` stands for a `prefix` or `exact` path without regard to case.
     pub(crate) any_case: bool,
+    /// It is a `prefix`, in any case.
+    pub(crate) is_prefix: bool,
     pub(crate) mark: crate::policy::findings::Mark,
 }
 
@@ -86,10 +90,12 @@ pub(super) fn lower(
     let Some(list) = raw.filter(|list| !list.is_empty()) else {
         return vec![Matcher {
             path: PathMatch::StartsWith("/".to_owned()),
+            written: "/".to_owned(),
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
             any_case: false,
+            is_prefix: true,
             mark: mark.clone(),
         }];
     };
@@ -103,7 +109,11 @@ pub(super) fn lower(
 fn one(At { value: raw, mark }: At<RawMatcher>, scope: &mut Scope<'_>) -> Option<Matcher> {
     let _told_by_the_decoder = raw.connect_matcher;
     let ignore_case = raw.case_sensitive.is_some_and(|at| !at.value);
-    let any_case = ignore_case && raw.prefix.is_some();
+    let any_case = ignore_case && (raw.prefix.is_some() || raw.exact.is_some());
+    let is_prefix = raw.prefix.is_some();
+    let all = [&raw.prefix, &raw.exact, &raw.regex];
+    let written = all.into_iter().flatten().next();
+    let written = written.map_or_else(|| "/".to_owned(), |text| text.value.clone());
     let path = match (raw.prefix, raw.exact, raw.regex) {
         (Some(prefix), None, None) => {
             begins_with_slash(&prefix, scope)?;
@@ -138,6 +148,8 @@ fn one(At { value: raw, mark }: At<RawMatcher>, scope: &mut Scope<'_>) -> Option
         headers: headers(raw.headers, scope),
         query: query(raw.query_parameters, scope),
         any_case,
+        is_prefix,
+        written,
         mark,
     })
 }

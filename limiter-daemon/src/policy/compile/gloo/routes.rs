@@ -123,25 +123,36 @@ fn begins(
     context: &mut Context<'_, '_>,
 ) -> bool {
     let prefix = above.prefix;
-    let outside = route.matchers.iter().find(|one| match &one.path {
-        PathMatch::StartsWith(text) | PathMatch::Exact(text) | PathMatch::Prefix(text) => {
-            !text.starts_with(prefix)
-        }
-        // What it matches is not known before; Gloo looks at its beginning, too.
-        PathMatch::Regex(regex) => {
-            let text = regex.as_str().trim_start_matches("^(?:");
-            !text.starts_with(prefix) && !text.starts_with(&regex::escape(prefix))
-        }
-    });
-    let Some(matcher) = outside else {
-        return true;
+    // What a regular expression matches is not known before: as in Gloo, the text of it must begin
+    // with the prefix. Here it may be escaped.
+    let within = |one: &&Matcher| {
+        let escaped = matches!(one.path, PathMatch::Regex(_)) && !one.any_case;
+        one.written.starts_with(prefix)
+            || (escaped && one.written.starts_with(&regex::escape(prefix)))
     };
-    context.findings.at(&place.meta.origin).error(
-        &matcher.mark,
-        format!("the path does not begin with `{prefix}`, for which routes are delegated here"),
-        format!("write one that does, as `prefix: {prefix}`"),
-    );
-    false
+    let mut scope = context.findings.at(&place.meta.origin);
+    if let Some(matcher) = route.matchers.iter().find(|one| !within(one)) {
+        scope.error(
+            &matcher.mark,
+            format!("the path does not begin with `{prefix}`, for which routes are delegated here"),
+            format!("write one that does, as `prefix: {prefix}`"),
+        );
+        return false;
+    }
+    let has_case = prefix.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let any_case = route.matchers.iter().find(|one| one.any_case);
+    if let Some(matcher) = any_case.filter(|_| has_case) {
+        scope.error(
+            &matcher.mark,
+            format!(
+                "without regard to case, it takes paths that do not begin with `{prefix}`, for \
+                 which routes are delegated here"
+            ),
+            "remove `caseSensitive: false`",
+        );
+        return false;
+    }
+    true
 }
 
 /// The matcher of a route that may be delegated, and its prefix.
@@ -161,6 +172,10 @@ fn delegable<'a>(
     };
     let mark = &matcher.mark;
     let Some(prefix) = matcher.prefix() else {
+        if matcher.is_prefix {
+            let message = "a `prefix` without regard to case is not delegated";
+            return Err((mark, message, "remove `caseSensitive: false`"));
+        }
         let message = "only routes with a `prefix` are delegated";
         return Err((mark, message, "write `prefix`"));
     };

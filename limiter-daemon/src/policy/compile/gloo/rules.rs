@@ -118,7 +118,10 @@ pub(super) fn rule<'a>(
         return None;
     }
     let options = &here.options;
-    let any_case = route.matchers.iter().any(|one| one.any_case);
+    let any_case = route
+        .matchers
+        .iter()
+        .any(|one| one.any_case && one.is_prefix);
     if let Some(rewrite) = options.prefix_rewrite.as_ref().filter(|_| any_case) {
         context.findings.at(&place.meta.origin).error(
             &route.mark,
