@@ -20,7 +20,7 @@ use tests::raw::{Raw, header, tcp};
 use tests::rls::{ask, question};
 use tests::rls_peer::{RlsPeer, Said};
 use tests::tls::Authority;
-use tests::topology::{Client, Topology};
+use tests::topology::{Client, Pins, Topology};
 use tests::upstream::{Upstream, response};
 
 const BACKEND: &str = "127.0.0.1:3000";
@@ -300,9 +300,11 @@ spec:
 }
 
 struct Secure {
-    topology: Topology,
     authority: Authority,
     daemon: Daemon,
+    /// Goes after the daemon, which leaves its pins when it is killed.
+    _pins: Pins,
+    topology: Topology,
     _policies: Policies,
 }
 
@@ -312,19 +314,18 @@ impl Secure {
         let authority = Authority::new()?;
         let interfaces = [&topology.first, &topology.second];
         let interfaces = interfaces.map(|client| client.gateway_interface.as_str());
+        let pins = topology.pins();
         let policies = Policies::new(&[
-            (
-                "limiterd.yaml",
-                &config(&interfaces, &topology.pins(), "Detach"),
-            ),
+            ("limiterd.yaml", &config(&interfaces, &pins, "Detach")),
             ("gloo.yaml", &tls_gateway(limit)),
             ("secret.yaml", &authority.secret("shop", "shop.test")?),
         ])?;
         let daemon = Daemon::start(&topology.gateway, policies.path())?;
         Ok(Self {
-            topology,
             authority,
             daemon,
+            _pins: pins,
+            topology,
             _policies: policies,
         })
     }
@@ -423,7 +424,7 @@ fn one_daemon_serves_files_of_three_dialects_and_tells_where_limits_are_from() -
     let rule = "{limit: {requests: 4, unit: Hour}}";
     let limited = limited_host("plain", &format!("local: {{rules: [{rule}]}}"));
     let netns = Netns::new("gloo")?;
-    let pins = tests::topology::Pins::at(format!("/sys/fs/bpf/{}", netns.name()).into());
+    let pins = Pins::at(format!("/sys/fs/bpf/{}", netns.name()).into());
     let daemon = config(&["lo"], &pins, "Detach") + "  rls: {listen: '127.0.0.1:8081'}\n";
     let gateway = gateway.replace(
         "httpGateway: {}",
