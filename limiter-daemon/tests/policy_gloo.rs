@@ -527,5 +527,6 @@ spec:
     };
     assert!(found.message.contains("509 bytes"), "{found}");
     assert!(found.message.contains("not enforced"), "{found}");
-    assert_eq!(found.field.as_deref(), Some("spec.bindPort"), "{found}");
+    let field = "spec.httpGateway.options.networkLocalRatelimit";
+    assert_eq!(found.field.as_deref(), Some(field), "{found}");
 }

@@ -354,6 +354,11 @@ impl Meter {
     }
 }
 
+/// Nanoseconds by which a reading of the clock may be old when it decides: its thread was interrupted
+/// in between. A bucket that is ahead of it by no more than that has been drawn from since, and is not
+/// set back.
+const LATE: u64 = 1_000_000_000;
+
 /// A step of GCRA, in a bucket that may be in debt.
 fn take_from_bucket(
     limit: &Limit,
@@ -369,8 +374,8 @@ fn take_from_bucket(
         let owed = ahead.min(deepest);
         let wait = owed - limit.tolerance + cost;
         let verdict = Verdict::Deny { wait };
-        return if ahead > deepest {
-            // The limit was lowered: nobody waits longer than the limit in force says.
+        return if ahead > deepest.saturating_add(LATE) {
+            // The limit was lowered: nobody waits longer than the limit in force says, but for that.
             Change::Write(now.saturating_add(deepest), verdict)
         } else {
             Change::Leave(verdict)

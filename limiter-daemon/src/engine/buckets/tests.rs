@@ -151,6 +151,18 @@ fn the_first_sight_of_a_key_from_many_threads_makes_one_bucket() {
     }
 }
 
+#[test]
+fn an_instant_that_is_past_sets_nothing_back() {
+    let table = BucketTable::new(64);
+    let spare = aggregates(1);
+    let bucket = |now| find(&table, keyed(&table, 1), now, &spare);
+    assert!(admits(bucket(10_000), 10, 10_000));
+    // A thread that was interrupted after it had looked at the clock.
+    assert!(!admits(bucket(9_000), 1, 9_000));
+    assert!(!admits(bucket(10_000), 1, 10_000));
+    assert!(admits(bucket(11_000), 1, 11_000));
+}
+
 /// Threads contend for slots that come due all the time: whatever the interleaving, no key is admitted
 /// more than its limit says. A thread that was interrupted decides by an instant that is past, and may
 /// admit what the limit gives for the time by which it is late.
