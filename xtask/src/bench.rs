@@ -77,6 +77,8 @@ enum What {
     /// Decisions a second of the rate limit service, in memory and on Redis; an Envoy that asks it
     /// beside one that does not
     Rls,
+    /// CPU time for an abuser's million requests and what others wait, with escalation off and on
+    Escalation,
 }
 
 /// A run of the HTTP benchmarks.
@@ -137,7 +139,18 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
             .env("LIMITERD_BIN", workspace.limiterd())
             .run()?;
     }
-    if matches!(args.what, Some(What::L4 | What::Limits | What::Counting)) {
+    if wanted(What::Escalation) {
+        build_cmd::build(workspace)?;
+        let rounds = args.rounds.to_string();
+        cmd!(
+            workspace.sh,
+            "cargo run --release -p tests --bin bench_escalation -- {rounds}"
+        )
+        .env("LIMITERD_BIN", workspace.limiterd())
+        .run()?;
+    }
+    let alone = [What::L4, What::Limits, What::Counting, What::Escalation];
+    if args.what.is_some_and(|what| alone.contains(&what)) {
         return Ok(());
     }
     let programs = Programs {

@@ -52,7 +52,7 @@ fn the_shortest_sentence_gives_way_to_a_longer_one() -> Result<()> {
     guesses(&patient)?;
     gateway.until_logged(&["not sentenced", "65536 networks are blocked already"])?;
     patient.is_served()?;
-    assert_eq!(gave_way()?, 1.0);
+    assert_eq!((gave_way()?, gateway.decided("failed")?), (1.0, 1.0));
 
     gateway.judge_by(&format!("{STATUSES}, blockFor: 1h"))?;
     guesses(&peer)?;

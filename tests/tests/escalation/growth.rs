@@ -100,6 +100,8 @@ fn in_shadow_mode_nobody_is_sentenced() -> Result<()> {
     peer.is_served()?;
     assert_eq!(gateway.all_blocked()?.len(), 0);
     assert_eq!(gateway.dropped()?, 0.0);
+    // The ten came while its sentence would be served.
+    assert_eq!((gateway.decided("shadow")?, gateway.counted()?), (1.0, 3.0));
     Ok(())
 }
 

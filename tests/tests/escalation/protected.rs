@@ -123,11 +123,14 @@ fn those_whom_the_gateway_needs_are_never_sentenced() -> Result<()> {
     for peer in everybody {
         peer.is_served()?;
     }
+    let protected = f64::from(u8::try_from(everybody.len())?);
+    assert_eq!(gateway.decided("protected")?, protected);
     // And others are not.
     let peer = gateway.neighbour(40)?;
     (0..TOO_MANY).try_for_each(|_| says(&peer, CLEAR, BAD))?;
     gateway.until_blocked(peer.address)?;
     assert_eq!(gateway.all_blocked()?.len(), 1);
+    assert_eq!(gateway.decided("sentenced")?, 1.0);
     Ok(())
 }
 

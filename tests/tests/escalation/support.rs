@@ -158,6 +158,22 @@ impl Gateway {
         self.daemon()?.metrics(self.netns())
     }
 
+    /// Times that somebody was over the threshold, by what became of it.
+    pub(crate) fn decided(&self, result: &str) -> Result<f64> {
+        let labels = [("policy", "default/edge"), ("result", result)];
+        Ok(self
+            .metrics()?
+            .sum("limiterd_escalation_decisions_total", &labels))
+    }
+
+    /// Offences that counted.
+    pub(crate) fn counted(&self) -> Result<f64> {
+        let labels = [("policy", "default/edge")];
+        Ok(self
+            .metrics()?
+            .sum("limiterd_escalation_offences_total", &labels))
+    }
+
     /// Runs `limiterd` beside the daemon: whether it succeeded, and what it said.
     pub(crate) fn limiterd(&self, args: &[&str]) -> Result<(bool, String)> {
         let Output {
