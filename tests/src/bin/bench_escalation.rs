@@ -14,9 +14,9 @@
 //! machine is not in it. The gateway has one CPU; the abuser and the other client have the other one; all
 //! of them have priority over other work.
 //!
-//! Meanwhile the other client asks an upstream through the gateway, at fixed times and with real-time
-//! priority, and measures from when a request was due. In a third mode nobody abuses: what the daemon
-//! takes then, for the other client and for itself, is taken off the figures of the same round.
+//! In runs of their own, another client asks an upstream through the gateway meanwhile, at fixed times and
+//! with real-time priority, and measures from when a request was due; there is a mode for this in which
+//! nobody abuses.
 //!
 //! The modes take turns; a ratio compares figures of one round, and medians are shown.
 
@@ -94,8 +94,16 @@ fn main() -> Result<()> {
         for round in 0..rounds {
             for turn in 0..MODES.len() {
                 let at = (round + turn) % MODES.len();
-                let figures = run(MODES[at], secure);
-                seen[at].push(figures.with_context(|| format!("{:?}", MODES[at]))?);
+                let mode = MODES[at];
+                let both = || -> Result<Figures> {
+                    let Figures { p50, p99, .. } = run(mode, secure, true)?;
+                    let alone = match mode {
+                        Mode::Calm => Figures::default(),
+                        Mode::Off | Mode::On => run(mode, secure, false)?,
+                    };
+                    Ok(Figures { p50, p99, ..alone })
+                };
+                seen[at].push(both().with_context(|| format!("{mode:?}"))?);
             }
         }
         table(secure, &seen);
@@ -105,26 +113,15 @@ fn main() -> Result<()> {
 
 fn table(secure: bool, seen: &[Vec<Figures>; MODES.len()]) {
     let name = if secure { "with TLS" } else { "without TLS" };
-    let [calm, off, on] = seen;
-    let beyond = |all: &[Figures], of: fn(&Figures) -> f64| -> Vec<f64> {
-        all.iter()
-            .zip(calm)
-            .map(|(one, calm)| of(one) - of(calm))
-            .collect()
-    };
+    let [_, off, on] = seen;
     let whole = |figures: &Figures| figures.daemon + figures.kernel;
-    let [all_off, all_on] = [off, on].map(|all| beyond(all, whole));
-    let mut ratios: Vec<f64> = all_off
-        .iter()
-        .zip(all_on)
-        .map(|(off, on)| off / on)
-        .collect();
+    let ratios = off.iter().zip(on).map(|(off, on)| whole(off) / whole(on));
+    let mut ratios: Vec<f64> = ratios.collect();
     let ratio = median(&mut ratios);
     for (mode, all) in MODES.iter().zip(seen) {
         let middle = |of: fn(&Figures) -> f64| median(&mut all.iter().map(of).collect::<Vec<_>>());
         let (p50, p99) = (middle(|f| f.p50), middle(|f| f.p99));
-        let daemon = median(&mut beyond(all, |f| f.daemon));
-        let kernel = median(&mut beyond(all, |f| f.kernel));
+        let (daemon, kernel) = (middle(|f| f.daemon), middle(|f| f.kernel));
         match mode {
             Mode::Calm => println!("| nobody abuses | | | | {p50:.0} | {p99:.0} |"),
             Mode::Off => {
@@ -141,7 +138,8 @@ fn table(secure: bool, seen: &[Vec<Figures>; MODES.len()]) {
     }
 }
 
-fn run(mode: Mode, secure: bool) -> Result<Figures> {
+/// `accompanied` by another client, whose time is measured.
+fn run(mode: Mode, secure: bool, accompanied: bool) -> Result<Figures> {
     pin(SERVER)?;
     let topology = Topology::new()?;
     let (gateway, abuser, other) = (&topology.gateway, &topology.first, &topology.second);
@@ -168,7 +166,10 @@ fn run(mode: Mode, secure: bool) -> Result<Figures> {
     let process = daemon.process.id();
     let before = (cpu_of(process)?, cpu(&kernel)?);
     let (latencies, abuse) = thread::scope(|scope| {
-        let others = scope.spawn(|| waits(other));
+        let others = scope.spawn(|| match accompanied {
+            true => waits(other),
+            false => Ok(Vec::new()),
+        });
         let abuse = match mode {
             Mode::Calm => Ok(Abuse::default()),
             Mode::Off | Mode::On => abuser.netns.enter(|| Abuse::commit(abuser, tls)),
@@ -181,16 +182,16 @@ fn run(mode: Mode, secure: bool) -> Result<Figures> {
     let million =
         |before: u64, after: u64| seconds(after - before) * 1_000_000.0 / f64::from(REQUESTS);
     latencies.sort_unstable();
+    ensure!(latencies.is_empty() != accompanied, "no request was made");
     let at = |percent: usize| {
-        let at = latencies.get(latencies.len() * percent / 100);
-        at.map(|nanos| seconds(*nanos) * 1_000_000.0)
-            .context("no request was made")
+        let nanos = latencies.get(latencies.len() * percent / 100);
+        nanos.map_or(0.0, |nanos| seconds(*nanos) * 1_000_000.0)
     };
     let figures = Figures {
         daemon: million(before.0, after.0),
         kernel: million(before.1, after.1),
-        p50: at(50)?,
-        p99: at(99)?,
+        p50: at(50),
+        p99: at(99),
     };
     eprintln!("{mode:?} {figures:?} {abuse:?}");
     Ok(figures)
