@@ -211,13 +211,14 @@ fn check(mode: Mode, abuse: &Abuse, daemon: &Daemon, gateway: &Netns) -> Result<
         Mode::Calm => {}
         Mode::Off => ensure!(
             by_hand == 0 && denied + 5 == asked && asked == REQUESTS,
-            "{abuse:?}"
+            "not all that was offered was answered; is the machine quiet? {abuse:?}"
         ),
         Mode::On => ensure!(
             asked + by_hand == REQUESTS
                 && by_hand > REQUESTS / 100 * 95
                 && dropped >= f64::from(by_hand) * 0.99,
-            "{abuse:?}, {dropped} dropped"
+            "not all that was offered came and was dropped; is the machine quiet? {abuse:?}, \
+             {dropped} dropped"
         ),
     }
     Ok(())
