@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -48,7 +48,7 @@ pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use held::Holdings;
 pub use l4::L4;
-pub use metrics::Metrics;
+pub use metrics::{Format, Metrics};
 pub use status::Status;
 
 use socket::{Listener, Stream};
@@ -195,15 +195,14 @@ impl Admin {
                 };
                 text(status, report)
             }
-            "/metrics" => match self.metrics.encode() {
-                Ok(page) => {
-                    let mut response = text(StatusCode::OK, page);
-                    let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                    response.headers_mut().insert(CONTENT_TYPE, kind);
-                    response
-                }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
+            "/metrics" => {
+                let accept = request.headers().get(ACCEPT);
+                let format = Format::wanted(accept.and_then(|accept| accept.to_str().ok()));
+                let kind = HeaderValue::from_static(format.content_type());
+                let mut response = text(StatusCode::OK, self.metrics.encode(format));
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
             "/config" => match self.loads.json() {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
