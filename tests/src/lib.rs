@@ -17,6 +17,7 @@ pub mod netns;
 pub mod oracle;
 pub mod packets;
 pub mod policies;
+pub mod prometheus;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;
