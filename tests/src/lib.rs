@@ -3,6 +3,7 @@
 //! so they run in parallel.
 
 pub mod activation;
+pub mod browser;
 pub mod capture;
 pub mod counting;
 pub mod daemon;

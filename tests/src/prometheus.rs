@@ -26,10 +26,7 @@ pub struct Prometheus {
 
 /// Of the folder `PROMETHEUS`, or of the one that `cargo xtask setup` puts under the target directory.
 fn program(name: &str) -> Result<PathBuf> {
-    let installed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../target/prometheus/usr/bin"
-    );
+    let installed = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/prometheus/usr/bin");
     let folder =
         std::env::var_os("PROMETHEUS").map_or_else(|| PathBuf::from(installed), PathBuf::from);
     let program = folder.join(name);
@@ -66,7 +63,8 @@ impl Prometheus {
     pub fn start(netns: &Netns, rules: &Path) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let config = dir.path().join("prometheus.yml");
-        let mut text = String::from("global: {scrape_interval: 250ms, evaluation_interval: 250ms}\n");
+        let mut text =
+            String::from("global: {scrape_interval: 250ms, evaluation_interval: 250ms}\n");
         let _infallible = writeln!(text, "rule_files: [{}]", rules.display());
         let _infallible = writeln!(
             text,
@@ -76,7 +74,10 @@ impl Prometheus {
         let mut command = Command::new(program("prometheus")?);
         command
             .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.path().join("data").display()
+            ))
             .arg(format!("--web.listen-address={ADDRESS}"));
         let process = Process::spawn(netns, command)?;
         let ready = netns.enter(|| {

@@ -44,6 +44,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("pkg-config", "pkg-config"),
     ("redis-server", "redis-server"),
     ("faketime", "faketime"),
+    ("chromium", "chromium"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
 const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
@@ -140,7 +141,11 @@ pub(crate) fn prometheus(workspace: &Workspace) -> Result<PathBuf> {
     }
     let dir = workspace.target_dir().join("prometheus");
     let folder = dir.join("usr/bin");
-    let all_there = || ["prometheus", "promtool"].iter().all(|name| folder.join(name).is_file());
+    let all_there = || {
+        ["prometheus", "promtool"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+    };
     if !all_there() {
         unpack(workspace, "prometheus", &dir)?;
     }

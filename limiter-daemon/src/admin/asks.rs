@@ -52,7 +52,11 @@ fn upstreams(state: &State, page: &mut Page) {
             let name = match prefix {
                 "" => family.declared().name.to_owned(),
                 prefix => {
-                    format!("envoy_cluster_ratelimit_{}_{}", in_a_name(prefix), stat.name())
+                    format!(
+                        "envoy_cluster_ratelimit_{}_{}",
+                        in_a_name(prefix),
+                        stat.name()
+                    )
                 }
             };
             let rows = breakers

@@ -40,10 +40,7 @@ fn requests(routes: &[Arc<RouteStats>], page: &mut Page) {
         &catalogue::LOCAL_ENABLED,
         each(|limits| read(&limits.ok) + read(&limits.over)),
     );
-    page.rows(
-        &catalogue::LOCAL_OK,
-        each(|limits| read(&limits.ok)),
-    );
+    page.rows(&catalogue::LOCAL_OK, each(|limits| read(&limits.ok)));
     page.rows(
         &catalogue::LOCAL_RATE_LIMITED,
         each(|limits| read(&limits.over)),

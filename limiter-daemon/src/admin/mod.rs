@@ -15,6 +15,7 @@ pub mod l4;
 mod limits;
 pub mod metrics;
 pub mod node;
+mod page;
 mod plan;
 mod runtime;
 mod service;
@@ -185,6 +186,7 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
         match request.uri().path() {
+            "/" | "/dashboard" => page::answer(),
             "/live" => text(StatusCode::OK, "live\n".to_owned()),
             "/ready" => {
                 let (ready, report) = self.status.report();
@@ -221,7 +223,7 @@ impl Admin {
             "/fleet" => self.fleet(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
+                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
                  POST /explain or /l4/...\n"
                     .to_owned(),
             ),

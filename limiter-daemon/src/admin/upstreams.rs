@@ -40,9 +40,12 @@ pub(super) fn names(backends: &[BackendCounts], page: &mut Page) {
         (catalogue::ADDRESSES_LEFT_OUT, |counts| counts.left_out),
     ];
     for (family, read) in &ROWS {
-        let rows = backends
-            .iter()
-            .map(|one| ([one.backend.as_str(), one.policy.as_str()], read(&one.counts)));
+        let rows = backends.iter().map(|one| {
+            (
+                [one.backend.as_str(), one.policy.as_str()],
+                read(&one.counts),
+            )
+        });
         page.rows(family, rows);
     }
 }
@@ -127,7 +130,10 @@ fn members(backends: &[BackendState], page: &mut Page) {
         &catalogue::MEMBERSHIP_HEALTHY,
         rows(|backend| backend.healthy),
     );
-    page.rows(&catalogue::EJECTIONS_ACTIVE, rows(|backend| backend.ejected));
+    page.rows(
+        &catalogue::EJECTIONS_ACTIVE,
+        rows(|backend| backend.ejected),
+    );
 }
 
 fn checks(checks: &[Arc<CheckStats>], page: &mut Page) {

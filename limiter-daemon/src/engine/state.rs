@@ -1,8 +1,8 @@
 //! What outlives a plan: buckets and counters, found again by name when the plan changes.
 
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};

@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use http::Request;
 use http_body_util::Full;
+use rustix::process::Signal;
 use tempfile::TempDir;
 use tests::daemon::{ADMIN, Daemon, Policies, Process, demo_backend};
 use tests::http_client::{Answer, Speak, get, many};
@@ -52,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) topology: Topology,
     pub(crate) daemon: Daemon,
     pub(crate) policies: Policies,
-    pub(crate) redis: Redis,
+    _redis: Redis,
     _backend: Process,
     _log: TempDir,
     _pins: Pins,
@@ -83,14 +84,18 @@ impl Node {
                 "global",
                 &format!("global: {{rules: [{{limit: {{requests: {LIMIT}, unit: Hour}}}}]}}"),
             ),
-            &limited_host("tried", &format!("local: {{rules: [{{shadowMode: true, {watched}}}]}}")),
+            &limited_host(
+                "tried",
+                &format!("local: {{rules: [{{shadowMode: true, {watched}}}]}}"),
+            ),
             &treated_host("treated", &[3000], TREATED),
             MORE,
         ]
         .concat();
+        // The first client's 429s are never held against it.
         let edge = network(
             "edge",
-            "  connections: {maxTokens: 1000, tokensPerFill: 100}\n  escalation: {events: [{type: RateLimited}], threshold: {maxTokens: 50, tokensPerFill: 1}, blockFor: 10m}\n",
+            "  connections: {maxTokens: 1000, tokensPerFill: 100}\n  allow: [10.77.1.2]\n  escalation: {events: [{type: RateLimited}], threshold: {maxTokens: 50, tokensPerFill: 1}, blockFor: 10m}\n",
         );
         let policies = Policies::new(&[
             ("limiterd.yaml", &limiter),
@@ -104,11 +109,16 @@ impl Node {
             topology,
             daemon,
             policies,
-            redis,
+            _redis: redis,
             _backend: backend,
             _log: log,
             _pins: pins,
         })
+    }
+
+    /// Stops the daemon; the stage stays.
+    pub(crate) fn stop(&self) -> Result<()> {
+        self.daemon.process.signal(Signal::TERM)
     }
 
     pub(crate) fn netns(&self) -> &Netns {
@@ -130,8 +140,15 @@ impl Node {
 
     /// GET of the admin listener.
     pub(crate) fn admin(&self, path: &str) -> Result<Answer> {
-        let answer = self.netns().enter(|| get(&format!("http://{ADMIN}{path}")))?;
-        ensure!(answer.status == 200, "{path}: {}: {}", answer.status, answer.text());
+        let answer = self
+            .netns()
+            .enter(|| get(&format!("http://{ADMIN}{path}")))?;
+        ensure!(
+            answer.status == 200,
+            "{path}: {}: {}",
+            answer.status,
+            answer.text()
+        );
         Ok(answer)
     }
 }

@@ -173,7 +173,7 @@ catalogue! {
         "Times that an endpoint could not be reached so often in a row, ejected or not.";
     DETECTED_PERCENTAGE: Known "times" "envoy_cluster_outlier_detection_ejections_detected_failure_percentage" ["envoy_cluster_name", "policy"]
         "Times that an endpoint had such a share of failures, ejected or not.";
-    MEMBERSHIP_TOTAL: Gauge "endpoints" "envoy_cluster_membership_total" ["envoy_cluster_name", "policy"] "Endpoints.";
+    MEMBERSHIP_TOTAL: KnownGauge "endpoints" "envoy_cluster_membership_total" ["envoy_cluster_name", "policy"] "Endpoints.";
     MEMBERSHIP_HEALTHY: Gauge "endpoints" "envoy_cluster_membership_healthy" ["envoy_cluster_name", "policy"]
         "Endpoints that are neither ejected nor failed by checks.";
     CHECK_ATTEMPT: Known "checks" "envoy_cluster_health_check_attempt" ["envoy_cluster_name", "policy"] "Checks begun.";

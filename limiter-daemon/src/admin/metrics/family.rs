@@ -12,6 +12,8 @@ pub enum Kind {
     /// Grows as a counter does, under a name that others gave it: Envoy's do not end in `_total`,
     /// so no format can have them as counters.
     Known,
+    /// Goes up and down, under a name of others that ends as a counter's does.
+    KnownGauge,
 }
 
 impl Kind {
@@ -20,7 +22,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Counter | Self::Known => "counter",
-            Self::Gauge => "gauge",
+            Self::Gauge | Self::KnownGauge => "gauge",
             Self::Histogram => "histogram",
         }
     }
@@ -68,7 +70,7 @@ impl Declared {
     pub fn sample(&self) -> String {
         match self.kind {
             Kind::Counter => format!("{}_total", self.name),
-            Kind::Gauge | Kind::Histogram | Kind::Known => self.name.to_owned(),
+            Kind::Gauge | Kind::Histogram | Kind::Known | Kind::KnownGauge => self.name.to_owned(),
         }
     }
 }

@@ -70,17 +70,22 @@ pub(super) fn in_force(policies: &[NetworkPolicy], page: &mut Page) {
     let rows: Vec<_> = policies.iter().flat_map(limits).collect();
     page.rows(
         &catalogue::XDP_LIMIT,
-        rows.iter().map(|(labels, limit)| (labels.each_ref(), limit.capacity)),
+        rows.iter()
+            .map(|(labels, limit)| (labels.each_ref(), limit.capacity)),
     );
     page.rows(
         &catalogue::XDP_LIMIT_RATE,
-        rows.iter().map(|(labels, limit)| (labels.each_ref(), per_second(limit))),
+        rows.iter()
+            .map(|(labels, limit)| (labels.each_ref(), per_second(limit))),
     );
 }
 
 /// Policy, class, level and unit of each limit.
 fn limits(policy: &NetworkPolicy) -> Vec<([String; 4], limiter_common::Limit)> {
-    let rules = policy.rules.iter().map(|rule| (rule.name.as_str(), &rule.limits));
+    let rules = policy
+        .rules
+        .iter()
+        .map(|rule| (rule.name.as_str(), &rule.limits));
     let classes = [("default", &policy.default)].into_iter().chain(rules);
     let mut all = Vec::new();
     for (class, limits) in classes {

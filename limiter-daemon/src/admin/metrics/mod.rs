@@ -8,7 +8,6 @@ mod page;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
 use super::asks;
 use super::blocks::Blocking;
 use super::config::Loads;
@@ -29,6 +28,7 @@ use crate::l7::clock::Clock;
 use crate::l7::dns::Resolver;
 use crate::l7::metrics::{Closed, Counters, Decided};
 use crate::rls;
+use arc_swap::ArcSwap;
 pub use family::{Chapter, Declared, Family, Kind};
 pub use page::Format;
 pub(in crate::admin) use page::Page;
@@ -139,7 +139,10 @@ impl Sources {
         };
         page.rows(
             &catalogue::ACCESS_LOG_LINES,
-            [(["written"], read(&log.written)), (["lost"], read(&log.lost))],
+            [
+                (["written"], read(&log.written)),
+                (["lost"], read(&log.lost)),
+            ],
         );
     }
 

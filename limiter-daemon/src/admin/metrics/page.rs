@@ -120,7 +120,10 @@ impl Page {
     ) {
         let sample = self.begin(family.declared(), family.declared().name);
         for (values, more, value) in rows {
-            let declared = family.labels.into_iter().zip(values.iter().map(AsRef::as_ref));
+            let declared = family
+                .labels
+                .into_iter()
+                .zip(values.iter().map(AsRef::as_ref));
             let more = more.iter().map(|(label, value)| (label.as_str(), *value));
             self.sample(&sample, declared.chain(more), value.into());
         }
@@ -140,7 +143,11 @@ impl Page {
             let mut below = 0;
             for (end, count) in &spread.buckets {
                 below += count;
-                let end = if end.is_finite() { format!("{end:?}") } else { "+Inf".to_owned() };
+                let end = if end.is_finite() {
+                    format!("{end:?}")
+                } else {
+                    "+Inf".to_owned()
+                };
                 let all = labels().chain([("le", end.as_str())]);
                 self.sample(&format!("{name}_bucket"), all, below.into());
             }
@@ -151,15 +158,21 @@ impl Page {
 
     /// What stands before the samples of a metric; how they are called.
     fn begin(&mut self, declared: &Declared, name: &str) -> String {
-        let sample = match declared.kind {
-            Kind::Counter => format!("{name}_total"),
-            Kind::Gauge | Kind::Histogram | Kind::Known => name.to_owned(),
+        let is_counter = declared.kind == Kind::Counter;
+        let sample = if is_counter {
+            format!("{name}_total")
+        } else {
+            name.to_owned()
         };
-        let (family, kind) = match (self.format, declared.kind) {
-            (Format::OpenMetrics, Kind::Known) => (name, "unknown"),
-            (Format::Classic, Kind::Known) => (name, "untyped"),
-            (Format::OpenMetrics, kind) => (name, kind.name()),
-            (Format::Classic, kind) => (sample.as_str(), kind.name()),
+        let of_others = matches!(declared.kind, Kind::Known | Kind::KnownGauge);
+        let kind = match self.format {
+            Format::OpenMetrics if of_others => "unknown",
+            Format::Classic if of_others => "untyped",
+            _ => declared.kind.name(),
+        };
+        let family = match self.format {
+            Format::OpenMetrics => name,
+            Format::Classic => sample.as_str(),
         };
         let help = escaped(declared.help);
         self.line(format_args!("# HELP {family} {help}"));
@@ -179,7 +192,8 @@ impl Page {
             self.text.push(before);
             self.text.push_str(label);
             self.text.push_str("=\"");
-            self.text.push_str(&escaped(value.as_ref()).replace('"', "\\\""));
+            self.text
+                .push_str(&escaped(value.as_ref()).replace('"', "\\\""));
             self.text.push('"');
             before = ',';
         }
