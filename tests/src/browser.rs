@@ -116,7 +116,7 @@ impl Browser {
         }
     }
 
-    /// Goes to a page.
+    /// Goes to a page, and waits until it is there.
     ///
     /// # Errors
     /// When it cannot be reached.
@@ -124,7 +124,8 @@ impl Browser {
         let opened = self.call("Page.navigate", &json!({"url": url}))?;
         match opened["errorText"].as_str() {
             Some(error) => bail!("{url}: {error}"),
-            None => Ok(()),
+            // Until then there may be no body to ask about.
+            None => self.until("document.readyState === 'complete'"),
         }
     }
 
