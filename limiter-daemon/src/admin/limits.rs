@@ -1,34 +1,68 @@
 //! Metrics of HTTP limits.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::metrics::Page;
-use crate::engine::state::{Reach, Scope};
+use super::metrics::{Page, catalogue};
+use crate::engine::state::{LimitStats, Reach, RouteStats, Scope};
 
-pub(super) fn encode(scopes: &[Arc<Scope>], page: &mut Page<'_, '_>) -> fmt::Result {
-    decisions(scopes, Reach::Local, page)?;
-    decisions(scopes, Reach::Global, page)?;
-    candidates(scopes, page)?;
-    page.counters(
-        "limiterd_rate_limit_refunded_tokens",
-        "Tokens given back, by rule and route.",
+/// Envoy Gateway's `stat_prefix` of the local rate limit filter, which is a label there.
+const PREFIX: &str = "http_local_rate_limiter";
+
+pub(super) fn encode(routes: &[Arc<RouteStats>], scopes: &[Arc<Scope>], page: &mut Page) {
+    requests(routes, page);
+    decisions(scopes, Reach::Local, page);
+    decisions(scopes, Reach::Global, page);
+    candidates(scopes, page);
+    in_force(scopes, page);
+    page.rows(
+        &catalogue::REFUNDED,
         totals(scopes, |scope| &scope.counters.refunded),
-    )?;
-    page.counters(
-        "limiterd_rate_limit_response_tokens",
-        "Tokens taken for responses, by rule and route.",
+    );
+    page.rows(
+        &catalogue::RESPONSE_TOKENS,
         totals(scopes, |scope| &scope.counters.response_tokens),
-    )?;
-    page.counters(
-        "limiterd_rate_limit_unmetered_responses",
-        "Responses that a rule charges for and whose cost was not found in them.",
+    );
+    page.rows(
+        &catalogue::UNMETERED,
         totals(scopes, |scope| &scope.counters.unmetered),
-    )
+    );
 }
 
-fn decisions(scopes: &[Arc<Scope>], reach: Reach, page: &mut Page<'_, '_>) -> fmt::Result {
+/// Each request once, by Envoy's names.
+fn requests(routes: &[Arc<RouteStats>], page: &mut Page) {
+    let each = |value: fn(&LimitStats) -> u64| {
+        routes
+            .iter()
+            .map(move |route| ([PREFIX, route.route.as_str()], value(&route.limits)))
+    };
+    page.rows(
+        &catalogue::LOCAL_ENABLED,
+        each(|limits| read(&limits.ok) + read(&limits.over)),
+    );
+    page.rows(&catalogue::LOCAL_OK, each(|limits| read(&limits.ok)));
+    page.rows(
+        &catalogue::LOCAL_RATE_LIMITED,
+        each(|limits| read(&limits.over)),
+    );
+    page.rows(
+        &catalogue::LOCAL_ENFORCED,
+        each(|limits| read(&limits.refused)),
+    );
+    page.rows(
+        &catalogue::OVER_LIMIT,
+        routes.iter().map(|route| {
+            let refused = read(&route.limits.refused_by_store);
+            ([route.route.as_str()], refused)
+        }),
+    );
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn decisions(scopes: &[Arc<Scope>], reach: Reach, page: &mut Page) {
     let own = |scope: &&Arc<Scope>| scope.name.reach == reach && scope.name.candidate.is_empty();
     let rows = scopes.iter().filter(own).flat_map(|scope| {
         let counters = &scope.counters;
@@ -39,24 +73,21 @@ fn decisions(scopes: &[Arc<Scope>], reach: Reach, page: &mut Page<'_, '_>) -> fm
         ]
         .map(|(decision, count)| {
             let labels = [
-                ("rule", scope.name.rule.as_str()),
-                ("route", scope.name.route.as_str()),
-                ("decision", decision),
+                scope.name.rule.as_str(),
+                scope.name.route.as_str(),
+                decision,
             ];
-            (labels, count.load(Ordering::Relaxed))
+            (labels, read(count))
         })
     });
-    let (name, help) = match reach {
-        Reach::Local => (
-            "limiterd_local_rate_limit",
-            "Decisions of local limits, by rule and route (none: of a shared rule); over_limit counts for the rule that decided.",
-        ),
-        Reach::Global => ("limiterd_global_rate_limit", "The same of global limits."),
+    let family = match reach {
+        Reach::Local => &catalogue::LOCAL_DECISIONS,
+        Reach::Global => &catalogue::GLOBAL_DECISIONS,
     };
-    page.counters(name, help, rows)
+    page.rows(family, rows);
 }
 
-fn candidates(scopes: &[Arc<Scope>], page: &mut Page<'_, '_>) -> fmt::Result {
+fn candidates(scopes: &[Arc<Scope>], page: &mut Page) {
     let tried = scopes.iter().filter(|s| !s.name.candidate.is_empty());
     let rows = tried.flat_map(|scope| {
         let counters = &scope.counters;
@@ -66,35 +97,54 @@ fn candidates(scopes: &[Arc<Scope>], page: &mut Page<'_, '_>) -> fmt::Result {
         ]
         .map(|(decision, count)| {
             let labels = [
-                ("limit", scope.name.reach.name()),
-                ("rule", scope.name.rule.as_str()),
-                ("route", scope.name.route.as_str()),
-                ("candidate", scope.name.candidate.as_str()),
-                ("decision", decision),
+                scope.name.reach.name(),
+                scope.name.rule.as_str(),
+                scope.name.route.as_str(),
+                scope.name.candidate.as_str(),
+                decision,
             ];
-            (labels, count.load(Ordering::Relaxed))
+            (labels, read(count))
         })
     });
-    page.counters(
-        "limiterd_rate_limit_candidate",
-        "What candidates would have decided in their rule's place.",
-        rows,
-    )
+    page.rows(&catalogue::CANDIDATE_DECISIONS, rows);
+}
+
+/// What each limit admits; a rule that admits everything has none.
+fn in_force(scopes: &[Arc<Scope>], page: &mut Page) {
+    let each = || {
+        scopes.iter().filter_map(|scope| {
+            let labels = [
+                scope.name.reach.name(),
+                scope.name.rule.as_str(),
+                scope.name.route.as_str(),
+                scope.name.candidate.as_str(),
+            ];
+            Some((labels, scope.admits()?))
+        })
+    };
+    page.rows(
+        &catalogue::LIMIT_TOKENS,
+        each().map(|(labels, admits)| (labels, admits.tokens)),
+    );
+    page.rows(
+        &catalogue::LIMIT_RATE,
+        each().map(|(labels, admits)| (labels, admits.per_second)),
+    );
 }
 
 /// A row for each rule that has counted anything.
 fn totals<'a>(
     scopes: &'a [Arc<Scope>],
     counter: impl Fn(&'a Scope) -> &'a AtomicU64,
-) -> impl Iterator<Item = ([(&'static str, &'a str); 3], u64)> {
+) -> impl Iterator<Item = ([&'a str; 3], u64)> {
     let own = scopes.iter().filter(|s| s.name.candidate.is_empty());
     own.map(move |scope| {
         let labels = [
-            ("limit", scope.name.reach.name()),
-            ("rule", scope.name.rule.as_str()),
-            ("route", scope.name.route.as_str()),
+            scope.name.reach.name(),
+            scope.name.rule.as_str(),
+            scope.name.route.as_str(),
         ];
-        (labels, counter(scope).load(Ordering::Relaxed))
+        (labels, read(counter(scope)))
     })
     .filter(|(_, count)| *count > 0)
 }

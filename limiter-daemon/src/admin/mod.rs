@@ -15,6 +15,7 @@ pub mod l4;
 mod limits;
 pub mod metrics;
 pub mod node;
+mod page;
 mod plan;
 mod runtime;
 mod service;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -48,7 +49,7 @@ pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use held::Holdings;
 pub use l4::L4;
-pub use metrics::Metrics;
+pub use metrics::{Format, Metrics};
 pub use status::Status;
 
 use socket::{Listener, Stream};
@@ -185,6 +186,7 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
         }
         match request.uri().path() {
+            "/" | "/dashboard" => page::answer(),
             "/live" => text(StatusCode::OK, "live\n".to_owned()),
             "/ready" => {
                 let (ready, report) = self.status.report();
@@ -195,15 +197,14 @@ impl Admin {
                 };
                 text(status, report)
             }
-            "/metrics" => match self.metrics.encode() {
-                Ok(page) => {
-                    let mut response = text(StatusCode::OK, page);
-                    let kind = HeaderValue::from_static(metrics::CONTENT_TYPE);
-                    response.headers_mut().insert(CONTENT_TYPE, kind);
-                    response
-                }
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-            },
+            "/metrics" => {
+                let accept = request.headers().get(ACCEPT);
+                let format = Format::wanted(accept.and_then(|accept| accept.to_str().ok()));
+                let kind = HeaderValue::from_static(format.content_type());
+                let mut response = text(StatusCode::OK, self.metrics.encode(format));
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
             "/config" => match self.loads.json() {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
@@ -222,7 +223,7 @@ impl Admin {
             "/fleet" => self.fleet(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
+                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
                  POST /explain or /l4/...\n"
                     .to_owned(),
             ),

@@ -1,10 +1,9 @@
 //! Metrics of backends, under Envoy's names: breakers, retries, ejections, checks.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::metrics::Page;
+use super::metrics::{Family, Page, catalogue};
 use crate::engine::upstream::{
     Admission, Breaker, CheckStats, Kind, Outliers, Registry, Resource, Stat,
 };
@@ -12,71 +11,43 @@ use crate::l7::BackendState;
 use crate::l7::dns::{BackendCounts, Counts};
 
 /// A backend and the policies that it is under, or a route and those.
-type Labels<'a> = [(&'static str, &'a str); 2];
+type Labels<'a> = [&'a str; 2];
 
-pub(super) fn encode(
-    upstreams: &Registry,
-    backends: &[BackendState],
-    page: &mut Page<'_, '_>,
-) -> fmt::Result {
-    breakers(&upstreams.breakers(), page)?;
-    outliers(&upstreams.all_outliers(), page)?;
-    members(backends, page)?;
-    checks(&upstreams.all_checks(), page)?;
-    admission(&upstreams.admissions(), page)
+pub(super) fn encode(upstreams: &Registry, backends: &[BackendState], page: &mut Page) {
+    breakers(&upstreams.breakers(), page);
+    outliers(&upstreams.all_outliers(), page);
+    members(backends, page);
+    checks(&upstreams.all_checks(), page);
+    page.rows(
+        &catalogue::NOT_ADMITTED,
+        each(
+            &upstreams.admissions(),
+            |admission: &Admission| [&admission.route, &admission.policy],
+            |admission| admission.rejected.load(Ordering::Relaxed),
+        ),
+    );
 }
 
 /// Lookups of names, by backend; where Envoy has a name for it, by that.
-pub(super) fn names(backends: &[BackendCounts], page: &mut Page<'_, '_>) -> fmt::Result {
-    type Row = (&'static str, &'static str, fn(&Counts) -> u64);
+pub(super) fn names(backends: &[BackendCounts], page: &mut Page) {
+    type Row = (Family<2>, fn(&Counts) -> u64);
     const ROWS: [Row; 6] = [
-        (
-            "envoy_cluster_update_attempt",
-            "Lookups of a backend's names.",
-            |counts| counts.attempts,
-        ),
-        (
-            "envoy_cluster_update_success",
-            "Lookups that found addresses.",
-            |counts| counts.successes,
-        ),
-        (
-            "envoy_cluster_update_no_rebuild",
-            "Lookups that found the addresses that were known.",
-            |counts| counts.unchanged,
-        ),
-        (
-            "envoy_cluster_update_failure",
-            "Lookups that failed: the last good addresses stay.",
-            |counts| counts.failures,
-        ),
-        (
-            "envoy_cluster_update_empty",
-            "Lookups that found no name or no address: the last good ones stay.",
-            |counts| counts.empty,
-        ),
-        (
-            "limiterd_dns_addresses_left_out",
-            "Addresses beyond the 64 that are used of a name, over all lookups.",
-            |counts| counts.left_out,
-        ),
+        (catalogue::UPDATE_ATTEMPT, |counts| counts.attempts),
+        (catalogue::UPDATE_SUCCESS, |counts| counts.successes),
+        (catalogue::UPDATE_NO_REBUILD, |counts| counts.unchanged),
+        (catalogue::UPDATE_FAILURE, |counts| counts.failures),
+        (catalogue::UPDATE_EMPTY, |counts| counts.empty),
+        (catalogue::ADDRESSES_LEFT_OUT, |counts| counts.left_out),
     ];
-    for (name, help, read) in ROWS {
+    for (family, read) in &ROWS {
         let rows = backends.iter().map(|one| {
-            let labels = cluster(&one.backend, &one.policy);
-            (labels, read(&one.counts))
+            (
+                [one.backend.as_str(), one.policy.as_str()],
+                read(&one.counts),
+            )
         });
-        if name.starts_with("envoy") {
-            page.known(name, help, rows)?;
-        } else {
-            page.counters(name, help, rows)?;
-        }
+        page.rows(family, rows);
     }
-    Ok(())
-}
-
-const fn cluster<'a>(backend: &'a str, policy: &'a str) -> Labels<'a> {
-    [("envoy_cluster_name", backend), ("policy", policy)]
 }
 
 fn each<'a, T>(
@@ -88,132 +59,100 @@ fn each<'a, T>(
 }
 
 fn of_breaker(breaker: &Breaker) -> Labels<'_> {
-    cluster(&breaker.backend, &breaker.policy)
+    [&breaker.backend, &breaker.policy]
 }
 
 fn of_outliers(outliers: &Outliers) -> Labels<'_> {
-    cluster(&outliers.backend, &outliers.policy)
+    [&outliers.backend, &outliers.policy]
 }
 
 fn of_checks(checks: &CheckStats) -> Labels<'_> {
-    cluster(&checks.backend, &checks.policy)
+    [&checks.backend, &checks.policy]
 }
 
-fn breakers(breakers: &[Arc<Breaker>], page: &mut Page<'_, '_>) -> fmt::Result {
+fn breakers(breakers: &[Arc<Breaker>], page: &mut Page) {
     for stat in Stat::ALL {
-        let (name, help) = stat.describe();
-        page.known(
-            name,
-            help,
-            each(breakers, of_breaker, |b| b.stats.get(stat)),
-        )?;
+        let rows = each(breakers, of_breaker, |b| b.stats.get(stat));
+        page.rows(catalogue::of_stat(stat), rows);
     }
+    let answers = breakers.iter().flat_map(|breaker| {
+        let [backend, policy] = of_breaker(breaker);
+        let classes = ["1", "2", "3", "4", "5"].into_iter();
+        let answers = classes.zip(breaker.stats.answers());
+        answers.map(move |(class, count)| ([backend, policy, class], count))
+    });
+    page.rows(&catalogue::RQ_XX, answers);
     for resource in Resource::ALL {
-        let (used, open) = resource.gauges();
-        let help = match resource {
-            Resource::Parallel => "Requests that have a connection, or are making one.",
-            Resource::Pending => "Requests that wait for a connection.",
-            Resource::Retries => "Requests that are being retried.",
-            Resource::Connections => "Connections open, or being made.",
-        };
+        let [used, open] = catalogue::of_resource(resource);
         let under_way = |breaker: &Breaker| u64::from(breaker.used(resource));
-        page.gauges(used, help, each(breakers, of_breaker, under_way))?;
-        let help = "1 if as many are under way as may be: what comes now is refused or waits.";
+        page.rows(used, each(breakers, of_breaker, under_way));
         let is_open = |breaker: &Breaker| u64::from(breaker.is_open(resource));
-        page.gauges(open, help, each(breakers, of_breaker, is_open))?;
+        page.rows(open, each(breakers, of_breaker, is_open));
     }
-    Ok(())
+    let limits = breakers.iter().flat_map(|breaker| {
+        let [backend, policy] = of_breaker(breaker);
+        Resource::ALL.map(|resource| {
+            let labels = [backend, policy, resource.name()];
+            (labels, u64::from(breaker.bound(resource)))
+        })
+    });
+    page.rows(&catalogue::BREAKER_LIMIT, limits);
 }
 
-fn outliers(outliers: &[Arc<Outliers>], page: &mut Page<'_, '_>) -> fmt::Result {
-    page.known(
-        "envoy_cluster_outlier_detection_ejections_enforced_total",
-        "Endpoints ejected.",
+fn outliers(outliers: &[Arc<Outliers>], page: &mut Page) {
+    page.rows(
+        &catalogue::EJECTIONS_TOTAL,
         each(outliers, of_outliers, Outliers::enforced_total),
-    )?;
-    page.known(
-        "envoy_cluster_outlier_detection_ejections_overflow",
-        "Endpoints not ejected because as many were as may be.",
+    );
+    page.rows(
+        &catalogue::EJECTIONS_OVERFLOW,
         each(outliers, of_outliers, Outliers::overflow),
-    )?;
+    );
     for kind in Kind::ALL {
-        let name = kind.name();
-        page.known(
-            &format!("envoy_cluster_outlier_detection_ejections_enforced_{name}"),
-            "Endpoints ejected for this reason.",
-            each(outliers, of_outliers, |outliers| outliers.enforced(kind)),
-        )?;
-        page.known(
-            &format!("envoy_cluster_outlier_detection_ejections_detected_{name}"),
-            "Times that an endpoint was found to fail for this reason, ejected or not.",
-            each(outliers, of_outliers, |outliers| outliers.detected(kind)),
-        )?;
+        let [enforced, detected] = catalogue::of_ejection(kind);
+        page.rows(enforced, each(outliers, of_outliers, |o| o.enforced(kind)));
+        page.rows(detected, each(outliers, of_outliers, |o| o.detected(kind)));
     }
-    Ok(())
 }
 
-fn members(backends: &[BackendState], page: &mut Page<'_, '_>) -> fmt::Result {
+fn members(backends: &[BackendState], page: &mut Page) {
     let rows = |value: fn(&BackendState) -> usize| {
         backends.iter().map(move |backend| {
-            let labels = cluster(&backend.backend, &backend.policy);
+            let labels = [backend.backend.as_str(), backend.policy.as_str()];
             (labels, u64::try_from(value(backend)).unwrap_or(u64::MAX))
         })
     };
-    page.gauges(
-        "envoy_cluster_membership_total",
-        "Endpoints.",
+    page.rows(
+        &catalogue::MEMBERSHIP_TOTAL,
         rows(|backend| backend.endpoints),
-    )?;
-    page.gauges(
-        "envoy_cluster_membership_healthy",
-        "Endpoints that are neither ejected nor failed by checks.",
+    );
+    page.rows(
+        &catalogue::MEMBERSHIP_HEALTHY,
         rows(|backend| backend.healthy),
-    )?;
-    page.gauges(
-        "envoy_cluster_outlier_detection_ejections_active",
-        "Endpoints ejected now.",
+    );
+    page.rows(
+        &catalogue::EJECTIONS_ACTIVE,
         rows(|backend| backend.ejected),
-    )
+    );
 }
 
-fn checks(checks: &[Arc<CheckStats>], page: &mut Page<'_, '_>) -> fmt::Result {
-    page.known(
-        "envoy_cluster_health_check_attempt",
-        "Checks begun.",
+fn checks(checks: &[Arc<CheckStats>], page: &mut Page) {
+    page.rows(
+        &catalogue::CHECK_ATTEMPT,
         each(checks, of_checks, |c| c.attempts.load(Ordering::Relaxed)),
-    )?;
-    page.known(
-        "envoy_cluster_health_check_success",
-        "Checks passed.",
+    );
+    page.rows(
+        &catalogue::CHECK_SUCCESS,
         each(checks, of_checks, |c| c.successes.load(Ordering::Relaxed)),
-    )?;
-    page.known(
-        "envoy_cluster_health_check_failure",
-        "Checks failed.",
+    );
+    page.rows(
+        &catalogue::CHECK_FAILURE,
         each(checks, of_checks, |c| c.failures.load(Ordering::Relaxed)),
-    )?;
-    page.known(
-        "envoy_cluster_health_check_network_failure",
-        "Checks failed for want of a connection or of an answer.",
+    );
+    page.rows(
+        &catalogue::CHECK_NETWORK_FAILURE,
         each(checks, of_checks, |c| {
             c.network_failures.load(Ordering::Relaxed)
         }),
-    )
-}
-
-fn admission(admissions: &[Arc<Admission>], page: &mut Page<'_, '_>) -> fmt::Result {
-    page.known(
-        "envoy_http_admission_control_rq_rejected",
-        "Requests refused because too many fail.",
-        each(
-            admissions,
-            |admission| {
-                [
-                    ("route", admission.route.as_str()),
-                    ("policy", admission.policy.as_str()),
-                ]
-            },
-            |admission| admission.rejected.load(Ordering::Relaxed),
-        ),
-    )
+    );
 }

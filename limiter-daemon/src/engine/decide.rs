@@ -29,7 +29,7 @@ use super::request::RequestView;
 use super::rule::Rule;
 use super::settle::Settlement;
 use super::spread;
-use super::state::{Reach, State};
+use super::state::{Reach, RouteStats, State};
 use super::store::{Answer, ChargeRequest, Store};
 use super::time::Now;
 use crate::policy::plan::{LimitRule, PolicyLimits, RateLimits};
@@ -40,6 +40,7 @@ pub struct Limits {
     local: Vec<Policy>,
     global: Vec<Policy>,
     store: Arc<dyn Store>,
+    stats: Arc<RouteStats>,
     /// Somebody else may deny what they admit: everything can be given back then.
     held: bool,
 }
@@ -95,6 +96,7 @@ impl Limits {
             local: policies(&limits.local, Reach::Local),
             global: policies(&limits.global, Reach::Global),
             store: Arc::clone(state.store()),
+            stats: state.route_stats(route),
             held: false,
         })
     }
@@ -115,7 +117,7 @@ impl Limits {
         if first.denied.is_some() || global.is_empty() {
             let mut none = Verdicts::default();
             let (local, global) = ((&*local, &mut first), (&[][..], &mut none));
-            return Decision::Ready(finish(local, global, (&self.store, self.held), now));
+            return Decision::Ready(finish(local, global, self.side(), now));
         }
         let asked = ChargeRequest {
             draws: &global,
@@ -125,7 +127,7 @@ impl Limits {
         match self.store.charge(&asked) {
             Answer::Ready(mut second) => {
                 let (local, global) = ((&*local, &mut first), (&*global, &mut second));
-                Decision::Ready(finish(local, global, (&self.store, self.held), now))
+                Decision::Ready(finish(local, global, self.side(), now))
             }
             Answer::Pending(answer) => {
                 let mut held = Held {
@@ -134,14 +136,28 @@ impl Limits {
                     now,
                 };
                 let global: Few<_> = global.into_iter().map(Draw::owned).collect();
-                let (store, keep) = (Arc::clone(&self.store), self.held);
+                let (store, stats) = (Arc::clone(&self.store), Arc::clone(&self.stats));
+                let keep = self.held;
                 Decision::Pending(Box::pin(async move {
                     let mut second = answer.await;
                     let (draws, mut first) = held.release();
                     let (local, global) = ((&*draws, &mut first), (&*global, &mut second));
-                    finish(local, global, (&store, keep), now)
+                    let side = Side {
+                        store: &store,
+                        stats: &stats,
+                        held: keep,
+                    };
+                    finish(local, global, side, now)
                 }))
             }
+        }
+    }
+
+    fn side(&self) -> Side<'_> {
+        Side {
+            store: &self.store,
+            stats: &self.stats,
+            held: self.held,
         }
     }
 
@@ -225,13 +241,40 @@ impl Drop for Held {
     }
 }
 
+/// What a decision needs besides its draws.
+#[derive(Clone, Copy)]
+struct Side<'a> {
+    store: &'a Arc<dyn Store>,
+    stats: &'a RouteStats,
+    held: bool,
+}
+
+/// Counts the request for its route.
+fn tally<R>(stats: &RouteStats, local: &[Draw<R>], (first, second): (&Verdicts, &Verdicts)) {
+    let limits = &stats.limits;
+    if !local.is_empty() {
+        let watched = first.drawn.iter().any(|drawn| drawn.shadow_over);
+        if first.denied.is_some() || watched {
+            add(&limits.over);
+        } else {
+            add(&limits.ok);
+        }
+    }
+    if first.denied.is_some() {
+        add(&limits.refused);
+    } else if second.denied.is_some_and(|denial| !denial.unknown) {
+        add(&limits.refused_by_store);
+    }
+}
+
 /// Brings local and global together: gives back, observes, counts, and says what came of it.
 fn finish<R: Borrow<Arc<Rule>>>(
     (local, first): (&[Draw<R>], &mut Verdicts),
     (global, second): (&[Draw<R>], &mut Verdicts),
-    (store, held): (&Arc<dyn Store>, bool),
+    side: Side<'_>,
     now: Now,
 ) -> Outcome {
+    let Side { store, stats, held } = side;
     let elsewhere = second.denied.map(|denial| Denial {
         by: usize::MAX,
         alone: false,
@@ -241,6 +284,7 @@ fn finish<R: Borrow<Arc<Rule>>>(
         charge::give_all_back(local, &mut first.drawn, now);
     }
     charge::observe(local, &mut first.drawn, first.denied.or(elsewhere), now);
+    tally(stats, local, (first, second));
     let denied = match (first.denied, second.denied) {
         (Some(denial), _) => local.get(denial.by).map(|draw| (draw, denial)),
         (None, Some(denial)) => global.get(denial.by).map(|draw| (draw, denial)),

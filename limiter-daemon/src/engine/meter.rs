@@ -19,6 +19,7 @@ use limiter_common::Limit;
 use limiter_common::bucket::{self, MAX_TOLERANCE, Step};
 
 use super::buckets::{Bucket, Change, Timeline};
+use super::state::Admits;
 use super::time::Now;
 use crate::policy::plan::Algorithm;
 pub use snapshot::{Reading, Snapshot};
@@ -26,6 +27,13 @@ pub use window::Window;
 
 /// How far a token bucket may be in debt, in buckets.
 pub const DEBT_BUCKETS: u64 = 16;
+
+/// Tokens of `limit` that come back in a second.
+#[must_use]
+pub fn per_second(limit: &Limit) -> f64 {
+    let interval = limit.interval as f64 / (1_u64 << limit.shift) as f64;
+    SECOND as f64 / interval
+}
 
 /// The wait of a request that never conforms.
 pub const NEVER: u64 = u64::MAX;
@@ -167,6 +175,21 @@ impl Meter {
         match self {
             Self::Bucket { limit, .. } => limit.capacity,
             Self::Fixed(window) | Self::Sliding(window) => window.capacity(),
+        }
+    }
+
+    /// What it admits, for people.
+    #[must_use]
+    pub fn admits(&self) -> Admits {
+        let per_second = match self {
+            Self::Bucket { limit, .. } => per_second(limit),
+            Self::Fixed(window) | Self::Sliding(window) => {
+                window.capacity() as f64 / (window.length() as f64 / SECOND as f64)
+            }
+        };
+        Admits {
+            tokens: self.capacity(),
+            per_second,
         }
     }
 

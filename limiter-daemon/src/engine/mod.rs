@@ -30,6 +30,7 @@ pub mod state;
 pub mod store;
 pub mod tcp;
 pub mod time;
+pub mod times;
 pub mod upstream;
 
 use std::collections::BTreeMap;

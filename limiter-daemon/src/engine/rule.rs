@@ -8,7 +8,7 @@ use super::condition::Matcher;
 use super::meter::{Meter, Standing};
 use super::request::RequestView;
 use super::spread::Spread;
-use super::state::{Account, Place, Reach, Scope, ScopeName, State};
+use super::state::{Account, Admits, Place, Reach, Scope, ScopeName, State};
 use super::store::ledger::Lease;
 use super::time::Now;
 use crate::policy::plan::{
@@ -99,14 +99,18 @@ impl Rule {
             };
             let meter = Meter::new(candidate.limit, algorithm, window, debts);
             let scope = scope(&candidate.name, Some(&meter));
+            scope.set_admits(Some(meter.admits()));
             Some(Tried { scope, meter })
         };
+        let (own, admits) = match &measure {
+            Measure::Metered(meter) => (scope("", Some(meter)), Some(meter.admits())),
+            Measure::Nothing => (scope("", None), Some(Admits::NOTHING)),
+            Measure::Everything => (scope("", None), None),
+        };
+        own.set_admits(admits);
         Self {
             policy: limits.policy.clone(),
-            scope: match &measure {
-                Measure::Metered(meter) => scope("", Some(meter)),
-                Measure::Nothing | Measure::Everything => scope("", None),
-            },
+            scope: own,
             conditions: rule.conditions.iter().map(Matcher::compile).collect(),
             distinct,
             per_connection: rule.per_connection,

@@ -1,13 +1,13 @@
 //! What outlives a plan: buckets and counters, found again by name when the plan changes.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::ask::{Nobody, Services};
 use super::buckets::{Bucket, BucketKey, BucketTable, Word};
 use super::connection::OwnWords;
-use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats};
+use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats as ServiceStats};
 use super::escalation::{Judges, Offenders, Tallies};
 use super::meter::{Meter, Words};
 use super::named::Named;
@@ -30,7 +30,7 @@ pub struct State {
     service_scopes: Named<Scope>,
     routes: Named<RouteStats>,
     tcp: Named<TcpStats>,
-    limits: Named<LimitStats>,
+    limits: Named<ServiceStats>,
     detailed: Named<Detailed>,
     detailed_bound: Arc<DetailedBound>,
     upstreams: Registry,
@@ -86,6 +86,24 @@ pub struct Scope {
     /// with.
     cells: Box<[Word]>,
     pub counters: ScopeCounters,
+    /// What the plan in force admits, for who wants to know.
+    admits: Mutex<Option<Admits>>,
+}
+
+/// What a limit admits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Admits {
+    /// Tokens at once at most.
+    pub tokens: u64,
+    /// Tokens that come back in a second.
+    pub per_second: f64,
+}
+
+impl Admits {
+    pub const NOTHING: Self = Self {
+        tokens: 0,
+        per_second: 0.0,
+    };
 }
 
 /// What became of the requests that met a limit.
@@ -111,6 +129,20 @@ pub struct RouteStats {
     pub route: String,
     /// `[0]`: 1xx, to `[4]`: 5xx.
     pub responses: [AtomicU64; 5],
+    pub limits: LimitStats,
+}
+
+/// What limits made of the requests of a route, each counted once however many limits it met.
+#[derive(Debug, Default)]
+pub struct LimitStats {
+    /// Under all local limits.
+    pub ok: AtomicU64,
+    /// Over a local limit, also if it only watches.
+    pub over: AtomicU64,
+    /// Refused by a local limit.
+    pub refused: AtomicU64,
+    /// Refused by a global limit.
+    pub refused_by_store: AtomicU64,
 }
 
 impl RouteStats {
@@ -172,6 +204,17 @@ impl Scope {
     fn aggregate(&self, key: BucketKey, index: usize) -> &Word {
         let aggregates = self.cells.len() / self.words;
         &self.cells[key.spread(aggregates) * self.words + index]
+    }
+
+    /// Takes note of what it admits; `None`: everything.
+    pub(super) fn set_admits(&self, admits: Option<Admits>) {
+        *self.admits.lock().unwrap_or_else(PoisonError::into_inner) = admits;
+    }
+
+    /// What the plan in force admits; `None`: everything.
+    #[must_use]
+    pub fn admits(&self) -> Option<Admits> {
+        *self.admits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stands for its name, the same after a reload.
@@ -319,6 +362,7 @@ impl State {
             words,
             cells: (0..cells).map(|_| Word::default()).collect(),
             counters: ScopeCounters::default(),
+            admits: Mutex::default(),
         })
     }
 
@@ -326,7 +370,7 @@ impl State {
     pub fn route_stats(&self, route: &str) -> Arc<RouteStats> {
         self.routes.get(route.to_owned(), || RouteStats {
             route: route.to_owned(),
-            responses: Default::default(),
+            ..RouteStats::default()
         })
     }
 
@@ -336,7 +380,7 @@ impl State {
     }
 
     /// The counts of a limit of the rate limit service: those in use if there are.
-    pub(super) fn limit_stats(&self, new: LimitStats) -> Arc<LimitStats> {
+    pub(super) fn limit_stats(&self, new: ServiceStats) -> Arc<ServiceStats> {
         let name = format!("{}\0{}", new.domain, new.path.join("\0"));
         self.limits.get(name, || new)
     }
@@ -363,7 +407,7 @@ impl State {
 
     /// The counts of every limit of the rate limit service in force.
     #[must_use]
-    pub fn service_limits(&self) -> Vec<Arc<LimitStats>> {
+    pub fn service_limits(&self) -> Vec<Arc<ServiceStats>> {
         let mut all = self.limits.living();
         let mut detailed: Vec<_> = self
             .detailed

@@ -262,11 +262,16 @@ impl Forward {
     }
 
     fn done(&self, retried: bool, tried: &Tried) {
-        if retried && let Tried::Answered(response, _) = tried {
-            // Envoy: a retry has succeeded if its answer is none that fails.
-            if !response.status().is_server_error() {
-                self.cluster.breaker.stats.count(Stat::RqRetrySuccess);
-            }
+        let status = match tried {
+            Tried::Answered(response, _) => response.status(),
+            Tried::Switched(response, ..) => response.status(),
+            Tried::Failed(_) | Tried::TimedOut(_) => return,
+        };
+        let stats = &self.cluster.breaker.stats;
+        stats.answered(status);
+        // Envoy: a retry has succeeded if its answer is none that fails.
+        if retried && !status.is_server_error() {
+            stats.count(Stat::RqRetrySuccess);
         }
     }
 

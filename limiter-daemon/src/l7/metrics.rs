@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::engine::times::{Taken, Times};
 use crate::policy::plan::ConnectionLimits;
 
 /// Counters over all workers.
@@ -35,6 +36,41 @@ pub struct Counters {
     pub fault_aborts: AtomicU64,
     /// Requests that were not delayed because as many were as may be.
     pub fault_overflow: AtomicU64,
+    /// What each worker took to decide, by [`Decided`].
+    decided: Mutex<Vec<Arc<Decisions>>>,
+}
+
+/// How long requests took from their head to the decision of all limits, on one worker.
+#[derive(Debug, Default)]
+pub(super) struct Decisions([Times; Decided::ALL.len()]);
+
+/// What followed from a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// The request goes to an upstream.
+    Forwarded,
+    /// It is answered without one: refused, redirected.
+    Answered,
+}
+
+impl Decided {
+    pub const ALL: [Self; 2] = [Self::Forwarded, Self::Answered];
+
+    /// For a metric's label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Answered => "answered",
+        }
+    }
+}
+
+impl Decisions {
+    /// A decision took so many nanoseconds.
+    pub(super) fn took(&self, decided: Decided, nanoseconds: u64) {
+        self.0[decided as usize].took(nanoseconds);
+    }
 }
 
 /// Why a client's connection was closed before it wanted.
@@ -103,6 +139,22 @@ impl Counters {
     pub(super) fn evicted(&self, connections: usize) {
         let closed = &self.closed[Closed::Blocked as usize];
         closed.fetch_add(connections as u64, Ordering::Relaxed);
+    }
+
+    /// A place where one worker counts its decisions.
+    pub(super) fn of_worker(&self) -> Arc<Decisions> {
+        let decisions = Arc::<Decisions>::default();
+        let mut all = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::clone(&decisions));
+        decisions
+    }
+
+    /// How long decisions took over all workers.
+    #[must_use]
+    pub fn decided(&self, decided: Decided) -> Taken {
+        let all = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        let each = all.iter().map(|one| one.0[decided as usize].taken());
+        each.fold(Taken::default(), |sum, one| sum.and(&one))
     }
 
     /// Connections closed for `reason`.

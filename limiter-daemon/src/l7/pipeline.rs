@@ -24,7 +24,7 @@ use super::eviction::Evictions;
 use super::fault::Faults;
 use super::forward::Forward;
 use super::hold::hold;
-use super::metrics::Counters;
+use super::metrics::{Counters, Decided as Fate, Decisions};
 use super::mirror::Mirrors;
 use super::offences;
 use super::overrides::{self, Asked};
@@ -50,6 +50,8 @@ pub(super) struct Pipeline {
     pub(super) faults: Faults,
     pub(super) clock: Clock,
     pub(super) counters: Arc<Counters>,
+    /// Of this worker.
+    pub(super) decisions: Arc<Decisions>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
     /// Who passes sentences; `None`: nothing enforces them.
@@ -97,6 +99,7 @@ pub(super) fn answer(
             }
             (next, _) => next,
         };
+        conn.pipeline.decided(&next, now);
         let answer = match next {
             Ok(Next::Forward(mut forward)) => {
                 let held = match conn.pipeline.admit(&forward.rule, now) {
@@ -293,6 +296,16 @@ impl Pipeline {
             )
         });
         Ok((limits, next))
+    }
+
+    /// Counts how long limits took, since the request's head came at `began`.
+    fn decided(&self, next: &Result<Next, Refusal>, began: u64) {
+        let fate = match next {
+            Ok(Next::Forward(_)) => Fate::Forwarded,
+            Ok(Next::Answer(_)) | Err(_) => Fate::Answered,
+        };
+        let took = self.clock.now().saturating_sub(began);
+        self.decisions.took(fate, took);
     }
 
     /// Refuses a part of the requests if too many of them fail. `now`: in nanoseconds.

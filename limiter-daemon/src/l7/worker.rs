@@ -287,6 +287,7 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         mirrors: Mirrors::default(),
         faults: Faults::default(),
         clock: shared.clock,
+        decisions: shared.counters.of_worker(),
         counters: shared.counters,
         random: Random::default(),
         sink: shared.sink,

@@ -1,20 +1,8 @@
 //! What the service counts beside its limits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-/// Upper ends of the histogram of answers, in nanoseconds: a twentieth of a millisecond to a second.
-pub const TIMES: [u64; 10] = [
-    50_000,
-    100_000,
-    250_000,
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    20_000_000,
-    100_000_000,
-    1_000_000_000,
-];
+use crate::engine::times::Times;
 
 /// Counts of all threads.
 #[derive(Debug, Default)]
@@ -36,25 +24,6 @@ pub struct Counters {
     pub mute: AtomicU64,
     /// Connections open.
     pub active: AtomicU64,
-    /// Answers by how long they took, each up to one of [`TIMES`]; the last: longer.
-    times: [AtomicU64; TIMES.len() + 1],
-    /// Nanoseconds that all took.
-    time: AtomicU64,
-}
-
-impl Counters {
-    /// An answer took so many nanoseconds.
-    pub(super) fn took(&self, time: u64) {
-        let slot = TIMES.partition_point(|end| *end < time);
-        self.times[slot].fetch_add(1, Ordering::Relaxed);
-        self.time.fetch_add(time, Ordering::Relaxed);
-    }
-
-    /// Answers by how long they took (each up to one of [`TIMES`], the last longer), and nanoseconds
-    /// in all.
-    #[must_use]
-    pub fn times(&self) -> ([u64; TIMES.len() + 1], u64) {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        (self.times.each_ref().map(read), read(&self.time))
-    }
+    /// How long answers took.
+    pub times: Times,
 }

@@ -30,6 +30,6 @@ mod worker;
 
 pub use client::{Client, PeerError};
 pub use clients::Clients;
-pub use counters::{Counters, TIMES};
+pub use counters::Counters;
 pub use service::{Answer, Answering, Clock, Service, Telling};
 pub use worker::{Server, StartError};

@@ -115,7 +115,9 @@ impl Service {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         }
         let now = (self.clock)();
-        self.counters.took(now.mono.saturating_sub(began.mono));
+        self.counters
+            .times
+            .took(now.mono.saturating_sub(began.mono));
         answer
     }
 

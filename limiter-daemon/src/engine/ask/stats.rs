@@ -24,23 +24,14 @@ impl AskStat {
         Self::FailureModeAllowed,
     ];
 
-    /// The last part of the metric's name, and its help.
+    /// The last part of the metric's name.
     #[must_use]
-    pub const fn describe(self) -> (&'static str, &'static str) {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Ok => ("ok", "Questions to a rate limit service: not over a limit."),
-            Self::Error => (
-                "error",
-                "Questions to a rate limit service that it did not answer.",
-            ),
-            Self::OverLimit => (
-                "over_limit",
-                "Questions to a rate limit service: over a limit.",
-            ),
-            Self::FailureModeAllowed => (
-                "failure_mode_allowed",
-                "Requests that passed because a rate limit service did not answer.",
-            ),
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::OverLimit => "over_limit",
+            Self::FailureModeAllowed => "failure_mode_allowed",
         }
     }
 }

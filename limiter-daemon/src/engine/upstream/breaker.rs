@@ -46,26 +46,14 @@ impl Resource {
         Self::Connections,
     ];
 
-    /// Envoy's gauges: how many there are, and whether there are as many as may be.
+    /// For a metric's label.
     #[must_use]
-    pub const fn gauges(self) -> (&'static str, &'static str) {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Parallel => (
-                "envoy_cluster_upstream_rq_active",
-                "envoy_cluster_circuit_breakers_default_rq_open",
-            ),
-            Self::Pending => (
-                "envoy_cluster_upstream_rq_pending_active",
-                "envoy_cluster_circuit_breakers_default_rq_pending_open",
-            ),
-            Self::Retries => (
-                "envoy_cluster_upstream_rq_retry_active",
-                "envoy_cluster_circuit_breakers_default_rq_retry_open",
-            ),
-            Self::Connections => (
-                "envoy_cluster_upstream_cx_active",
-                "envoy_cluster_circuit_breakers_default_cx_open",
-            ),
+            Self::Parallel => "requests",
+            Self::Pending => "pending_requests",
+            Self::Retries => "retries",
+            Self::Connections => "connections",
         }
     }
 }
@@ -107,8 +95,14 @@ impl Breaker {
     /// Whether as many are under way as may be: what comes now is refused.
     #[must_use]
     pub fn is_open(&self, resource: Resource) -> bool {
+        self.used(resource) >= self.bound(resource)
+    }
+
+    /// How many of `resource` may be under way as the plan in force has it.
+    #[must_use]
+    pub fn bound(&self, resource: Resource) -> u32 {
         let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        self.used(resource) >= self.limit(resource, &limits)
+        self.limit(resource, &limits)
     }
 
     const fn counter(&self, resource: Resource) -> &AtomicU32 {
