@@ -4,9 +4,11 @@
 //! | name | what |
 //! |---|---|
 //! | `local:<rule>@<route>`, `global:...` | a limit on requests, in this node's memory, or where the store counts there |
+//! | `domain:<name>` | a domain of the rate limit service; its counts are by descriptors |
 //! | `store:<key>` | a count in the store that nodes share |
 //! | `kernel:<policy>` | a policy of the kernel half; its buckets are by source |
 
+mod domain;
 mod kernel;
 mod query;
 mod stored;
@@ -168,8 +170,15 @@ impl Admin {
             view.counters.extend(counters.into_iter().map(Into::into));
             view.more |= more > 0;
         }
+        if wanted.has("memory", &["domain:"]) {
+            self.list_domains(&wanted, &mut view);
+        }
         if wanted.has("store", &["store:"]) {
-            self.list_stored(&wanted, &mut view).await?;
+            match self.list_stored(&wanted, &mut view).await {
+                // The others are there in any case.
+                Err((_, why)) if wanted.place.is_none() => view.notes.push(why),
+                listed => listed?,
+            }
         }
         if wanted.has("kernel", &["kernel:"]) {
             self.list_kernel(&wanted, &mut view)?;
@@ -182,7 +191,7 @@ impl Admin {
     }
 
     async fn one_counter(&self, query: &Query, reset: bool) -> Result<CountersView, Refused> {
-        query.only(&["name", "method", "url", "header", "from"])?;
+        query.only(&["name", "method", "url", "header", "from", "descriptor"])?;
         let name = query
             .get("name")
             .ok_or_else(|| bad("name: that of a counter, as GET /counters tells it".to_owned()))?;
@@ -190,6 +199,8 @@ impl Admin {
             self.one_stored(key, reset).await?
         } else if let Some(policy) = name.strip_prefix("kernel:") {
             self.one_of_kernel(policy, source(query)?, reset)?
+        } else if let Some(domain) = name.strip_prefix("domain:") {
+            self.one_of_domain(domain, query, reset).await?
         } else {
             self.one_limit(name, query, reset).await?
         };

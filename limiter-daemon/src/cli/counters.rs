@@ -53,6 +53,9 @@ pub struct One {
     /// A header of the request, as `name: value`; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
+    /// Of a domain of the rate limit service: a descriptor; may be given several times.
+    #[arg(long = "descriptor", value_name = "KEY=VALUE,...")]
+    descriptors: Vec<String>,
     /// The address that it comes from; in the kernel, the source whose buckets are meant.
     #[arg(long, value_name = "IP")]
     from: Option<IpAddr>,
@@ -106,6 +109,8 @@ fn ask(one: &One, method: Method, out: &mut impl Write) -> anyhow::Result<Counte
             .filter_map(|(key, value)| Some((*key, value.as_deref()?))),
     );
     pairs.extend(one.headers.iter().map(|header| ("header", header.as_str())));
+    let descriptors = one.descriptors.iter();
+    pairs.extend(descriptors.map(|descriptor| ("descriptor", descriptor.as_str())));
     let text = one
         .admin
         .ask(method, &path("/counters/one", &pairs), None)?;

@@ -22,6 +22,7 @@ use super::time::Now;
 use crate::policy::plan::{LimitRule, Plan, PolicyLimits, RateLimits, Route};
 
 const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
 
 impl fmt::Display for ScopeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,9 +113,11 @@ pub type Capacity = u64;
 #[derive(Debug)]
 pub struct StoredBucket {
     pub key: String,
-    meter: Meter,
+    pub(super) meter: Meter,
     /// Tokens that a request takes.
-    cost: u64,
+    pub(super) cost: u64,
+    /// Of a count by the reference's key, which is a plain number: when its window begins, in seconds.
+    pub(super) begins: Option<u64>,
 }
 
 impl StoredBucket {
@@ -133,16 +136,27 @@ impl StoredBucket {
         };
         let reading = match value {
             None => Reading::Unknown,
-            Some(value) => reading(value)?,
+            Some(value) => self.reading(value)?,
         };
         let words = Snapshot::new(&self.meter, reading);
         Some(state_of(&self.meter, &words, self.cost, now))
+    }
+
+    fn reading(&self, value: &str) -> Option<Reading> {
+        let Some(begins) = self.begins else {
+            return reading(value);
+        };
+        let end = begins.checked_add(self.meter.window())?;
+        Some(Reading::Counts {
+            end: end.checked_mul(SECOND)?,
+            count: value.parse().ok()?,
+            last: 0,
+        })
     }
 }
 
 /// A state as the store has it: `seconds:nanoseconds` of a TAT, or `end:count:last` of windows.
 fn reading(value: &str) -> Option<Reading> {
-    const SECOND: u64 = 1_000_000_000;
     let numbers: Option<Vec<u64>> = value.split(':').map(|part| part.parse().ok()).collect();
     match numbers?[..] {
         [seconds, rest] => Some(Reading::Tat(
@@ -378,6 +392,7 @@ impl It<'_> {
             key,
             meter: *self.meter,
             cost: self.rule.request_cost,
+            begins: None,
         })
     }
 }
@@ -431,7 +446,7 @@ fn with<T>(
     })
 }
 
-fn state_of(meter: &Meter, words: &impl Words, cost: u64, now: Now) -> BucketState {
+pub(super) fn state_of(meter: &Meter, words: &impl Words, cost: u64, now: Now) -> BucketState {
     let Standing { remaining, reset } = meter.standing(words, now);
     let wait = match meter.peek(words, cost, now) {
         Verdict::Admit { .. } => None,

@@ -48,16 +48,22 @@ pub enum CountersError {
 }
 
 impl RedisLedger {
-    /// Counts whose key begins with `prefix`, at most `most` of them, by key.
+    /// Counts whose key begins with `prefix` and is `wanted`, at most `most` of them, by key.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn list(&self, prefix: &str, most: usize) -> Result<Counts, CountersError> {
+    pub async fn list(
+        &self,
+        prefix: &str,
+        wanted: fn(&str) -> bool,
+        most: usize,
+    ) -> Result<Counts, CountersError> {
         let listing = async {
             let mut found = Counts::default();
             for server in self.all_servers().await? {
                 let mut connection = self.connect(&server).await?;
-                self.scan(&mut connection, prefix, most, &mut found).await?;
+                self.scan(&mut connection, (prefix, wanted), most, &mut found)
+                    .await?;
             }
             found.counts.sort_by(|one, two| one.key.cmp(&two.key));
             Ok(found)
@@ -95,7 +101,7 @@ impl RedisLedger {
     async fn scan(
         &self,
         connection: &mut MultiplexedConnection,
-        prefix: &str,
+        (prefix, wanted): (&str, fn(&str) -> bool),
         most: usize,
         found: &mut Counts,
     ) -> Result<(), CountersError> {
@@ -110,7 +116,7 @@ impl RedisLedger {
                 .filter_map(|key| String::from_utf8(key).ok())
             {
                 let seen = found.counts.iter().any(|one| one.key == key);
-                if seen || !self.is_string(connection, &key).await? {
+                if seen || !wanted(&key) || !self.is_string(connection, &key).await? {
                     continue;
                 }
                 if found.counts.len() >= most {

@@ -17,6 +17,11 @@ impl Counted {
         format!("{}{{", self.prefix)
     }
 
+    /// Whether it is the key of a limit: what the fleet keeps under the same prefix must stay.
+    fn has(&self, key: &str) -> bool {
+        key.starts_with(&self.begins()) && is_count(key)
+    }
+
     /// The value, and the time of the server that has it, or would.
     async fn read(&self, key: &str) -> Result<(Option<String>, u64), Refused> {
         let mut nothing = (None, 0);
@@ -41,6 +46,12 @@ impl Counted {
         }
         Ok(any)
     }
+}
+
+/// Behind the hash tag, keys of limits say how they count.
+fn is_count(key: &str) -> bool {
+    let behind = key.split_once('}').map(|(_, behind)| behind);
+    behind.is_some_and(|behind| behind.contains('#'))
 }
 
 fn away(error: CountersError) -> Refused {
@@ -69,7 +80,10 @@ impl Admin {
             return Ok(());
         };
         for store in &counted.stores {
-            let listed = store.list(prefix, wanted.most).await.map_err(away)?;
+            let listed = store
+                .list(prefix, is_count, wanted.most)
+                .await
+                .map_err(away)?;
             view.more |= listed.more;
             view.counters.extend(listed.counts.into_iter().map(stored));
         }
@@ -79,9 +93,11 @@ impl Admin {
     /// A count by its key.
     pub(super) async fn one_stored(&self, key: &str, reset: bool) -> Result<CountersView, Refused> {
         let counted = self.counted()?;
-        if !key.starts_with(&counted.begins()) {
+        if !counted.has(key) {
             let begins = counted.begins();
-            return Err(bad(format!("keys of limits begin with {begins}")));
+            return Err(bad(format!(
+                "keys of limits begin with {begins} and have a # behind the brace"
+            )));
         }
         let none = || {
             let why = format!("the store has nothing under {key}: the bucket is full");
@@ -158,5 +174,29 @@ fn stored(count: Count) -> CounterView {
         value: Some(count.value),
         expires_ms: count.expires_ms,
         ..CounterView::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_counts_can_be_read_and_forgotten() {
+        let counted = Counted {
+            stores: Vec::new(),
+            prefix: "limiterd:".to_owned(),
+            memory: None,
+        };
+        assert!(counted.has("limiterd:{d/p@d/r}d/p/rule/0@d/r+#bucket:"));
+        assert!(counted.has("limiterd:{fleet}fleet.user#fixed/60:00ff"));
+        for other in [
+            "limiterd:{fleet}epoch",
+            "limiterd:{fleet}blocks",
+            "other:{d/p}d/p/rule/0@d/r+#bucket:",
+            "limiterd:x#y",
+        ] {
+            assert!(!counted.has(other), "{other}");
+        }
     }
 }

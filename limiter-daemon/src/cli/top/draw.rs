@@ -52,16 +52,19 @@ impl Drawing<'_> {
 pub(super) fn height(board: &Board, view: &View) -> u16 {
     let tables = wanted(board, view);
     let rows: usize = tables.iter().map(|table| rows_of(table, view) + 3).sum();
-    u16::try_from(rows + usize::from(HEADING) + 1).unwrap_or(u16::MAX)
+    u16::try_from(rows + usize::from(heading_height(board)) + 1).unwrap_or(u16::MAX)
 }
 
-const HEADING: u16 = 3;
+/// Lines of the heading, with a free one below it.
+fn heading_height(board: &Board) -> u16 {
+    if board.heading.report.len() > 1 { 4 } else { 3 }
+}
 
 /// Draws `board`; `None`: nothing has been heard yet.
 pub(super) fn draw(board: Option<&Board>, look: Drawing<'_>, area: Rect, buffer: &mut Buffer) {
     let foot = u16::from(look.keys || look.trouble.is_some());
     let [head, body, foot] = Layout::vertical([
-        Constraint::Length(HEADING),
+        Constraint::Length(board.map_or(1, heading_height)),
         Constraint::Fill(1),
         Constraint::Length(foot),
     ])
@@ -103,11 +106,10 @@ fn heading(heading: &Heading, look: Drawing<'_>, area: Rect, buffer: &mut Buffer
         Some(rate) => format!("{} {what}/s", si(rate)),
         None => format!("- {what}/s"),
     };
-    let (ready, colour) = match (heading.ready, heading.report.len()) {
-        (true, ..=1) => ("ready".to_owned(), Color::Green),
-        // What is there besides is worth a look.
-        (true, _) => ("ready".to_owned(), Color::Yellow),
-        (false, _) => ("NOT READY".to_owned(), Color::Red),
+    let (ready, colour) = if heading.ready {
+        ("ready", Color::Green)
+    } else {
+        ("NOT READY", Color::Red)
     };
     let first = Line::from(vec![
         Span::styled(
@@ -134,7 +136,8 @@ fn heading(heading: &Heading, look: Drawing<'_>, area: Rect, buffer: &mut Buffer
         numbers.push(rate("packets", heading.packets_per_second));
         numbers.push(rate("dropped", heading.dropped_per_second));
     }
-    let lines = [first, Line::raw(numbers.join("   "))];
+    let more = heading.report.get(1..).unwrap_or_default().join("; ");
+    let lines = [first, Line::raw(numbers.join("   ")), Line::raw(more)];
     for (line, row) in lines.into_iter().zip(area.rows()) {
         line.render(row, buffer);
     }

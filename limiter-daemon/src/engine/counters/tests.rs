@@ -13,7 +13,6 @@ use crate::policy::plan::{
     RouteRule, ValueTest,
 };
 
-const SECOND: u64 = 1_000_000_000;
 const AT: Now = Now {
     mono: 5 * SECOND,
     unix: 1_000 * SECOND,
