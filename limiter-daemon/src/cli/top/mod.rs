@@ -88,7 +88,9 @@ pub fn run(args: &Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()
     let after = fetch::fetch(args.admin, clock)?;
     let board = Board::of(Some(&before), &after);
     if args.json {
-        let sections = view.section.map_or(Section::ALL.to_vec(), |one| vec![one]);
+        let sections = view
+            .section
+            .map_or_else(|| Section::ALL.to_vec(), |one| vec![one]);
         let sort = |section| view.sort(section);
         serde_json::to_writer_pretty(&mut *out, &board.json(&sections, &view.filter, sort))?;
         return Ok(writeln!(out)?);
