@@ -70,6 +70,14 @@ enum Command {
     /// Say how the running daemon is: readiness, policy, kernel half, store. Exit status 1 if it is
     /// not ready, or with --fleet if the fleet cannot be reached.
     Status(cli::status::Args),
+    /// Show what the running daemon does, drawn anew every second: limits, kernel drops, sources,
+    /// backends, the store and the fleet, blocks. --once prints it.
+    Top(Box<cli::top::Args>),
+    /// Look at buckets by name, in memory, in the store and in the kernel, and fill them again.
+    Counters {
+        #[command(subcommand)]
+        command: cli::counters::Command,
+    },
     /// Drop everything from a source, on the ports under a policy, for a time: on all nodes that share
     /// the store, where there is one.
     Block {
@@ -164,6 +172,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => {
             let well = cli::status::run(args, out)?;
             return Ok(ExitCode::from(u8::from(!well)));
+        }
+        Command::Top(args) => cli::top::run(&args, Paint::of_stdout(), out)?,
+        Command::Counters { command } => {
+            return Ok(ExitCode::from(cli::counters::run(command, out)?));
         }
         Command::Block { args, time } => cli::sentences::block(args, &time, out)?,
         Command::Unblock(args) => cli::sentences::unblock(args, out)?,

@@ -57,6 +57,18 @@ impl Question {
         look: &dyn Look,
         now: Now,
     ) -> Result<Explanation, QuestionError> {
+        self.with(plan, |asked| explain(plan, asked, look, now))
+    }
+
+    /// Gives the request to `then`, attributed to whom the listener that takes it says.
+    ///
+    /// # Errors
+    /// When it is not a request.
+    pub fn with<T>(
+        &self,
+        plan: &Plan,
+        then: impl FnOnce(&Asked<'_>) -> T,
+    ) -> Result<T, QuestionError> {
         let method = Method::from_bytes(self.method.as_bytes())
             .map_err(|_invalid| QuestionError::Method(self.method.clone()))?;
         let url = || QuestionError::Url(self.url.clone());
@@ -94,7 +106,7 @@ impl Question {
             asked.request.client = preview::client(&settings.client_address, &headers, peer)
                 .ok_or(QuestionError::Client)?;
         }
-        Ok(explain(plan, &asked, look, now))
+        Ok(then(&asked))
     }
 
     fn header_map(&self) -> Result<HeaderMap, QuestionError> {

@@ -40,6 +40,27 @@ impl DomainQuestion {
         look: bool,
         now: Now,
     ) -> Result<DomainSaid, DomainQuestionError> {
+        let (domain, descriptors) = self.read(domains)?;
+        Ok(domain.explain(&descriptors, look, now).await?)
+    }
+
+    /// Gives the domain and the descriptors to `then`.
+    ///
+    /// # Errors
+    /// [`DomainQuestionError`]
+    pub fn with<T>(
+        &self,
+        domains: &Domains,
+        then: impl FnOnce(&Domain, &[Vec<(&str, &str)>]) -> T,
+    ) -> Result<T, DomainQuestionError> {
+        let (domain, descriptors) = self.read(domains)?;
+        Ok(then(domain, &descriptors))
+    }
+
+    fn read<'a>(
+        &'a self,
+        domains: &'a Domains,
+    ) -> Result<(&'a Domain, Vec<Descriptor<'a>>), DomainQuestionError> {
         let domain: &Domain = domains.get(&self.domain).map_err(|none| match none {
             NoDomain::Unknown => DomainQuestionError::Unknown(self.domain.clone()),
             NoDomain::Broken(why) => DomainQuestionError::Broken(why),
@@ -49,9 +70,12 @@ impl DomainQuestion {
         }
         let descriptors: Result<Vec<_>, _> =
             self.descriptors.iter().map(|text| entries(text)).collect();
-        Ok(domain.explain(&descriptors?, look, now).await?)
+        Ok((domain, descriptors?))
     }
 }
+
+/// Entries.
+type Descriptor<'a> = Vec<(&'a str, &'a str)>;
 
 fn entries(text: &str) -> Result<Vec<(&str, &str)>, DomainQuestionError> {
     let entry = |one| {

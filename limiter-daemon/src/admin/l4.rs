@@ -69,7 +69,7 @@ impl From<&BucketState> for BucketView {
 }
 
 impl L4 {
-    fn kernel(&self) -> MutexGuard<'_, Kernel> {
+    pub(super) fn kernel(&self) -> MutexGuard<'_, Kernel> {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,6 +5,7 @@ mod ask;
 mod asks;
 pub mod blocks;
 pub mod config;
+pub mod counters;
 mod domain;
 mod escalation;
 mod explain;
@@ -45,6 +46,7 @@ use tokio::task::JoinSet;
 pub use ask::{Question, QuestionError};
 pub use blocks::Blocking;
 pub use config::{Loads, Trigger};
+pub use counters::Counted;
 pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use held::Holdings;
@@ -82,6 +84,8 @@ pub struct Admin {
     /// `None`: there is neither a kernel half nor a store.
     pub blocking: Option<Blocking>,
     pub store: Option<Arc<RedisLedger>>,
+    /// What counts there; `None`: there is no store.
+    pub counted: Option<Counted>,
     /// This node's.
     pub name: String,
 }
@@ -148,6 +152,9 @@ impl Admin {
                 Some(l4) => l4.answer(&request),
                 None => text(StatusCode::NOT_FOUND, none.to_owned()),
             };
+        }
+        if matches!(request.uri().path(), "/counters" | "/counters/one") {
+            return self.counters(request).await;
         }
         if request.uri().path() == "/blocks" {
             let none =
@@ -223,7 +230,7 @@ impl Admin {
             "/fleet" => self.fleet(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /runtime, POST /runtime_modify, \
+                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /counters, /runtime, POST /runtime_modify, \
                  POST /explain or /l4/...\n"
                     .to_owned(),
             ),

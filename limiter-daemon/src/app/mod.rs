@@ -255,7 +255,9 @@ impl Daemon {
 
         let mut state = State::new(config.max_buckets);
         let (mut shared_store, mut held, mut main) = (None, None, None);
+        let mut counted = None;
         if let Some(stores) = store::store(&config)? {
+            counted = Some(stores.counted(&config));
             shared_store = Some((stores.ledgers, Arc::clone(stores.requests.without())));
             main = Some((stores.main, stores.alive));
             held = Some(stores.held);
@@ -339,6 +341,7 @@ impl Daemon {
             l4,
             blocking: blocking.clone(),
             store: main.map(|(ledger, _)| ledger),
+            counted,
             name: fleet::name(),
         });
         let (stop_admin, stopped) = tell::channel(false);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::held::{Before, Held};
+use crate::admin::Counted;
 use crate::engine::domain::DomainStore;
 use crate::engine::fleet::Alive;
 use crate::engine::store::SharedStore;
@@ -24,6 +25,21 @@ pub(super) struct Stores {
     pub(super) requests: SharedStore,
     /// Limits of the rate limit service.
     pub(super) domains: DomainStore,
+}
+
+impl Stores {
+    /// What the admin listener may look at.
+    pub(super) fn counted(&self, config: &DaemonConfig) -> Counted {
+        let stores = self.ledgers.iter();
+        Counted {
+            stores: stores.map(|(_, store)| Arc::clone(store)).collect(),
+            prefix: config
+                .store
+                .as_ref()
+                .map_or_else(String::new, |store| store.prefix.clone()),
+            memory: self.held.watched().memory,
+        }
+    }
 }
 
 /// The store that nodes share, if there is one. It need not be there: until it is, limits hold as they

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,36 @@ impl Admin {
     /// # Errors
     /// When the daemon cannot be reached, or refuses: with its reason.
     pub fn ask(self, method: Method, path: &str, body: Option<&str>) -> anyhow::Result<String> {
+        let (status, text) = self.answer(method, path, body)?;
+        if !status.is_success() {
+            bail!("{}", text.trim_end());
+        }
+        Ok(text)
+    }
+
+    /// What is under `path`; `None`: this daemon has no such thing.
+    ///
+    /// # Errors
+    /// As [`Admin::ask`].
+    pub fn ask_if_there(self, path: &str) -> anyhow::Result<Option<String>> {
+        let (status, text) = self.answer(Method::GET, path, None)?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(text)),
+            _ => bail!("{}", text.trim_end()),
+        }
+    }
+
+    /// Status and text of the answer, whatever they are.
+    ///
+    /// # Errors
+    /// When the daemon cannot be reached.
+    pub fn answer(
+        self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, String)> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -43,7 +73,12 @@ impl Admin {
         })
     }
 
-    async fn send(self, method: Method, path: &str, body: Option<&str>) -> anyhow::Result<String> {
+    async fn send(
+        self,
+        method: Method,
+        path: &str,
+        body: Option<&str>,
+    ) -> anyhow::Result<(StatusCode, String)> {
         let stream = TcpStream::connect(self.admin).await.with_context(|| {
             format!(
                 "cannot reach limiterd at {}; is it running? --admin names another address",
@@ -64,16 +99,12 @@ impl Admin {
             anyhow::Ok((status, String::from_utf8_lossy(&text).into_owned()))
         };
         let mut connection = std::pin::pin!(connection);
-        let (status, text) = tokio::select! {
-            answer = answer => answer?,
+        tokio::select! {
+            answer = answer => answer,
             ended = &mut connection => {
                 ended?;
                 bail!("limiterd closed the connection");
             }
-        };
-        if !status.is_success() {
-            bail!("{}", text.trim_end());
         }
-        Ok(text)
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod client;
+pub mod counters;
 pub mod demo_backend;
 pub mod explain;
 pub mod l4;
@@ -9,3 +10,4 @@ pub mod paint;
 pub mod probe;
 pub mod sentences;
 pub mod status;
+pub mod top;

@@ -108,6 +108,20 @@ impl Limits {
         Self { held, ..self }
     }
 
+    /// The rule of this name under a policy.
+    #[must_use]
+    pub fn rule(&self, reach: Reach, policy: &str, name: &str) -> Option<Arc<Rule>> {
+        let policies = match reach {
+            Reach::Local => &self.local,
+            Reach::Global => &self.global,
+        };
+        let rules = policies
+            .iter()
+            .flat_map(|one| one.rules.rules().iter().chain(&one.default));
+        let mut rules = rules.filter(|rule| rule.policy == policy && rule.name() == name);
+        rules.next().cloned()
+    }
+
     /// Charges `request` at `now` against every rule that it meets, or against none if any is over
     /// its limit.
     pub fn decide(&self, request: &RequestView<'_>, now: Now) -> Decision {

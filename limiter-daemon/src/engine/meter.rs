@@ -355,6 +355,13 @@ impl Meter {
         }
     }
 
+    /// Makes it a full bucket, or windows in which nothing was counted.
+    pub fn refill(&self, words: &impl Words, now: Now) {
+        for index in 0..self.words() {
+            words.existing(index, now).amend(|_state| 0);
+        }
+    }
+
     /// What is left.
     #[must_use]
     pub fn standing(&self, words: &impl Words, now: Now) -> Standing {

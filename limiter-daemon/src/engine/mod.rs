@@ -8,6 +8,7 @@ pub mod charge;
 mod condition;
 pub mod connection;
 mod cost;
+pub mod counters;
 pub mod decide;
 pub mod descriptors;
 pub mod domain;

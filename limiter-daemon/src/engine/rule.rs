@@ -201,6 +201,12 @@ impl Rule {
         scope.keyed(meter, |mut hasher| self.feed(request, &mut hasher))
     }
 
+    /// Whether each connection has a bucket of its own.
+    #[must_use]
+    pub const fn is_per_connection(&self) -> bool {
+        self.per_connection
+    }
+
     /// Whether each value has a bucket of its own.
     #[must_use]
     pub const fn is_distinct(&self) -> bool {

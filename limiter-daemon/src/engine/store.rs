@@ -21,7 +21,7 @@ use super::charge::{self, Draw, Handle, Receipt, Verdicts};
 use super::meter::Meter;
 use super::request::RequestView;
 use super::rule::{Measure, Rule};
-use super::state::Account;
+use super::state::{Account, Scope};
 use super::time::Now;
 pub(in crate::engine) use key::hex_of;
 pub use shared::{SharedStore, Without};
@@ -43,6 +43,18 @@ pub trait Store: Debug + Send + Sync {
     /// To be called once on each thread that will ask, inside its runtime: a store may keep a
     /// connection for each.
     fn join(&self) {}
+
+    /// What the bucket of `request` under a rule is called where it is counted: that of `scope`, the
+    /// rule's own or a candidate's. `None`: it is counted in the state of this node.
+    fn key_of(
+        &self,
+        _rule: &Rule,
+        _scope: &Scope,
+        _meter: &Meter,
+        _request: &RequestView<'_>,
+    ) -> Option<String> {
+        None
+    }
 
     /// Whether it counts in the state of this node, where others may look at it.
     fn counts_here(&self) -> bool {

@@ -335,6 +335,15 @@ impl Cluster {
         self.owner(slot(key))
     }
 
+    /// All masters, when they are known.
+    pub(super) async fn masters(self: &Arc<Self>) -> Option<Vec<Arc<Inner>>> {
+        self.look();
+        let mut routes = self.routes.subscribe();
+        let found = timeout(CONNECT, routes.wait_for(Option::is_some)).await;
+        let routes = found.ok()?.ok()?.clone()?;
+        Some(routes.masters.clone())
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreHost, Arc<Inner>>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -19,6 +19,7 @@
 
 mod cluster;
 mod connect;
+pub mod counters;
 pub mod fleet;
 mod guard;
 mod link;

@@ -71,6 +71,8 @@ pub struct BucketState {
     pub level: u32,
     pub unit: Unit,
     pub limit: Limit,
+    /// What its key is made of, beside the source.
+    pub(super) seed: u64,
     /// What of the source counts on this level.
     pub source: Address,
     pub place: Place,
@@ -265,6 +267,7 @@ fn state(
         level: index,
         unit,
         limit,
+        seed: level.unit_seed(unit),
         source,
         place,
         tat,
@@ -274,6 +277,26 @@ fn state(
             Step::Admit { .. }
         ),
     })
+}
+
+/// Makes the bucket a full one, if it has a place of its own.
+///
+/// A set is written as a whole, there being no other way into the map: what packets of the up to three
+/// other sources in it take at that very moment (about a microsecond) is lost.
+pub(super) fn refill(tables: &mut Tables, bucket: &BucketState) -> Result<(), L4Error> {
+    let config = tables.config()?;
+    let key = storable(bucket_key(config.secret, bucket.seed, bucket.source));
+    let index = set_index(key, config.set_mask);
+    let mut set = tables.sources.get(&index, 0).map_err(of(Pinned::Sources))?;
+    let mut slots = set.as_chunks_mut().0.iter_mut();
+    if let Some([_, tat]) = slots.find(|[owner, _]| *owner == key) {
+        *tat = 0;
+        tables
+            .sources
+            .set(index, set, 0)
+            .map_err(of(Pinned::Sources))?;
+    }
+    Ok(())
 }
 
 /// Where the bucket is, and its state.

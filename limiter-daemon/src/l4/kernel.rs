@@ -13,11 +13,11 @@ use super::attach::{self, Attachment};
 use super::counters::{self, Counter, Occupancy, Pressure};
 use super::error::L4Error;
 use super::events::Events;
-use super::explain::{self, Destination, Explanation, PolicyState};
+use super::explain::{self, BucketState, Destination, Explanation, Place, PolicyState};
 use super::maps::{self, Sizes, Tables};
 use super::pins::{self, Pins};
 use super::state::State;
-use super::{clock, device, load, privilege};
+use super::{clock, device, load, privilege, sentences};
 use crate::engine::fleet::Sentence;
 use crate::policy::plan::{DaemonConfig, Interface, NetworkPolicy, OnExit};
 
@@ -253,6 +253,42 @@ impl Kernel {
             ..
         } = state;
         explain::explain_policy(tables, generations, policy, source, clock::now())
+    }
+
+    /// What the policy `name` says of `source` now; `None`: it is not in force.
+    ///
+    /// # Errors
+    /// If a map cannot be read.
+    pub fn explain_named(
+        &self,
+        name: &str,
+        source: IpAddr,
+    ) -> Result<Option<PolicyState>, L4Error> {
+        let names = self.policy_names()?;
+        let source = sentences::address(source);
+        for (id, _) in names.iter().filter(|(_, one)| *one == name) {
+            if let Some(state) = self.explain_policy(*id, source)? {
+                return Ok(Some(state));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes those of the buckets full that have a place of their own; how many they were. Cells of the
+    /// sketch are other sources' as well.
+    ///
+    /// # Errors
+    /// If the kernel refuses the write.
+    pub fn refill(&mut self, buckets: &[BucketState]) -> Result<usize, L4Error> {
+        self.with(|state| {
+            let own = buckets.iter().filter(|one| one.place == Place::Table);
+            let mut filled = 0;
+            for bucket in own {
+                explain::refill(&mut state.tables, bucket)?;
+                filled += 1;
+            }
+            Ok(filled)
+        })
     }
 
     /// What would become of packets from `source` to a port (0 for ICMP) now, and why. `None` if

@@ -365,7 +365,7 @@ impl Status {
 }
 
 impl Met {
-    fn account(&self) -> Option<(&Meter, Account<'_>)> {
+    pub(super) fn account(&self) -> Option<(&Meter, Account<'_>)> {
         let (meter, place) = self.counted.as_ref()?;
         let scope = self.limited.scope()?;
         Some((meter, Account { scope, place }))

@@ -201,7 +201,7 @@ impl Domain {
 }
 
 /// One hit for each.
-fn asked<'a>(descriptors: &'a [Vec<(&'a str, &'a str)>]) -> Vec<Asked<'a>> {
+pub(super) fn asked<'a>(descriptors: &'a [Vec<(&'a str, &'a str)>]) -> Vec<Asked<'a>> {
     let one = |entries: &'a Vec<(&'a str, &'a str)>| Asked {
         entries,
         limit: None,
@@ -211,7 +211,7 @@ fn asked<'a>(descriptors: &'a [Vec<(&'a str, &'a str)>]) -> Vec<Asked<'a>> {
 }
 
 /// As `5 a minute (per-user), in shadow mode`.
-fn words(limited: &Limited) -> String {
+pub(super) fn words(limited: &Limited) -> String {
     let mut words = limited.amount().map_or_else(
         || "unlimited".to_owned(),
         |amount| format!("{} a {}", amount.requests, amount.unit.name()),

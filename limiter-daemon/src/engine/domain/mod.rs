@@ -22,6 +22,7 @@
 //! (`stored.rs`), which does the same there.
 
 mod compiled;
+mod counters;
 mod decide;
 mod explain;
 mod sets;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use super::state::State;
 use crate::policy::plan::{self, TimeUnit};
 pub use compiled::{Brought, Domain, Limit, Limited};
+pub use counters::DomainCount;
 pub use decide::{Decided, Decision, Outcome, Status, Undecided};
 pub use explain::{CountSaid, DescriptorSaid, DomainSaid};
 pub(super) use stats::DetailedBound;

@@ -141,6 +141,11 @@ impl Stored {
         }))
     }
 
+    /// What lies under its keys.
+    pub(super) const fn form(&self) -> Form {
+        self.names.form()
+    }
+
     /// The key of what is limited so; `None`: there is nothing to count.
     pub(super) fn key(&self, limited: &Limited, entries: &[(&str, &str)]) -> Option<String> {
         let meter = limited.meter()?;

@@ -7,6 +7,7 @@ use super::*;
 use crate::engine::time::Now;
 use crate::policy::plan::{Algorithm, Amount, Descriptor, DomainLimit, EntryValue};
 
+mod counting;
 mod deciding;
 mod model;
 mod precedence;

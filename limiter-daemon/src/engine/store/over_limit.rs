@@ -251,7 +251,8 @@ impl Memory {
         self.last.fetch_max(until, Ordering::Release);
     }
 
-    fn forget(&self, key: &str) {
+    /// Forgets that `key` was denied: it has tokens again.
+    pub fn forget(&self, key: &str) {
         let shard = self.shard(key);
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
         let found = shard.entries.remove(key);

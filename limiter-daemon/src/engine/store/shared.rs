@@ -15,6 +15,7 @@ use crate::engine::fleet::Alive;
 use crate::engine::meter::{Meter, NEVER, Reading, Snapshot, Standing};
 use crate::engine::request::RequestView;
 use crate::engine::rule::{Measure, Rule};
+use crate::engine::state::Scope;
 use crate::engine::time::Now;
 use crate::policy::plan::OnStoreFailure;
 
@@ -132,6 +133,17 @@ impl Store for SharedStore {
 
     fn join(&self) {
         self.ledger.join();
+    }
+
+    fn key_of(
+        &self,
+        rule: &Rule,
+        scope: &Scope,
+        meter: &Meter,
+        request: &RequestView<'_>,
+    ) -> Option<String> {
+        let values = Values::of(rule, request, &mut Tags::default());
+        Some(self.names.key(&rule.policy, &scope.name, meter, &values))
     }
 }
 
