@@ -8,4 +8,5 @@ pub mod l4;
 pub mod paint;
 pub mod probe;
 pub mod sentences;
+pub mod simulate;
 pub mod status;
