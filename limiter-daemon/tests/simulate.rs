@@ -212,6 +212,54 @@ fn headers_are_taken_from_the_log_or_missed_aloud() {
     assert_eq!(report.policy.admitted, 1);
 }
 
+/// Tokens come back at the time when the log says that a response was over, and not before.
+#[test]
+fn failures_give_tokens_back_when_they_were_seen() {
+    let scene = Scene::new("refunds");
+    let rules =
+        clients(1, "Hour") + "        limiterd: {refundOn: [UpstreamFailure, ServerError]}\n";
+    let policy = scene.policy("p", &rules);
+    let failed = |second, rest: &str| json(second, &format!(",\"duration\":2000,{rest}"));
+    for (rest, limited) in [
+        ("\"response_code\":503,\"response_flags\":\"UF\"", 1),
+        ("\"response_code\":500", 1),
+        ("\"response_code\":200", 2),
+        // Nobody knows what the upstream would have said.
+        ("\"response_code\":429,\"response_flags\":\"RL\"", 2),
+    ] {
+        let lines = failed(1.0, rest) + &json(2.0, "") + &json(3.5, "");
+        let log = scene.write("access.log", &lines);
+        let report = replay(&policy, None, &[log]);
+        assert_eq!(report.policy.limited, limited, "{rest}");
+    }
+}
+
+#[test]
+fn rules_in_shadow_and_candidates_are_counted_beside() {
+    let scene = Scene::new("shadow");
+    let candidates = "        limiterd: {candidates: [{name: tight, requests: 1}]}\n";
+    let rules = clients(3, "Hour")
+        + candidates
+        + &clients(2, "Hour").replace("        limit:", "        shadowMode: true\n        limit:");
+    let policy = scene.policy("p", &rules);
+    let lines: String = (0..4)
+        .map(|second| combined("192.0.2.1", second, "/api"))
+        .collect();
+    let log = scene.write("access.log", &lines);
+    let report = replay(&policy, None, &[log]);
+    assert_eq!((report.policy.admitted, report.policy.limited), (3, 1));
+    let of = |rule: &str, candidate: &str| {
+        let mut rules = report.policy.rules.iter();
+        let found = rules.find(|one| one.rule == rule && one.candidate == candidate);
+        found
+            .map(|one| (one.admitted, one.limited, one.shadow_limited))
+            .unwrap()
+    };
+    assert_eq!(of("default/p/rule/0", ""), (3, 1, 0));
+    assert_eq!(of("default/p/rule/0", "tight"), (1, 3, 0));
+    assert_eq!(of("default/p/rule/1", ""), (2, 0, 1));
+}
+
 #[test]
 fn two_policies_are_compared() {
     let scene = Scene::new("compare");
@@ -298,6 +346,11 @@ fn what_logs_say_is_escaped_in_the_page() {
 }
 
 const NETWORK: &str = "\
+apiVersion: limiterd.io/v1alpha1
+kind: LimiterConfig
+metadata: {name: limiterd}
+spec: {interfaces: [{name: lo}]}
+---
 apiVersion: limiterd.io/v1alpha1
 kind: NetworkRateLimitPolicy
 metadata: {name: web}
