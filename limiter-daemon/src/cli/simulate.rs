@@ -165,6 +165,7 @@ fn write_policy(found: &PolicyReport, paint: Paint, out: &mut impl Write) -> io:
         (found.no_route, "no route (404)"),
         (found.bad_request, "bad path (400)"),
         (found.broken, "broken policy (500)"),
+        (found.refused, "refused before the limits, as the log says"),
     ] {
         if count > 0 {
             writeln!(out, "{count:>12}  {what}")?;

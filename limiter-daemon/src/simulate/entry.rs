@@ -38,6 +38,10 @@ pub(super) enum Answered {
     /// Nobody knows what the upstream would have said: it was not asked.
     #[default]
     Unknown,
+    /// It was refused before anybody asked for limits: it is no HTTP that is taken.
+    Refused,
+    /// A rate limit service that was asked about it denied it.
+    DeniedElsewhere,
     Upstream {
         status: StatusCode,
         /// The response ended early.
@@ -55,32 +59,56 @@ pub(super) struct Logged {
 }
 
 impl Answered {
-    /// From what a log says: a status, Envoy's response flags and Envoy's details, where there are.
-    pub(super) fn new(status: Option<u16>, flags: &str, details: Option<&str>) -> Self {
-        let mut flags = flags.split(',').map(str::trim);
-        let any = |wanted: &[&str]| flags.clone().any(|flag| wanted.contains(&flag));
-        let broke = any(&["UC"]);
-        if details == Some("via_upstream") && broke {
-            return Self::upstream(status, true);
+    /// From what a log says: a status, Envoy's response flags, and details, where there are. `met`: it
+    /// says that limits were met.
+    pub(super) fn new(status: Option<u16>, flags: &str, details: Option<&str>, met: bool) -> Self {
+        let flags = || flags.split(',').map(str::trim);
+        let any = |wanted: &[&str]| flags().any(|flag| wanted.contains(&flag));
+        match details {
+            Some("via_upstream") => return Self::upstream(status, any(&["UC"])),
+            None | Some("-" | "") => {}
+            Some(details) => {
+                if let Some(told) = Self::of_details(details, met) {
+                    return told;
+                }
+            }
         }
         if any(&["UO"]) {
             return Self::Failed(Failure::Overload);
         }
-        if broke || any(&["UF", "UT", "LR", "UR"]) {
+        if any(&["UF", "UT", "UC", "LR", "UR"]) {
             return Self::Failed(Failure::Upstream);
         }
-        let by_proxy = flags.any(|flag| {
-            matches!(
-                flag,
-                "RL" | "RLSE" | "NR" | "UH" | "NC" | "FI" | "DPE" | "UAEX"
-            )
-        });
-        let by_details =
-            details.is_some_and(|details| !matches!(details, "via_upstream" | "-" | ""));
-        if by_proxy || by_details {
+        if any(&["DPE"]) && !met {
+            return Self::Refused;
+        }
+        let by_proxy = any(&["RL", "RLSE", "NR", "UH", "NC", "FI", "DPE", "UAEX"]);
+        if by_proxy || details.is_some_and(|details| !matches!(details, "-" | "")) {
             return Self::Unknown;
         }
         Self::upstream(status, false)
+    }
+
+    /// limiterd's own.
+    fn of_details(details: &str, met: bool) -> Option<Self> {
+        Some(match details {
+            "no_endpoint"
+            | "upstream_unreachable"
+            | "upstream_broke"
+            | "upstream_timeout"
+            | "no_upgrade" => Self::Failed(Failure::Upstream),
+            "circuit_open" | "pending_timeout" | "admission_control" => {
+                Self::Failed(Failure::Overload)
+            }
+            "request_rate_limited" => Self::DeniedElsewhere,
+            "bad_request" | "connect" | "no_client_address" | "http_1_0" | "head_too_large"
+            | "body_too_large" | "misdirected"
+                if !met =>
+            {
+                Self::Refused
+            }
+            _ => return None,
+        })
     }
 
     fn upstream(status: Option<u16>, broken: bool) -> Self {

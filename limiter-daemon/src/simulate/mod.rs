@@ -283,7 +283,7 @@ fn agree(agreement: &mut Agreement, logged: &Logged, fate: &Fate) {
     let (limited, rule) = match fate {
         Fate::Limited(limited) => (true, Some(limited.rule.name())),
         Fate::Admitted(rule) => (false, rule.as_ref().map(|rule| rule.name())),
-        Fate::NoRoute | Fate::BadRequest | Fate::Broken => (false, None),
+        Fate::NoRoute | Fate::BadRequest | Fate::Broken | Fate::Refused => (false, None),
     };
     agreement.requests += 1;
     match (logged.over_limit, limited) {

@@ -42,6 +42,8 @@ pub(super) enum Fate {
     BadRequest,
     /// A policy about it has never been valid.
     Broken,
+    /// It was refused before it came to the limits, whatever the policy.
+    Refused,
 }
 
 /// A request over a limit.
@@ -103,6 +105,9 @@ impl Player {
     pub(super) fn play(&mut self, entry: &Entry) -> Fate {
         let now = at(entry.at);
         self.settle(entry.at);
+        if entry.answer == Answered::Refused {
+            return Fate::Refused;
+        }
         let Some(path) = preview::path(&entry.path) else {
             return Fate::BadRequest;
         };
@@ -147,6 +152,10 @@ impl Player {
                 rule: denied.rule,
                 bucket,
             });
+        }
+        if entry.answer == Answered::DeniedElsewhere && !rule.asks.is_empty() {
+            settlement.withdraw(now);
+            return Fate::Admitted(decisive.map(|decisive| decisive.rule));
         }
         settlement.confirm();
         if !settlement.is_empty() && !answered_here(&rule) {
@@ -216,7 +225,9 @@ impl UnderWay {
     fn end(mut self) {
         let now = at(self.until.0);
         match self.answer {
-            Answered::Unknown => self.settlement.finished(Ending::Abandoned, now),
+            Answered::Unknown | Answered::Refused | Answered::DeniedElsewhere => {
+                self.settlement.finished(Ending::Abandoned, now);
+            }
             Answered::Failed(failure) => self.settlement.failed(failure, now),
             Answered::Upstream { status, broken } => {
                 self.settlement.answered(status, &HeaderMap::new(), now);

@@ -74,6 +74,8 @@ pub struct PolicyReport {
     pub bad_request: u64,
     /// Answered with 500: a policy about them has never been valid.
     pub broken: u64,
+    /// Refused before they came to the limits, as the log says: not HTTP that is taken.
+    pub refused: u64,
     /// Those that limited most first.
     pub rules: Vec<RuleReport>,
     pub clients: Ranking<LimitedClient>,

@@ -24,6 +24,7 @@ pub(super) struct Tally {
     no_route: u64,
     bad_request: u64,
     broken: u64,
+    refused: u64,
     /// All requests, and those that were limited.
     series: Series<2>,
     rules: HashMap<String, OfRule>,
@@ -110,6 +111,7 @@ impl Default for Tally {
             no_route: 0,
             bad_request: 0,
             broken: 0,
+            refused: 0,
             series: Series::default(),
             rules: HashMap::new(),
             who: Who::default(),
@@ -127,6 +129,7 @@ impl Tally {
             Fate::NoRoute => self.no_route += 1,
             Fate::BadRequest => self.bad_request += 1,
             Fate::Broken => self.broken += 1,
+            Fate::Refused => self.refused += 1,
             Fate::Limited(limited) => {
                 self.limited += 1;
                 self.who.add(entry, limited);
@@ -155,6 +158,7 @@ impl Tally {
             no_route: self.no_route,
             bad_request: self.bad_request,
             broken: self.broken,
+            refused: self.refused,
             rules: self.rules(state),
             clients: self.who.clients(number),
             buckets: self.who.buckets(number),

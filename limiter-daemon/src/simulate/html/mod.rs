@@ -125,6 +125,7 @@ fn policy(found: &PolicyReport, report: &Report, compared: bool) -> Markup {
                 @if found.no_route > 0 { (card("no route (404)", found.no_route)) }
                 @if found.bad_request > 0 { (card("bad path (400)", found.bad_request)) }
                 @if found.broken > 0 { (card("broken policy (500)", found.broken)) }
+                @if found.refused > 0 { (card("refused before", found.refused)) }
             }
             (chart::bars(&found.requests_over_time, &found.limited_over_time, ("requests", "limited")))
             h3 { "Rules" }

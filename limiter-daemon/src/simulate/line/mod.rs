@@ -171,6 +171,7 @@ impl Draft {
         }
         let (path, query) = split(&target);
         let details = said(self.details);
+        let met = self.logged.as_ref().is_some_and(|one| one.rule.is_some());
         Ok(Some(Entry {
             at,
             took: self.took,
@@ -186,6 +187,7 @@ impl Draft {
                 self.status,
                 self.flags.as_deref().unwrap_or_default(),
                 details.as_deref(),
+                met,
             ),
             logged: self.logged,
         }))

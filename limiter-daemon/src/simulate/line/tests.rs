@@ -248,27 +248,57 @@ fn answers_are_told_by_flags_and_details() {
         status: StatusCode::OK,
         broken: true,
     };
-    for (status, flags, details, wanted) in [
-        (200, "-", None, upstream(200)),
-        (500, "", Some("via_upstream"), upstream(500)),
-        (200, "UC", Some("via_upstream"), broken),
+    let (upstream_failed, overload) = (Failure::Upstream, Failure::Overload);
+    for (status, flags, details, met, wanted) in [
+        (200, "-", None, false, upstream(200)),
+        (500, "", Some("via_upstream"), false, upstream(500)),
+        (429, "-", Some("via_upstream"), true, Answered::Unknown),
+        (200, "UC", Some("via_upstream"), false, broken),
         (
             502,
             "UC",
             Some("upstream_broke"),
-            Answered::Failed(Failure::Upstream),
+            true,
+            Answered::Failed(upstream_failed),
         ),
-        (504, "UT", None, Answered::Failed(Failure::Upstream)),
-        (503, "UO", None, Answered::Failed(Failure::Overload)),
-        (429, "-", None, Answered::Unknown),
-        (404, "NR", None, Answered::Unknown),
-        (403, "-", Some("no_address"), Answered::Unknown),
+        (
+            503,
+            "UH",
+            Some("no_endpoint"),
+            true,
+            Answered::Failed(upstream_failed),
+        ),
+        (504, "UT", None, false, Answered::Failed(upstream_failed)),
+        (503, "UO", None, false, Answered::Failed(overload)),
+        (
+            503,
+            "-",
+            Some("admission_control"),
+            true,
+            Answered::Failed(overload),
+        ),
+        (429, "-", None, false, Answered::Unknown),
+        (
+            429,
+            "-",
+            Some("request_rate_limited"),
+            true,
+            Answered::DeniedElsewhere,
+        ),
+        (404, "NR", None, false, Answered::Unknown),
+        (
+            403,
+            "-",
+            Some("no_client_address"),
+            false,
+            Answered::Refused,
+        ),
+        (400, "DPE", None, false, Answered::Refused),
+        (413, "-", Some("body_too_large"), false, Answered::Refused),
+        (413, "-", Some("body_too_large"), true, Answered::Unknown),
     ] {
-        assert_eq!(
-            Answered::new(Some(status), flags, details),
-            wanted,
-            "{status} {flags}"
-        );
+        let told = Answered::new(Some(status), flags, details, met);
+        assert_eq!(told, wanted, "{status} {flags} {details:?}");
     }
 }
 
