@@ -18,6 +18,10 @@ const QUEUE: usize = 8;
 /// Requests as they are read.
 #[derive(Debug)]
 pub(super) struct Feed {
+    #[expect(
+        clippy::vec_box,
+        reason = "requests are handed on one by one, by a pointer"
+    )]
     batches: Receiver<Vec<Box<Entry>>>,
     thread: JoinHandle<Result<Reading, SourceError>>,
 }
@@ -53,6 +57,10 @@ impl Feed {
 
     /// The next requests, in the order of their lines; `None`: there are no more, or the rest cannot
     /// be read, as [`Feed::finish`] says.
+    #[expect(
+        clippy::vec_box,
+        reason = "requests are handed on one by one, by a pointer"
+    )]
     pub(super) fn next(&mut self) -> Option<Vec<Box<Entry>>> {
         self.batches.recv().ok()
     }

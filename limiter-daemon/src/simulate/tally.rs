@@ -16,7 +16,7 @@ use crate::engine::state::State;
 const KEPT: usize = 50_000;
 
 /// Counts of one policy.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tally {
     requests: u64,
     admitted: u64,
@@ -99,23 +99,6 @@ where
         most: most.map(|(key, seen)| tell(key, seen)).collect(),
         known: top.known(),
         missing: top.missing(),
-    }
-}
-
-impl Default for Tally {
-    fn default() -> Self {
-        Self {
-            requests: 0,
-            admitted: 0,
-            limited: 0,
-            no_route: 0,
-            bad_request: 0,
-            broken: 0,
-            refused: 0,
-            series: Series::default(),
-            rules: HashMap::new(),
-            who: Who::default(),
-        }
     }
 }
 
