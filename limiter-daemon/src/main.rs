@@ -61,6 +61,9 @@ enum Command {
     /// Say what becomes of a request and why: listener, route, limits, bucket, backend. Nothing is
     /// sent and nothing is charged.
     Explain(cli::explain::Args),
+    /// Replay access logs and captures against policy files: who would have been limited, when, by
+    /// which rule. Nothing is sent, and no running daemon is asked.
+    Simulate(cli::simulate::Args),
     /// Say what this kernel can do for the limits in it, what is missing, and what that costs.
     Probe {
         /// As JSON.
@@ -165,6 +168,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
         Command::Explain(args) => cli::explain::run(args, Paint::of_stdout(), out)?,
+        Command::Simulate(args) => cli::simulate::run(args, Paint::of_stdout(), out)?,
         Command::Probe { json } => {
             let code = cli::probe::run(json, out).context("cannot write the findings")?;
             return Ok(ExitCode::from(code));

@@ -96,7 +96,11 @@ pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()>
     Ok(())
 }
 
-fn load(dir: &Path) -> anyhow::Result<Plan> {
+/// The plan of a directory.
+///
+/// # Errors
+/// When it has none; the first of its errors is told.
+pub(super) fn load(dir: &Path) -> anyhow::Result<Plan> {
     let outcome = policy::load(dir);
     let errors = outcome.count(Severity::Error);
     let first = outcome

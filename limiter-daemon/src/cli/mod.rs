@@ -9,5 +9,6 @@ pub mod l4;
 pub mod paint;
 pub mod probe;
 pub mod sentences;
+pub mod simulate;
 pub mod status;
 pub mod top;

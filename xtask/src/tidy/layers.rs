@@ -1,4 +1,5 @@
-//! Inside the daemon, imports point one way: `policy → engine → {l4, l7, global} → {app, admin, cli}`.
+//! Inside the daemon, imports point one way:
+//! `policy → engine → {l4, l7, global, rls} → simulate → {app, admin, cli}`.
 //!
 //! What decides (`policy`, `engine`) names no runtime, no socket and no clock, and what carries
 //! decisions out on one layer does not know the other.
@@ -27,33 +28,42 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         name: "policy",
-        above: &["engine", "l4", "l7", "global", "rls", "app", "admin", "cli"],
+        above: &[
+            "engine", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+        ],
         words: IMPURE,
     },
     Layer {
         name: "engine",
-        above: &["l4", "l7", "global", "rls", "app", "admin", "cli"],
+        above: &[
+            "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+        ],
         words: IMPURE,
     },
     Layer {
         name: "l4",
-        above: &["l7", "global", "rls", "app", "admin", "cli"],
+        above: &["l7", "global", "rls", "simulate", "app", "admin", "cli"],
         words: &["hyper", "hyper_util"],
     },
     Layer {
         name: "l7",
-        above: &["l4", "global", "rls", "app", "admin", "cli"],
+        above: &["l4", "global", "rls", "simulate", "app", "admin", "cli"],
         words: &["aya"],
     },
     Layer {
         name: "rls",
-        above: &["l4", "l7", "global", "app", "admin", "cli"],
+        above: &["l4", "l7", "global", "simulate", "app", "admin", "cli"],
         words: &["aya"],
     },
     Layer {
         name: "global",
-        above: &["l4", "l7", "rls", "app", "admin", "cli"],
+        above: &["l4", "l7", "rls", "simulate", "app", "admin", "cli"],
         words: &["aya", "hyper", "hyper_util"],
+    },
+    Layer {
+        name: "simulate",
+        above: &["global", "rls", "app", "admin", "cli"],
+        words: IMPURE,
     },
 ];
 

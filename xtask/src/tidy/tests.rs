@@ -89,6 +89,22 @@ fn imports_point_one_way() {
 }
 
 #[test]
+fn a_simulation_knows_what_decides_and_nobody_below_knows_it() {
+    let in_simulate = |line: &str| layers::check("limiter-daemon/src/simulate/mod.rs", line).len();
+    assert_eq!(
+        in_simulate("use crate::{l4::trial, l7::preview, engine::Engine};"),
+        0
+    );
+    assert_eq!(in_simulate("use crate::cli::paint::Paint;"), 1);
+    assert_eq!(in_simulate("use std::time::Instant;"), 1);
+    let below = layers::check(
+        "limiter-daemon/src/l4/trial.rs",
+        "use crate::simulate::Report;",
+    );
+    assert_eq!(below.len(), 1);
+}
+
+#[test]
 fn the_two_layers_do_not_know_each_other() {
     assert_eq!(
         layers::check("limiter-daemon/src/l7/pipeline.rs", "use crate::l4::Maps;").len(),
