@@ -143,12 +143,20 @@ pub fn kustomize(dir: &Path) -> Result<Objects> {
     Objects::parse(std::str::from_utf8(&output.stdout)?)
 }
 
+/// Where helm is.
+///
+/// # Errors
+/// When there is none.
+pub fn helm_program() -> Result<PathBuf> {
+    installed("HELM", "bin/helm/helm")
+}
+
 /// Runs helm.
 ///
 /// # Errors
 /// With helm's own words.
 pub fn helm<I: IntoIterator<Item: Into<OsString>>>(args: I) -> Result<String> {
-    let mut helm = Command::new(installed("HELM", "bin/helm/helm")?);
+    let mut helm = Command::new(helm_program()?);
     let output = helm.args(args.into_iter().map(Into::into)).output()?;
     ensure!(
         output.status.success(),

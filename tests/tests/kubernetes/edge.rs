@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
-use tests::daemon::{Process, eventually};
+use tests::daemon::{Process, eventually, limiterd};
 use tests::http_client::get;
 use tests::kubernetes::Objects;
 use tests::netns::Netns;
@@ -98,6 +98,14 @@ fn a_pod_of_the_edge_lives_and_hands_its_node_over() -> Result<()> {
     assert_eq!(connect(client, NODE, 9901)?, Seen::Refused);
     assert_eq!(connect(client, PUBLIC, 9902)?, Seen::Silence);
     assert_eq!(connect(client, PUBLIC, 80)?, Seen::Accepted);
+
+    // As `kubectl exec` asks.
+    for asked in ["status", "l4 top --once", "block 192.0.2.0/24 --for 10m"] {
+        let asked: Vec<_> = asked.split(' ').collect();
+        let output = gateway.enter(|| limiterd(&asked))?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{asked:?}: {said}");
+    }
 
     // The ConfigMap changes: limits on requests, then those in the kernel; a file comes and goes.
     volume.edit("limits.yaml", "requests: 600", "requests: 60")?;
