@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
+use tests::daemon::limiterd;
 use tests::envoy;
 use tests::kubernetes::{Objects, deploy, helm_program, kustomize};
 use tests::netns::Netns;
@@ -138,6 +139,30 @@ fn a_certificate_comes_by_a_secret_and_is_renewed() -> Result<()> {
     volume.write(with(&files, &new)?)?;
     tests::daemon::eventually("the new certificate", || Ok(trusts(client, &new).ok()))?;
     assert!(trusts(client, &old).is_err());
+    Ok(())
+}
+
+#[test]
+fn the_url_of_a_store_is_in_a_secret() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let mut files = overlay("rls-only")?.files("policy")?;
+    for (name, mark) in [
+        ("store.yaml", "kind: Secret\n"),
+        ("limiterd.yaml", "urlRef:"),
+    ] {
+        files.insert(name.to_owned(), block("yaml", mark)?);
+    }
+    for (name, text) in &files {
+        fs::write(dir.path().join(name), text)?;
+    }
+    let path = dir.path().to_str().context("not UTF-8")?;
+    let output = limiterd(&["check", "--deny-warnings", path])?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    // And it is what is in force: without it there is no store.
+    fs::remove_file(dir.path().join("store.yaml"))?;
+    let output = limiterd(&["check", path])?;
+    assert!(!output.status.success());
     Ok(())
 }
 

@@ -84,4 +84,8 @@ projected:
     - secret:
         name: {{ .Values.tlsSecret }}
         optional: true
+    # Policy files that are secret, such as a `Secret` with the URL of the store.
+    - secret:
+        name: {{ .Values.policySecret }}
+        optional: true
 {{- end }}
