@@ -172,6 +172,17 @@ impl Pod {
         .with_context(|| self.process.output())
     }
 
+    /// Waits until it has written `part`.
+    ///
+    /// # Errors
+    /// When it does not, with what it has written.
+    pub fn await_output(&self, part: &str) -> Result<()> {
+        eventually(part, || {
+            Ok(self.process.output().contains(part).then_some(()))
+        })
+        .with_context(|| self.process.output())
+    }
+
     /// The number of a port, which may be given by the name that the container gives it.
     fn port(&self, port: &Value) -> Result<u64> {
         if let Some(number) = port.as_u64() {

@@ -8,14 +8,17 @@ use tests::http_client::get;
 use tests::kubernetes::Objects;
 use tests::netns::Netns;
 use tests::pod::{Node, Pod};
+use tests::storm::Storm;
 use tests::topology::Topology;
 use tests::user::thread_status;
 use tests::volume::Volume;
 
-use crate::support::{Seen, connect, overlay};
+use crate::support::{Seen, connect, overlay, with_component};
 
 /// `CAP_NET_BIND_SERVICE`, `CAP_NET_ADMIN`, `CAP_PERFMON`, `CAP_BPF`.
 const CAPABILITIES: u64 = 1 << 10 | 1 << 12 | 1 << 38 | 1 << 39;
+/// Clients that come before, between and after.
+const CLIENTS: usize = 300;
 /// Of the node, where the first client is.
 const NODE: &str = "10.77.1.1";
 /// Another address of the node, and that of a client that is in no private network.
@@ -161,5 +164,60 @@ fn a_pod_of_the_edge_lives_and_hands_its_node_over() -> Result<()> {
     assert!(output.contains("\"adopted\":true"), "{output}");
     assert_eq!(connect(client, NODE, 80)?, Seen::Silence, "a full bucket");
     assert_eq!(status("/ready")?, 200);
+    Ok(())
+}
+
+#[test]
+fn a_new_pod_takes_over_from_the_old_one_and_no_client_is_refused() -> Result<()> {
+    let topology = Topology::new()?;
+    let (gateway, client) = (&topology.gateway, &topology.first.netns);
+    let nets = [gateway, client];
+    let shop = topology.second.v4;
+    let listen = format!("{shop}:80");
+    let _shop = Process::start(
+        &topology.second.netns,
+        &["demo-backend", "--listen", &listen],
+    )?;
+    let hosts = format!("{shop} shop.default.svc.cluster.local\n");
+    let objects = with_component("edge", "surge")?;
+    let node = Node::new()?;
+    let mut volume = volume(&objects, &topology.first.gateway_interface)?;
+    volume.edit("limits.yaml", "requests: 600", "requests: 1000000")?;
+    volume.edit("network.yaml", "maxTokens: 200", "maxTokens: 1000000")?;
+    let start = || -> Result<Pod> {
+        let pod = Pod::start(&objects, gateway, &node, &volume, &hosts)?;
+        pod.await_output("\"ready\"")?;
+        pod.await_probe("readinessProbe", true, nets, NODE)?;
+        Ok(pod)
+    };
+    let mut old = start()?;
+    eventually("the shop", || {
+        let answer = client.enter(|| get(&format!("http://{NODE}/")))?;
+        Ok((answer.status == 200).then_some(()))
+    })?;
+    let storm = Storm::during(client, format!("{NODE}:80").parse()?, |storm| {
+        for _ in 0..2 {
+            storm.pass(CLIENTS)?;
+            let new = start()?;
+            // It drains and stays, and its probes are answered by the new one.
+            old.await_output("waiting to be told to stop")?;
+            assert!(old.probe("livenessProbe", gateway, client, NODE)?);
+            old.process.signal(Signal::TERM)?;
+            assert!(old.process.wait()?.success());
+            old = new;
+        }
+        storm.pass(CLIENTS)
+    })?;
+    storm.all_answered()?;
+    assert_eq!(storm.refused(), 0);
+
+    // The new one crashes while the old one waits, which then ends, for the kubelet to start it again.
+    let new = start()?;
+    old.await_output("waiting to be told to stop")?;
+    new.process.signal(Signal::KILL)?;
+    assert!(old.process.wait()?.success());
+    let again = start()?;
+    assert_eq!(connect(client, NODE, 80)?, Seen::Accepted);
+    drop(again);
     Ok(())
 }

@@ -2,14 +2,13 @@
 //! `limiterd check` has nothing to say about.
 
 use std::fs;
-use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tests::daemon::limiterd;
 use tests::kubernetes::{Objects, chart, deploy, helm, kustomize, template, validate};
 
-use crate::support::{PROFILES, drain, overlay, released};
+use crate::support::{PROFILES, drain, overlay, released, with_component};
 
 /// From the oldest that `docs/kubernetes.md` names to the newest with a schema.
 const VERSIONS: [&str; 11] = [
@@ -50,6 +49,7 @@ fn every_version_takes_what_is_rendered() -> Result<()> {
             ],
         )?);
     }
+    rendered.push(with_component("edge", "surge")?);
     for objects in rendered {
         let said = validate(&own(&objects), &VERSIONS)?;
         // Each object was held to each version.
@@ -141,19 +141,21 @@ fn by_kind(objects: &Objects) -> Vec<Value> {
 #[test]
 fn helm_makes_what_kustomize_makes() -> Result<()> {
     for profile in PROFILES {
-        let (one, other) = (
-            by_kind(&overlay(profile)?),
-            by_kind(&released(profile, &[])?),
-        );
-        let kinds = |all: &[Value]| -> Vec<Value> {
-            all.iter().map(|object| object["kind"].clone()).collect()
-        };
-        assert_eq!(kinds(&one), kinds(&other), "{profile}");
-        for (one, other) in one.iter().zip(&other) {
-            assert_eq!(one, other, "{profile}");
-        }
+        same(&overlay(profile)?, &released(profile, &[])?);
     }
+    let surge = released("edge", &["--set", "surge=true"])?;
+    same(&with_component("edge", "surge")?, &surge);
     Ok(())
+}
+
+fn same(one: &Objects, other: &Objects) {
+    let (one, other) = (by_kind(one), by_kind(other));
+    let kinds =
+        |all: &[Value]| -> Vec<Value> { all.iter().map(|object| object["kind"].clone()).collect() };
+    assert_eq!(kinds(&one), kinds(&other));
+    for (one, other) in one.iter().zip(&other) {
+        assert_eq!(one, other);
+    }
 }
 
 #[test]
@@ -184,6 +186,10 @@ fn a_value_that_means_nothing_is_refused() {
         ("profile=sidecar", "profile"),
         ("podMonitor.enable=true", "enable"),
         ("policies.limiterd\\.yaml=x", "limiterd.yaml"),
+        (
+            "surge=true,podMonitor.enabled=true",
+            "switch one of them off",
+        ),
     ] {
         let error = released("edge", &["--set", set]).expect_err(set);
         assert!(error.to_string().contains(named), "{set}: {error}");
@@ -267,24 +273,9 @@ fn the_grace_period_is_longer_than_a_drain() -> Result<()> {
 
 #[test]
 fn the_pod_monitor_scrapes_a_port_of_the_pods() -> Result<()> {
-    // Kustomize takes no absolute paths.
-    let copy = tempfile::tempdir()?;
-    let copied = Command::new("cp")
-        .arg("-r")
-        .args([&deploy(), copy.path()])
-        .status()?;
-    assert!(copied.success());
-    let dir = copy.path().join("kubernetes/overlays/monitored");
-    fs::create_dir(&dir)?;
     for profile in PROFILES {
-        let text = format!(
-            "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
-             namespace: limiterd\nresources: [../{profile}]\n\
-             components: [../../components/pod-monitor]\n"
-        );
-        fs::write(dir.join("kustomization.yaml"), text)?;
         let released = released(profile, &["--set", "podMonitor.enabled=true"])?;
-        for objects in [kustomize(&dir)?, released] {
+        for objects in [with_component(profile, "pod-monitor")?, released] {
             let monitor = objects.one("PodMonitor")?;
             assert_eq!(monitor["metadata"]["namespace"], "limiterd");
             let selector = &monitor["spec"]["selector"]["matchLabels"];

@@ -1,9 +1,11 @@
 //! What the scenarios share.
 
+use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use tests::kubernetes::{Objects, chart, deploy, kustomize, template};
 use tests::netns::Netns;
@@ -16,6 +18,27 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// An overlay.
 pub(crate) fn overlay(profile: &str) -> Result<Objects> {
     kustomize(&deploy().join("overlays").join(profile))
+}
+
+/// An overlay with a component.
+pub(crate) fn with_component(profile: &str, component: &str) -> Result<Objects> {
+    // Kustomize takes no absolute paths, so it is built in a copy.
+    let copy = tempfile::tempdir()?;
+    let from = deploy();
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([&from, copy.path()])
+        .status()?;
+    ensure!(copied.success(), "{} cannot be copied", from.display());
+    let dir = copy.path().join("kubernetes/overlays/mine");
+    fs::create_dir(&dir)?;
+    let text = format!(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n\
+         namespace: limiterd\nresources: [../{profile}]\n\
+         components: [../../components/{component}]\n"
+    );
+    fs::write(dir.join("kustomization.yaml"), text)?;
+    kustomize(&dir)
 }
 
 /// The chart's counterpart of an overlay, with further arguments.

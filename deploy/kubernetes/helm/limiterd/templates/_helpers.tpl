@@ -68,7 +68,6 @@ image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .
 {{- if ne .Values.image.pullPolicy "IfNotPresent" }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end }}
-args: [run, --config, /etc/limiterd, --log-format, json]
 {{- end }}
 
 {{/* Never by `subPath`, which is not updated. */}}
