@@ -42,6 +42,10 @@ enum Command {
         /// sockets, and let it drain and end. Where there is none, just start.
         #[arg(long)]
         takeover: bool,
+        /// When another process has taken this one's place, do not end but wait for SIGTERM, or until
+        /// nobody serves: for supervisors that start again whatever ends, as Kubernetes does.
+        #[arg(long)]
+        linger: bool,
     },
     /// Check the policy files of a directory; exit status 1 if they have errors. Colours are for
     /// terminals, unless NO_COLOR is set.
@@ -150,7 +154,11 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
-        Command::Run { config, takeover } => app::run(&config, takeover)?,
+        Command::Run {
+            config,
+            takeover,
+            linger,
+        } => app::run(&config, app::Succession { takeover, linger })?,
         Command::Check {
             dir,
             format,

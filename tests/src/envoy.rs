@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::NamedTempFile;
 
 use crate::daemon::{Process, eventually};
@@ -27,6 +27,23 @@ fn binary() -> PathBuf {
         "/../target/envoy/envoy/_bin/envoy"
     );
     std::env::var_os("ENVOY").map_or_else(|| PathBuf::from(installed), PathBuf::from)
+}
+
+/// Has Envoy check a configuration.
+///
+/// # Errors
+/// With Envoy's own words, when it does not take it.
+pub fn validate(config: &str) -> Result<()> {
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile()?;
+    std::fs::write(file.path(), config)?;
+    let output = Command::new(binary())
+        .args(["--mode", "validate", "--log-level", "warning", "-c"])
+        .arg(file.path())
+        .output()
+        .context("Envoy cannot be run: `cargo xtask setup` gets it, or set ENVOY")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    Ok(())
 }
 
 impl Envoy {

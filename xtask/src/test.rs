@@ -75,6 +75,7 @@ fn documentation(workspace: &Workspace) -> Result<()> {
 
 /// The scenarios run the binary that the step before built.
 fn tests(workspace: &Workspace) -> Result<()> {
+    let kubernetes = setup::kubernetes(workspace)?;
     cmd!(
         workspace.sh,
         "cargo test --workspace --exclude limiter-ebpf"
@@ -83,6 +84,9 @@ fn tests(workspace: &Workspace) -> Result<()> {
     .env("ENVOY", setup::envoy(workspace)?)
     .env("VALKEY", setup::valkey(workspace)?)
     .env("PROMETHEUS", setup::prometheus(workspace)?)
+    .env("KUBECTL", kubernetes.kubectl)
+    .env("HELM", kubernetes.helm)
+    .env("KUBERNETES_VALIDATE", kubernetes.validate)
     .run()?;
     Ok(())
 }

@@ -65,6 +65,15 @@ fn name(admin: SocketAddr) -> io::Result<unix::SocketAddr> {
     unix::SocketAddr::from_abstract_name(format!("{NAME}/{admin}"))
 }
 
+/// Whether a limiterd of this network namespace has this admin address and could be taken over.
+/// Nothing is said to it.
+pub(super) fn is_served(admin: SocketAddr) -> io::Result<bool> {
+    // In this table abstract names begin with `@`, and the name ends the line.
+    let name = format!(" @{NAME}/{admin}");
+    let sockets = std::fs::read_to_string("/proc/net/unix")?;
+    Ok(sockets.lines().any(|line| line.ends_with(&name)))
+}
+
 /// Whether the other end is a process that could do to this one what it likes anyway.
 fn is_trusted(stream: &impl AsFd) -> io::Result<bool> {
     let peer = socket_peercred(stream)?;

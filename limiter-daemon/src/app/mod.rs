@@ -8,6 +8,7 @@ mod fleet;
 mod handover;
 mod held;
 mod kernel;
+mod linger;
 mod notify;
 mod privileges;
 mod reload;
@@ -51,15 +52,24 @@ use kernel::{describe, lock, sample};
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
 
+/// How a process follows another one, and is followed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Succession {
+    /// Listen on the sockets of the limiterd that runs with the same admin address, which then drains
+    /// and ends.
+    pub takeover: bool,
+    /// When another process has taken this one's place, stay until told to stop, or until nobody serves.
+    pub linger: bool,
+}
+
 /// Runs the daemon on the policy files of `dir` until SIGTERM or SIGINT. They are read again when
-/// they change, and on SIGHUP. It listens on the sockets that systemd passes, if it does; with
-/// `takeover`, on those of the limiterd that runs with the same admin address, which then drains and
-/// ends. Call it before there are other threads.
+/// they change, and on SIGHUP. It listens on the sockets that systemd passes, if it does. Call it
+/// before there are other threads.
 ///
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
-pub fn run(dir: &Path, takeover: bool) -> anyhow::Result<()> {
+pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
     let passed = Passed::by_systemd()?;
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
@@ -76,7 +86,7 @@ pub fn run(dir: &Path, takeover: bool) -> anyhow::Result<()> {
         plan,
         outcome,
         passed,
-        takeover,
+        succession,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,8 +102,7 @@ struct First {
     plan: Plan,
     outcome: Outcome,
     passed: Passed,
-    /// Whether to take the place of a daemon that runs.
-    takeover: bool,
+    succession: Succession,
 }
 
 /// The running daemon.
@@ -147,6 +156,8 @@ enum Ended {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// One has come.
+    told: bool,
 }
 
 impl Signals {
@@ -154,6 +165,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            told: false,
         })
     }
 
@@ -163,6 +175,7 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+        self.told = true;
     }
 }
 
@@ -170,6 +183,7 @@ async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut signals = Signals::listen()?;
+    let lingers = first.succession.linger;
     let mut daemon = Daemon::start(first).await?;
     let changed = daemon.watch();
     let mut tick = tokio::time::interval(TICK);
@@ -210,7 +224,13 @@ async fn control(first: First) -> anyhow::Result<()> {
             }
         }
     };
-    daemon.stop(ended, &mut signals).await
+    let taken = matches!(ended, Ended::Taken(_));
+    let admin = daemon.config.admin;
+    daemon.stop(ended, &mut signals).await?;
+    if taken && lingers {
+        linger::linger(admin, &mut signals).await;
+    }
+    Ok(())
 }
 
 impl Daemon {
@@ -221,7 +241,7 @@ impl Daemon {
             plan,
             outcome,
             passed,
-            takeover,
+            succession,
         } = first;
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
@@ -235,7 +255,7 @@ impl Daemon {
         };
 
         // Everything that can be refused comes before the kernel is touched.
-        let mut taking = if takeover {
+        let mut taking = if succession.takeover {
             handover::take_over(config.admin)?
         } else {
             None
