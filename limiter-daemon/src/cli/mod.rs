@@ -5,6 +5,7 @@ pub mod client;
 pub mod demo_backend;
 pub mod explain;
 pub mod l4;
+pub mod manual;
 pub mod paint;
 pub mod probe;
 pub mod sentences;

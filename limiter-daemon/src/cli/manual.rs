@@ -1,0 +1,27 @@
+//! `limiterd manual` (hidden): the manual pages and the completions of shells, made of the command
+//! line's own definition, for packages.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap_complete::Shell;
+
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
+
+/// Writes the pages of `command` and of its subcommands to `into/man`, and the completions to
+/// `into/completions`.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write(mut command: clap::Command, into: &Path) -> io::Result<()> {
+    let (man, completions) = (into.join("man"), into.join("completions"));
+    fs::create_dir_all(&man)?;
+    fs::create_dir_all(&completions)?;
+    let name = command.get_name().to_owned();
+    for shell in SHELLS {
+        clap_complete::generate_to(shell, &mut command, &name, &completions)?;
+    }
+    // `help` says what the pages do.
+    clap_mangen::generate_to(command.disable_help_subcommand(true), man)
+}
