@@ -52,7 +52,7 @@ struct Dist<'a> {
 pub(crate) fn dist(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::setup(workspace)?;
     let is_wanted = |artefact| args.artefacts.is_empty() || args.artefacts.contains(&artefact);
-    let dist = Dist::build(workspace)?;
+    let dist = Dist::of(workspace, None)?;
     let mut made = vec![dist.limiterd()?];
     if is_wanted(Artefact::Deb) {
         made.push(package::build(&dist)?);
@@ -72,8 +72,13 @@ pub(crate) fn dist(workspace: &Workspace, args: &Args) -> Result<()> {
 
 /// The Debian package, and the same under a version before, each with its version: for who upgrades
 /// it in a virtual machine.
-pub(crate) fn packages_to_upgrade(workspace: &Workspace) -> Result<[(String, PathBuf); 2]> {
-    let dist = Dist::build(workspace)?;
+///
+/// `limiterd`: the executable to pack in place of one that is built for it.
+pub(crate) fn packages_to_upgrade(
+    workspace: &Workspace,
+    limiterd: Option<&Path>,
+) -> Result<[(String, PathBuf); 2]> {
+    let dist = Dist::of(workspace, limiterd)?;
     let new = format!("{}-{}", dist.version, package::REVISION);
     let old = format!("{}~before-{}", dist.version, package::REVISION);
     let build = |version: String| -> Result<_> {
@@ -84,14 +89,17 @@ pub(crate) fn packages_to_upgrade(workspace: &Workspace) -> Result<[(String, Pat
 }
 
 impl<'a> Dist<'a> {
-    fn build(workspace: &'a Workspace) -> Result<Self> {
+    fn of(workspace: &'a Workspace, limiterd: Option<&Path>) -> Result<Self> {
         let sh = &workspace.sh;
         let into = workspace.root.join("target/dist");
         fs::create_dir_all(&into)?;
         Ok(Self {
             epoch: cmd!(sh, "git log -1 --format=%ct").quiet().read()?,
             version: version(workspace)?,
-            limiterd: executable(workspace)?,
+            limiterd: match limiterd {
+                Some(limiterd) => limiterd.to_owned(),
+                None => executable(workspace)?,
+            },
             workspace,
             into,
         })

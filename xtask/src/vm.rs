@@ -40,6 +40,10 @@ pub(crate) struct Args {
     /// remove and purge it
     #[arg(long, conflicts_with = "lines")]
     system: bool,
+    /// With --system: pack this executable, and build none; it has to run on the Debian that is
+    /// installed on
+    #[arg(long, requires = "system", value_name = "FILE")]
+    limiterd: Option<PathBuf>,
 }
 
 /// The oldest kernel that limiterd takes.
@@ -123,7 +127,7 @@ impl Expected {
 
 pub(crate) fn vm_test(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.system {
-        return system::test(workspace);
+        return system::test(workspace, args.limiterd.as_deref());
     }
     match args.lines.as_slice() {
         [] => test_on(workspace, DEFAULT, AT_TIMES),

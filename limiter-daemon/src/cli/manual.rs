@@ -14,14 +14,22 @@ const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Fish, Shell::Zsh];
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(mut command: clap::Command, into: &Path) -> io::Result<()> {
+pub fn write(command: clap::Command, into: &Path) -> io::Result<()> {
+    // `help` says what the pages do.
+    let mut command = without_help(command);
     let (man, completions) = (into.join("man"), into.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
     let name = command.get_name().to_owned();
+    clap_mangen::generate_to(command.clone(), man)?;
     for shell in SHELLS {
         clap_complete::generate_to(shell, &mut command, &name, &completions)?;
     }
-    // `help` says what the pages do.
-    clap_mangen::generate_to(command.disable_help_subcommand(true), man)
+    Ok(())
+}
+
+fn without_help(command: clap::Command) -> clap::Command {
+    command
+        .disable_help_subcommand(true)
+        .mut_subcommands(without_help)
 }

@@ -40,6 +40,7 @@ pub(super) fn build(dist: &Dist<'_>) -> Result<[PathBuf; 2]> {
         }
     }
 
+    // Nothing is asked of a server: the texts are those in the crates.
     let licences = dist.into.join(format!("limiterd-{version}-licences.html"));
     let (config, template) = (
         workspace.root.join("deploy/licences/about.toml"),
@@ -47,7 +48,7 @@ pub(super) fn build(dist: &Dist<'_>) -> Result<[PathBuf; 2]> {
     );
     cmd!(
         sh,
-        "cargo about generate --fail --locked --manifest-path {manifest} --config {config} --output-file {licences} {template}"
+        "cargo about generate --fail --locked --offline --manifest-path {manifest} --config {config} --output-file {licences} {template}"
     )
     .run()?;
     Ok([bill, licences])

@@ -36,14 +36,21 @@ pub(super) fn build(dist: &Dist<'_>) -> Result<PathBuf> {
         "buildah {store...} {graph} --runroot {run} build --quiet --isolation chroot --format oci --timestamp {epoch} --label org.opencontainers.image.version={version} --label org.opencontainers.image.licenses=MIT,Apache-2.0 --tag {tag} --file {containerfile} {context}"
     )
     .run()?;
-    let archive = dist.into.join(format!("limiterd-{version}-image.tar"));
-    if archive.exists() {
-        fs::remove_file(&archive)?;
+    let layout = storage.join("layout");
+    if layout.exists() {
+        fs::remove_dir_all(&layout)?;
     }
-    let to = format!("oci-archive:{}:{version}", archive.display());
+    let to = format!("oci:{}:{version}", layout.display());
     cmd!(
         sh,
         "buildah {store...} {graph} --runroot {run} push --quiet {tag} {to}"
+    )
+    .run()?;
+    // buildah's own archive would have the times of now in it.
+    let archive = dist.into.join(format!("limiterd-{version}-image.tar"));
+    cmd!(
+        sh,
+        "tar --create --file {archive} --directory {layout} --sort name --mtime @{epoch} --owner 0 --group 0 --numeric-owner blobs index.json oci-layout"
     )
     .run()?;
     Ok(archive)

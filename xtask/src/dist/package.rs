@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use xshell::cmd;
 
-use super::{Dist, triple};
+use super::Dist;
 use crate::setup;
 
 /// Debian's own changes to a version; there are none.
@@ -25,10 +25,10 @@ pub(super) fn build_as(dist: &Dist<'_>, version: &str) -> Result<PathBuf> {
     let workspace = dist.workspace;
     setup::setup_package(workspace)?;
     stage(dist, version)?;
-    let (sh, triple, into) = (&workspace.sh, triple(), &dist.into);
+    let (sh, into) = (&workspace.sh, &dist.into);
     let made = cmd!(
         sh,
-        "cargo deb --package limiter-daemon --no-build --target {triple} --deb-version {version} --output {into}"
+        "cargo deb --package limiter-daemon --no-build --deb-version {version} --output {into}"
     )
     .env("SOURCE_DATE_EPOCH", &dist.epoch)
     .read()?;
@@ -49,6 +49,7 @@ fn stage(dist: &Dist<'_>, version: &str) -> Result<()> {
     let limiterd = &dist.limiterd;
     cmd!(sh, "{limiterd} manual --into {stage}").run()?;
     let at = cmd!(sh, "git log -1 --format=%cD").quiet().read()?;
+    fs::copy(dist.limiterd()?, stage.join("limiterd"))?;
     fs::write(stage.join("changelog"), changelog(version, &at))?;
     Ok(())
 }

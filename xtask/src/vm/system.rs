@@ -68,7 +68,7 @@ ExecStart=/opt/vm/net.sh
 WantedBy=multi-user.target
 ";
 
-pub(super) fn test(workspace: &Workspace) -> Result<()> {
+pub(super) fn test(workspace: &Workspace, limiterd: Option<&Path>) -> Result<()> {
     setup::setup(workspace)?;
     setup::setup_vm(workspace)?;
     setup::setup_vm_system(workspace)?;
@@ -77,7 +77,7 @@ pub(super) fn test(workspace: &Workspace) -> Result<()> {
     fs::create_dir_all(&own)?;
     let kernels = Kernels::open(workspace, Apt::open(workspace, &directory)?, &directory)?;
     let kernel = kernels.fetch(workspace, KERNEL)?;
-    let packages = dist::packages_to_upgrade(workspace)?;
+    let packages = dist::packages_to_upgrade(workspace, limiterd)?;
     let base = base(workspace, &own)?;
     let disk = disk(workspace, &own, &base, &kernel, &packages)?;
     let initramfs = initramfs::minimal(workspace, &kernel, INITRD, BOOT_MODULES, &own)?;
