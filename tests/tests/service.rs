@@ -18,7 +18,7 @@ use rustix::net::{
 };
 use rustix::process::Signal;
 use tests::activation::activated;
-use tests::daemon::{Daemon, Policies, binary, demo_backend};
+use tests::daemon::{Daemon, Policies, binary, demo_backend, limiterd};
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, route};
 
@@ -264,5 +264,15 @@ fn signs_of_life_are_given_where_the_watchdog_is_on() -> Result<()> {
     manager.told_until("READY=1\n")?;
     manager.told_until("WATCHDOG=1\n")?;
     assert!(daemon.stop()?.success());
+    Ok(())
+}
+
+#[test]
+fn what_the_package_begins_with_is_valid() -> Result<()> {
+    let directory = deploy("debian/etc");
+    let directory = directory.to_str().context("a path in UTF-8")?;
+    let output = limiterd(&["check", "--deny-warnings", directory])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
     Ok(())
 }
