@@ -14,21 +14,21 @@ pub(super) const REVISION: &str = "1";
 
 /// The package, without a fault that lintian finds.
 pub(super) fn build(dist: &Dist<'_>) -> Result<PathBuf> {
-    let file = build_as(dist, &format!("{}-{REVISION}", dist.version))?;
+    let file = build_as(dist, &format!("{}-{REVISION}", dist.version), &[])?;
     let sh = &dist.workspace.sh;
     cmd!(sh, "lintian --fail-on error,warning --allow-root {file}").run()?;
     Ok(file)
 }
 
-/// The package under this version of Debian's kind.
-pub(super) fn build_as(dist: &Dist<'_>, version: &str) -> Result<PathBuf> {
+/// The package under this version of Debian's kind, by cargo-deb with `options`.
+pub(super) fn build_as(dist: &Dist<'_>, version: &str, options: &[&str]) -> Result<PathBuf> {
     let workspace = dist.workspace;
     setup::setup_package(workspace)?;
     stage(dist, version)?;
     let (sh, into) = (&workspace.sh, &dist.into);
     let made = cmd!(
         sh,
-        "cargo deb --package limiter-daemon --no-build --deb-version {version} --output {into}"
+        "cargo deb --package limiter-daemon --no-build --deb-version {version} --output {into} {options...}"
     )
     .env("SOURCE_DATE_EPOCH", &dist.epoch)
     .read()?;

@@ -33,7 +33,7 @@ const SUITE: &str = "bookworm";
 const KERNEL: Wanted = Wanted::Line(Line(6, 1));
 const PACKAGES: &str = "systemd-sysv,dbus,udev,kmod,iproute2,curl,nginx-light,procps,libelf1";
 /// For the disk, and for what the guest works with.
-const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
+const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
 const DISK_SIZE: &str = "2G";
 const MEMORY_MIB: &str = "1024";
 
@@ -151,6 +151,8 @@ fn disk(
         fs::create_dir_all(units.join(target))?;
         std::os::unix::fs::symlink(format!("../{name}"), units.join(target).join(name))?;
     }
+    // It would hang up the console.
+    std::os::unix::fs::symlink("/dev/null", units.join("serial-getty@ttyS0.service"))?;
     let modules = root.join("usr/lib/modules");
     fs::create_dir_all(&modules)?;
     let from = kernel.modules_directory()?;

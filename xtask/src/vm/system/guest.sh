@@ -42,7 +42,7 @@ status_for() {
     from=$1
     shift
     ip netns exec client curl --silent --output /dev/null --write-out '%{http_code}' \
-        --interface "10.9.0.$from" --max-time 20 "$@" $gateway
+        --interface "10.9.0.$from" --max-time 60 "$@" $gateway
 }
 passes() { [ "$(status_for 2)" = 200 ]; }
 refused() { [ "$(status_for "$1" --connect-timeout 1)" = 000 ]; }
@@ -59,14 +59,15 @@ load_begins() {
     denied=$!
     eventually test -s $state/load
 }
-# Every one of the first is answered with 200, and none of the others at all.
+# Every one of the first is answered with 200, but for $1 that may have been under way in a process that
+# was killed, and none of the others at all.
 load_was_good() {
     touch $state/end
     wait $load $denied
     echo "VMLOAD $(wc -l <$state/load) requests, $(wc -l <$state/denied) denied"
     sort $state/load | uniq -c
     sort $state/denied | uniq -c
-    grep -q 200 $state/load && ! grep -qvx 200 $state/load &&
+    [ "$(grep -cvx 200 $state/load)" -le "$1" ] && grep -q 200 $state/load &&
         grep -q 000 $state/denied && ! grep -qvx 000 $state/denied
 }
 
@@ -83,7 +84,7 @@ confined() {
     allowed=$((1 << 10 | 1 << 12 | 1 << 38 | 1 << 39))
     for set in CapPrm CapEff CapBnd; do
         has=$(sed -n "s/^$set:[[:space:]]*/0x/p" /proc/"$pid"/status)
-        [ $((has & ~allowed)) = 0 ] || { echo "$set is $has"; return 1; }
+        [ $(($has & ~allowed)) = 0 ] || { echo "$set is $has"; return 1; }
     done
 }
 
@@ -101,8 +102,10 @@ bad_reload() {
 new_limit() {
     sed -i 's/requests: 2,/requests: 1,/' $policy/limits.yaml && systemctl reload limiterd.service
 }
+# Of a user who has not been there.
 one_a_user() {
-    [ "$(status_for 2 --header "x-user: $1")" = 200 ] && [ "$(status_for 2 --header "x-user: $1")" = 429 ]
+    user="x-user: $(date +%N)"
+    [ "$(status_for 2 --header "$user")" = 200 ] && [ "$(status_for 2 --header "$user")" = 429 ]
 }
 
 crash() {
@@ -140,18 +143,20 @@ first_boot() {
     check "who is blocked gets nothing" refused 77
     check "a reload of something wrong is refused" bad_reload
     check "a reload" new_limit
-    check "the new limit holds" eventually one_a_user alice
+    check "the new limit holds" eventually one_a_user
     check "load" load_begins
     check "upgrade" install_package $payload/new.deb
     check "the version is the new one" is_version "$(cat $payload/new.version)"
     check "the new one is ready" eventually ready
-    check "under load nobody was refused, nor let in" load_was_good
+    check "under load nobody was refused, nor let in" load_was_good 0
     check "the block is kept" refused 77
     check "the block is known" sh -c 'limiterd blocked | grep -q 10.9.0.77'
     check "load again" load_begins
     check "restart" systemctl restart limiterd.service
+    check "over a restart nobody was refused, nor let in" load_was_good 0
+    check "and again" load_begins
     check "a crash" crash
-    check "nobody was refused, nor let in, either" load_was_good
+    check "over a crash nobody was refused, nor let in" load_was_good 1
     check "a daemon that hangs" hang
     echo second >$state/boot
     sync
