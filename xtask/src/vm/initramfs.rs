@@ -85,7 +85,7 @@ pub(super) fn minimal(
     if root.exists() {
         fs::remove_dir_all(&root)?;
     }
-    for directory in ["bin", "dev", "modules", "proc", "root", "sys"] {
+    for directory in ["bin", "dev", "disk", "modules", "proc", "sys"] {
         fs::create_dir_all(root.join(directory))?;
     }
     fs::write(root.join("init"), init)?;

@@ -8,7 +8,7 @@ mount -t devtmpfs dev /dev
 for module in /modules/*.ko; do
     insmod "$module" || echo "VMCHECK FAILED $module"
 done
-mount -t ext4 /dev/vda /root || echo "VMCHECK FAILED the disk"
+mount -t ext4 /dev/vda /disk || echo "VMCHECK FAILED the disk"
 umount /proc /sys
-mount -o move /dev /root/dev
-exec switch_root /root /sbin/init
+mount -o move /dev /disk/dev
+exec switch_root /disk /sbin/init
