@@ -17,7 +17,7 @@ check() {
     else
         echo "VMCHECK FAILED $name"
         cat /tmp/check
-        systemctl status --no-pager --lines 20 limiterd.service
+        journalctl --no-pager --output cat --lines 30 --unit limiterd.service
         failed=1
     fi
     echo $failed >$state/failed
