@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use limiter_daemon::cli::check::{Format, Options};
 use limiter_daemon::cli::client::Admin;
 use limiter_daemon::cli::paint::Paint;
@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 
 /// A rate limiter for gateway nodes: XDP token buckets and HTTP limits from one set of policy files.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "limiterd", version)]
 struct Args {
     /// Format of the log on standard error; LIMITERD_LOG sets what is logged (default: info).
     #[arg(long, global = true, value_enum, default_value = "text")]
@@ -115,6 +115,13 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:3000")]
         listen: SocketAddr,
     },
+    /// Write manual pages and completions of shells, for packages.
+    #[command(hide = true)]
+    Manual {
+        /// Directory to write them to.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -207,6 +214,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             cli::l4::explain(admin, source, &protocol, port, out)?;
         }
         Command::DemoBackend { listen } => cli::demo_backend::run(listen)?,
+        Command::Manual { into } => cli::manual::write(Args::command(), &into)
+            .with_context(|| format!("cannot write to {}", into.display()))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ mod build_cmd;
 mod child;
 mod cmd;
 mod deny;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod probe;
@@ -49,6 +50,8 @@ enum Command {
     Tidy,
     /// Check licences, advisories and sources of the dependencies
     Deny,
+    /// Make what users are given: executable, Debian package, image, bill of materials, licences
+    Dist(dist::Args),
     /// Measure limiterd beside its rivals
     Bench(bench::Args),
     /// Compare the kernel half's parser with a plain one on random frames
@@ -80,6 +83,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test => test::test(&workspace)?,
         Command::Tidy => tidy::tidy(&workspace)?,
         Command::Deny => deny::deny(&workspace)?,
+        Command::Dist(args) => dist::dist(&workspace, &args)?,
         Command::Bench(args) => bench::bench(&workspace, &args)?,
         Command::Fuzz(args) => fuzz::fuzz(&workspace, &args)?,
         Command::Soak(args) => soak::soak(&workspace, &args)?,

@@ -48,6 +48,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("redis-server", "redis-server"),
     ("faketime", "faketime"),
     ("chromium", "chromium"),
+    ("systemd-analyze", "systemd"),
 ];
 /// What libbpf, which the tests load the object with too, is built from.
 const LIBBPF: &[&str] = &["libelf-dev", "zlib1g-dev"];
@@ -77,6 +78,28 @@ const VM_PROGRAMS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
 ];
+
+/// Programs that only `cargo xtask dist` calls.
+const PACKAGE_PROGRAMS: &[(&str, &str)] = &[
+    ("dpkg-deb", "dpkg"),
+    ("lintian", "lintian"),
+    ("readelf", "binutils"),
+];
+const IMAGE_PROGRAMS: &[(&str, &str)] = &[
+    ("buildah", "buildah"),
+    ("update-ca-certificates", "ca-certificates"),
+];
+/// Subcommands of cargo that only `cargo xtask dist` calls, with their versions and features.
+const CARGO_DEB: CargoTool = CargoTool("cargo-deb", "3.8.0", "default");
+const CARGO_CYCLONEDX: CargoTool = CargoTool("cargo-cyclonedx", "0.5.9", "default");
+const CARGO_ABOUT: CargoTool = CargoTool("cargo-about", "0.9.3", "cli");
+
+/// A program that cargo builds: name, version, features.
+struct CargoTool(&'static str, &'static str, &'static str);
+
+/// Programs that only the test of the package in a virtual machine calls.
+const VM_SYSTEM_PROGRAMS: &[(&str, &str)] =
+    &[("mmdebstrap", "mmdebstrap"), ("mkfs.ext4", "e2fsprogs")];
 
 /// Everything that building, running and testing need.
 pub(crate) fn setup(workspace: &Workspace) -> Result<()> {
@@ -222,6 +245,44 @@ fn pip_install(workspace: &Workspace, dir: &Path, wheel: &str, options: &[&str])
 /// What the tests in virtual machines need besides.
 pub(crate) fn setup_vm(workspace: &Workspace) -> Result<()> {
     install_packages(workspace, &packages_of(VM_PROGRAMS))
+}
+
+/// What the Debian package is made with.
+pub(crate) fn setup_package(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(PACKAGE_PROGRAMS))?;
+    install_tool(workspace, &CARGO_DEB)
+}
+
+/// What the image is made with.
+pub(crate) fn setup_image(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(IMAGE_PROGRAMS))
+}
+
+/// What tells what is in the executable.
+pub(crate) fn setup_bill(workspace: &Workspace) -> Result<()> {
+    install_tool(workspace, &CARGO_CYCLONEDX)?;
+    install_tool(workspace, &CARGO_ABOUT)
+}
+
+fn install_tool(workspace: &Workspace, tool: &CargoTool) -> Result<()> {
+    let CargoTool(name, version, features) = tool;
+    if installed(name) {
+        return Ok(());
+    }
+    println!("set-up: {name} is built once, which takes some minutes");
+    cmd!(
+        workspace.sh,
+        "cargo install {name} --version {version} --locked --features {features}"
+    )
+    // Not into the target directory of this workspace.
+    .env_remove("CARGO_TARGET_DIR")
+    .run()?;
+    Ok(())
+}
+
+/// What the test of the package in a virtual machine needs besides.
+pub(crate) fn setup_vm_system(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(VM_SYSTEM_PROGRAMS))
 }
 
 fn describe(toolchain: Toolchain) -> &'static str {

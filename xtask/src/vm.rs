@@ -14,6 +14,7 @@ mod payload;
 mod qemu;
 mod report;
 mod suites;
+mod system;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,6 +36,14 @@ pub(crate) struct Args {
     /// Debian has, and the newest one if left out
     #[arg(value_name = "KERNEL")]
     lines: Vec<Wanted>,
+    /// Install the package in a Debian with systemd instead: upgrade it under load, kill it, reboot,
+    /// remove and purge it
+    #[arg(long, conflicts_with = "lines")]
+    system: bool,
+    /// With --system: pack this executable, and build none; it has to run on the Debian that is
+    /// installed on
+    #[arg(long, requires = "system", value_name = "FILE")]
+    limiterd: Option<PathBuf>,
 }
 
 /// The oldest kernel that limiterd takes.
@@ -117,6 +126,9 @@ impl Expected {
 }
 
 pub(crate) fn vm_test(workspace: &Workspace, args: &Args) -> Result<()> {
+    if args.system {
+        return system::test(workspace, args.limiterd.as_deref());
+    }
     match args.lines.as_slice() {
         [] => test_on(workspace, DEFAULT, AT_TIMES),
         lines => test_on(workspace, lines, &[]),

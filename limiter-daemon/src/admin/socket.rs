@@ -42,6 +42,14 @@ impl Socket {
         }
     }
 
+    /// Its address, where it is one of TCP.
+    pub(crate) fn own_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     /// The same socket once more.
     ///
     /// # Errors

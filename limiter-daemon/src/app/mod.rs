@@ -4,6 +4,7 @@
 mod asked;
 mod backends;
 mod escalation;
+mod fd_store;
 mod fleet;
 mod handover;
 mod held;
@@ -46,9 +47,11 @@ use crate::policy::plan::{DaemonConfig, Plan};
 use asked::Asked;
 use backends::Backends;
 use escalation::{Escalation, Sentencing};
+use fd_store::FdStore;
 use handover::{Event, HandOver, Taken};
 use held::Held;
 use kernel::{describe, lock, sample};
+use notify::Watchdog;
 use service::RateLimitService;
 use sockets::{Passed, Sockets, binds};
 
@@ -123,6 +126,8 @@ struct Daemon {
     sockets: Sockets,
     service: RateLimitService,
     admin_socket: Socket,
+    fd_store: FdStore,
+    watchdog: Watchdog,
     /// `true`: the admin listener lets go of its socket.
     stop_admin: tell::Sender<bool>,
     hand_over: HandOver,
@@ -219,6 +224,7 @@ async fn control(first: First) -> anyhow::Result<()> {
                 Err(error) => break Ended::Failed(error),
             },
             _ = tick.tick() => {
+                daemon.watchdog.alive();
                 daemon.look_after_kernel();
                 daemon.look_after_leases();
             }
@@ -261,6 +267,8 @@ impl Daemon {
             None
         };
         let mut passed = passed;
+        let kept = passed.given.iter();
+        let mut fd_store = FdStore::by_systemd(kept.map(|(at, sockets)| (*at, sockets.len())));
         let (mut given_hand_over, mut given_lock) = (None, None);
         if let Some(taking) = &mut taking {
             passed.add(std::mem::take(&mut taking.passed));
@@ -396,6 +404,7 @@ impl Daemon {
             tracing::warn!(%error, "the daemon whose place this one takes cannot be told");
         }
         sockets.warn_of_unused();
+        fd_store.follow(&sockets, &admin_socket);
         notify::ready();
         Ok(Self {
             dir,
@@ -412,6 +421,8 @@ impl Daemon {
             sockets,
             service,
             admin_socket,
+            fd_store,
+            watchdog: Watchdog::by_systemd(TICK),
             stop_admin,
             hand_over,
             kernel,

@@ -120,6 +120,7 @@ impl Daemon {
         self.backends.in_force(&plan, &active, &self.state, now);
         self.look_after_backends();
         self.sockets.serve(opened, &self.workers).await;
+        self.fd_store.follow(&self.sockets, &self.admin_socket);
         Ok(plan)
     }
 }

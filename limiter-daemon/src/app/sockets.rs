@@ -15,7 +15,7 @@ use listenfd::ListenFd;
 use rustix::net::sockopt::{ipv6_v6only, socket_acceptconn};
 use tokio::time::timeout;
 
-use super::privileges;
+use super::{fd_store, privileges};
 use crate::admin::socket::Socket;
 use crate::l7::{Workers, listener};
 use crate::policy::plan::Plan;
@@ -91,7 +91,11 @@ impl Passed {
             let what = || format!("socket {index} that systemd passed (`{name}`)");
             // One that is none is left in its place for the next question.
             if let Ok(Some(socket)) = fds.take_tcp_listener(index) {
-                passed.lend(name, socket).with_context(what)?;
+                if fd_store::is_kept(name) {
+                    passed.take_back(socket).with_context(what)?;
+                } else {
+                    passed.lend(name, socket).with_context(what)?;
+                }
             } else if let Ok(Some(socket)) = fds.take_unix_listener(index) {
                 passed.lend_unix(name, socket).with_context(what)?;
             } else {
@@ -107,6 +111,15 @@ impl Passed {
         self.lent.extend(other.lent);
         self.given.extend(other.given);
         self.admin = self.admin.take().or(other.admin);
+    }
+
+    /// One of the daemon before, which systemd kept.
+    fn take_back(&mut self, socket: TcpListener) -> anyhow::Result<()> {
+        listens(&socket)?;
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        self.given.entry(address).or_default().push(socket);
+        Ok(())
     }
 
     fn lend(&mut self, name: &str, socket: TcpListener) -> anyhow::Result<()> {
@@ -182,6 +195,10 @@ impl Sockets {
         let lent = &mut self.passed.lent;
         if let Some(at) = lent.iter().position(|(own, _)| *own == address) {
             return Ok(Socket::Tcp(lent.swap_remove(at).1));
+        }
+        let given = self.passed.given.remove(&address);
+        if let Some(socket) = given.and_then(|sockets| sockets.into_iter().next()) {
+            return Ok(Socket::Tcp(socket));
         }
         Socket::bind(address).map_err(|error| privileges::explain(error, address))
     }
@@ -316,6 +333,12 @@ impl Sockets {
 
     pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
         self.served.values()
+    }
+
+    /// Those that are not systemd's as well, by address.
+    pub(super) fn own(&self) -> impl Iterator<Item = (SocketAddr, &[TcpListener])> {
+        let own = self.served.iter().filter(|(_, served)| !served.lent);
+        own.map(|(address, served)| (*address, served.sockets.as_slice()))
     }
 
     /// systemd's.

@@ -42,7 +42,10 @@ impl Daemon {
                                 break;
                             }
                             // A daemon that asks for nothing new is still one that lives.
-                            _ = tick.tick() => self.look_after_kernel(),
+                            _ = tick.tick() => {
+                                self.watchdog.alive();
+                                self.look_after_kernel();
+                            }
                         }
                     }
                 }
@@ -58,6 +61,12 @@ impl Daemon {
                 let left = leave(fleet.as_deref());
                 tokio::join!(self.workers.share(&shared), left);
             }
+        }
+        if !matches!(ended, Ended::Taken(_)) {
+            // Who comes now waits for the next process.
+            shared = self.sockets.addresses();
+            shared.retain(|address| self.fd_store.keeps(address));
+            self.workers.share(&shared).await;
         }
         let kernel_taken = matches!(&ended, Ended::Taken(taken) if taken.kernel);
         let within = if cut {
@@ -89,7 +98,12 @@ impl Daemon {
                     cut_service.notify_one();
                     drained.cut().await;
                 }
-                _ = tick.tick(), if !kernel_taken => self.look_after_kernel(),
+                _ = tick.tick() => {
+                    self.watchdog.alive();
+                    if !kernel_taken {
+                        self.look_after_kernel();
+                    }
+                }
             }
         };
         if let Some(held) = &self.held {

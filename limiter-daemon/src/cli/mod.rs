@@ -6,6 +6,7 @@ pub mod counters;
 pub mod demo_backend;
 pub mod explain;
 pub mod l4;
+pub mod manual;
 pub mod paint;
 pub mod probe;
 pub mod sentences;

@@ -224,11 +224,16 @@ impl Pins {
             remove_directory(directory)?;
         }
         match fs::remove_dir(&self.root).map_err(|error| (error.kind(), error)) {
-            // Where only root makes directories, this one was made for us, and stays for the next.
+            // Where only root makes directories, this one was made for us, and stays for the next; in a
+            // sandbox it is all that can be written to, and a mount of its own.
             Ok(())
-            | Err((io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::PermissionDenied, _)) => {
-                Ok(())
-            }
+            | Err((
+                io::ErrorKind::DirectoryNotEmpty
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::ReadOnlyFilesystem
+                | io::ErrorKind::ResourceBusy,
+                _,
+            )) => Ok(()),
             Err((_, error)) => Err(failed(&self.root)(error)),
         }
     }

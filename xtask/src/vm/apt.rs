@@ -38,9 +38,9 @@ pub(super) struct Apt {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Mirrors {
-    main: String,
-    security: String,
+pub(super) struct Mirrors {
+    pub(super) main: String,
+    pub(super) security: String,
 }
 
 impl Apt {
@@ -120,11 +120,12 @@ impl Apt {
     }
 }
 
+/// Whether a file is less than a day old.
 #[expect(
     clippy::disallowed_methods,
     reason = "the age of a file, which decides about fetching lists and nothing else"
 )]
-fn is_fresh(stamp: &Path) -> bool {
+pub(super) fn is_fresh(stamp: &Path) -> bool {
     let modified = fs::metadata(stamp).and_then(|metadata| metadata.modified());
     modified.is_ok_and(|modified| {
         std::time::SystemTime::now()
@@ -193,7 +194,8 @@ fn sources(mirrors: &Mirrors) -> String {
         .collect()
 }
 
-fn mirrors(workspace: &Workspace) -> Result<Mirrors> {
+/// Where this machine has Debian's suites from.
+pub(super) fn mirrors(workspace: &Workspace) -> Result<Mirrors> {
     if let (Ok(main), Ok(security)) = (workspace.sh.var(MIRROR), workspace.sh.var(SECURITY_MIRROR))
     {
         return Ok(Mirrors { main, security });

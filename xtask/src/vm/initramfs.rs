@@ -73,6 +73,36 @@ pub(super) fn build(
     Ok(image)
 }
 
+/// A file system that only finds another one: busybox, `init` and modules; the image.
+pub(super) fn minimal(
+    workspace: &Workspace,
+    kernel: &Kernel,
+    init: &str,
+    modules: &[&str],
+    directory: &Path,
+) -> Result<PathBuf> {
+    let root = directory.join("initrd");
+    if root.exists() {
+        fs::remove_dir_all(&root)?;
+    }
+    for directory in ["bin", "dev", "disk", "modules", "proc", "sys"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    fs::write(root.join("init"), init)?;
+    fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+    let busybox = find("busybox")?;
+    place(workspace, &root, &busybox, &root.join("bin/busybox"))?;
+    for applet in ["insmod", "mount", "sh", "switch_root", "umount"] {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    for (number, module) in kernel.modules(workspace, modules)?.iter().enumerate() {
+        unpack_module(module, number, &root.join("modules"))?;
+    }
+    let image = directory.join("initrd.cpio");
+    pack(&root, &image)?;
+    Ok(image)
+}
+
 /// Copies a program and the libraries it is linked to.
 fn place(workspace: &Workspace, root: &Path, file: &Path, to: &Path) -> Result<()> {
     fs::copy(file, to).with_context(|| format!("{}", file.display()))?;

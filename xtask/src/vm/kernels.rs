@@ -82,6 +82,16 @@ impl Kernel {
             .with_context(|| format!("the packages of {name} have no image"))
     }
 
+    /// The directory of all modules, with their index.
+    pub(super) fn modules_directory(&self) -> Result<PathBuf> {
+        let places = ["usr/lib/modules", "lib/modules"];
+        places
+            .iter()
+            .map(|place| self.directory.join(place).join(&self.name))
+            .find(|path| path.join("modules.dep").is_file())
+            .with_context(|| format!("{} has no modules", self.name))
+    }
+
     /// Files of these modules and of what they need, in the order of loading.
     pub(super) fn modules(&self, workspace: &Workspace, wanted: &[&str]) -> Result<Vec<PathBuf>> {
         let (directory, name) = (&self.directory, &self.name);

@@ -25,7 +25,7 @@ const SILENCE: Duration = Duration::from_secs(400);
 /// Both CPUs on one thread. On two, a kernel that patches its own code sometimes meets its old
 /// breakpoint in the translation of the other CPU and panics (seen of QEMU 7.2); it is hardly
 /// faster, since guests mostly wait.
-const ACCELERATOR: &str = "tcg,thread=single";
+pub(super) const ACCELERATOR: &str = "tcg,thread=single";
 const POLL: Duration = Duration::from_millis(50);
 const MEMORY_MIB: &str = "1024";
 
@@ -166,7 +166,11 @@ fn end_of(code: Option<i32>, log: &str) -> End {
 }
 
 /// QEMU's exit status, or why it was ended.
-fn wait(qemu: &mut Child, log: &Path, clock: Stopwatch) -> Result<Result<ExitStatus, End>> {
+pub(super) fn wait(
+    qemu: &mut Child,
+    log: &Path,
+    clock: Stopwatch,
+) -> Result<Result<ExitStatus, End>> {
     let (mut length, mut quiet) = (0, Stopwatch::start());
     let end = loop {
         if let Some(status) = qemu.try_wait()? {

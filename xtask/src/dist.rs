@@ -1,0 +1,190 @@
+//! `cargo xtask dist`: everything that is given to users, in `target/dist`: the static executable, the
+//! Debian package, the image, what is in them, and under which licences.
+//!
+//! The same commit gives the same bytes on the same machine: times are the commit's, and paths of this
+//! machine are taken out. The executable is linked to glibc statically; no toolchain for musl is
+//! needed, and names are resolved without the C library.
+
+mod bill;
+mod image;
+mod package;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use xshell::cmd;
+
+use crate::cmd::{Workspace, shown};
+use crate::setup;
+
+/// What `cargo xtask dist` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only these; all of them if left out
+    #[arg(value_enum)]
+    artefacts: Vec<Artefact>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Artefact {
+    /// The static executable alone
+    Binary,
+    /// The Debian package
+    Deb,
+    /// An OCI archive of an image with nothing but the executable and certificates
+    Image,
+    /// What the executable is made of (CycloneDX), and the licences of that
+    Bill,
+}
+
+/// What artefacts are made of.
+struct Dist<'a> {
+    workspace: &'a Workspace,
+    /// Where they go.
+    into: PathBuf,
+    version: String,
+    /// Of the commit, in seconds since 1970.
+    epoch: String,
+    limiterd: PathBuf,
+}
+
+pub(crate) fn dist(workspace: &Workspace, args: &Args) -> Result<()> {
+    setup::setup(workspace)?;
+    let is_wanted = |artefact| args.artefacts.is_empty() || args.artefacts.contains(&artefact);
+    let dist = Dist::of(workspace, None)?;
+    let mut made = vec![dist.limiterd()?];
+    if is_wanted(Artefact::Deb) {
+        made.push(package::build(&dist)?);
+    }
+    if is_wanted(Artefact::Image) {
+        made.push(image::build(&dist)?);
+    }
+    if is_wanted(Artefact::Bill) {
+        made.extend(bill::build(&dist)?);
+    }
+    dist.sums(&made)?;
+    for file in &made {
+        println!("{}", shown(workspace, file).display());
+    }
+    Ok(())
+}
+
+/// The Debian package, and the same under a version before, each with its version: for who upgrades
+/// it in a virtual machine.
+///
+/// `limiterd`: the executable to pack in place of one that is built for it.
+pub(crate) fn packages_to_upgrade(
+    workspace: &Workspace,
+    limiterd: Option<&Path>,
+) -> Result<[(String, PathBuf); 2]> {
+    let mut dist = Dist::of(workspace, limiterd)?;
+    // Not beside those that are given away.
+    dist.into = workspace.root.join("target/vm/packages");
+    fs::create_dir_all(&dist.into)?;
+    let new = format!("{}-{}", dist.version, package::REVISION);
+    let old = format!("{}~before-{}", dist.version, package::REVISION);
+    let build = |version: String| -> Result<_> {
+        let file = package::build_as(&dist, &version, &["--fast"])?;
+        Ok((version, file))
+    };
+    Ok([build(old)?, build(new)?])
+}
+
+impl<'a> Dist<'a> {
+    fn of(workspace: &'a Workspace, limiterd: Option<&Path>) -> Result<Self> {
+        let sh = &workspace.sh;
+        let into = workspace.root.join("target/dist");
+        fs::create_dir_all(&into)?;
+        Ok(Self {
+            epoch: cmd!(sh, "git log -1 --format=%ct").quiet().read()?,
+            version: version(workspace)?,
+            limiterd: match limiterd {
+                Some(limiterd) => limiterd.to_owned(),
+                None => executable(workspace)?,
+            },
+            workspace,
+            into,
+        })
+    }
+
+    /// The executable, under a name that tells version and machine.
+    fn limiterd(&self) -> Result<PathBuf> {
+        let name = format!("limiterd-{}-{}", self.version, std::env::consts::ARCH);
+        let to = self.into.join(name);
+        fs::copy(&self.limiterd, &to)?;
+        cmd!(self.workspace.sh, "strip --strip-debug {to}").run()?;
+        Ok(to)
+    }
+
+    /// Checksums, as `sha256sum --check` takes them.
+    fn sums(&self, files: &[PathBuf]) -> Result<()> {
+        let names = files.iter().filter_map(|file| file.file_name());
+        let _back = self.workspace.sh.push_dir(&self.into);
+        let sums = cmd!(self.workspace.sh, "sha256sum {names...}").read()?;
+        fs::write(self.into.join("SHA256SUMS"), sums + "\n")?;
+        Ok(())
+    }
+}
+
+fn version(workspace: &Workspace) -> Result<String> {
+    let metadata = cmd!(workspace.sh, "cargo metadata --no-deps --format-version 1")
+        .quiet()
+        .read()?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let packages = metadata.get("packages").and_then(|all| all.as_array());
+    let daemon = packages.into_iter().flatten().find(|package| {
+        package
+            .get("name")
+            .is_some_and(|name| name == "limiter-daemon")
+    });
+    let version = daemon.and_then(|package| package.get("version")?.as_str());
+    Ok(version.context("cargo tells no version")?.to_owned())
+}
+
+/// The triple of this machine. It has to be said for flags to hold for the executable and not for
+/// what runs while it is built.
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
+}
+
+/// Builds the executable without a library that is not in it, and without this machine's paths.
+fn executable(workspace: &Workspace) -> Result<PathBuf> {
+    let sh = &workspace.sh;
+    let triple = triple();
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
+    let root = workspace.root.display();
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={root}=/limiterd"),
+        format!("--remap-path-prefix={home}=/cargo"),
+    ];
+    cmd!(
+        sh,
+        "cargo build --release --locked -p limiter-daemon --bin limiterd --target {triple}"
+    )
+    .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+    .run()?;
+    let file = workspace
+        .target_dir()
+        .join(&triple)
+        .join("release/limiterd");
+    is_static(workspace, &file)?;
+    Ok(file)
+}
+
+fn is_static(workspace: &Workspace, file: &Path) -> Result<()> {
+    let headers = cmd!(workspace.sh, "readelf --program-headers --wide {file}")
+        .quiet()
+        .read()?;
+    ensure!(
+        headers.contains("LOAD"),
+        "readelf says nothing of {}",
+        file.display()
+    );
+    if headers.contains("INTERP") {
+        bail!("{} needs a loader: it is not static", file.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The image: built by buildah from nothing, without a registry, into an OCI archive.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use xshell::cmd;
+
+use super::Dist;
+use crate::setup;
+
+/// Of Debian's ca-certificates: what Mozilla trusts, and nothing that this machine does besides.
+const CERTIFICATES: &str = "/usr/share/ca-certificates/mozilla";
+
+pub(super) fn build(dist: &Dist<'_>) -> Result<PathBuf> {
+    let workspace = dist.workspace;
+    setup::setup_image(workspace)?;
+    let sh = &workspace.sh;
+    let context = workspace.root.join("target/image");
+    if context.exists() {
+        fs::remove_dir_all(&context)?;
+    }
+    fs::create_dir_all(&context)?;
+    fs::copy(dist.limiterd()?, context.join("limiterd"))?;
+    fs::write(context.join("ca-certificates.crt"), certificates()?)?;
+
+    // A store of its own: nothing is left in the machine's.
+    let storage = workspace.target_dir().join("image-storage");
+    let (graph, run) = (storage.join("graph"), storage.join("run"));
+    let store = ["--storage-driver", "vfs", "--root"];
+    let containerfile = workspace.root.join("deploy/image/Containerfile");
+    let (version, epoch) = (&dist.version, &dist.epoch);
+    let tag = format!("localhost/limiterd:{version}");
+    cmd!(
+        sh,
+        "buildah {store...} {graph} --runroot {run} build --quiet --isolation chroot --format oci --timestamp {epoch} --label org.opencontainers.image.version={version} --label org.opencontainers.image.licenses=MIT,Apache-2.0 --tag {tag} --file {containerfile} {context}"
+    )
+    .run()?;
+    let layout = storage.join("layout");
+    if layout.exists() {
+        fs::remove_dir_all(&layout)?;
+    }
+    let to = format!("oci:{}:{version}", layout.display());
+    cmd!(
+        sh,
+        "buildah {store...} {graph} --runroot {run} push --quiet {tag} {to}"
+    )
+    .run()?;
+    // buildah's own archive would have the times of now in it.
+    let archive = dist.into.join(format!("limiterd-{version}-image.tar"));
+    cmd!(
+        sh,
+        "tar --create --file {archive} --directory {layout} --sort name --mtime @{epoch} --owner 0 --group 0 --numeric-owner blobs index.json oci-layout"
+    )
+    .run()?;
+    Ok(archive)
+}
+
+/// All of them in one file, in the order of their names.
+fn certificates() -> Result<String> {
+    let directory = Path::new(CERTIFICATES);
+    let entries = fs::read_dir(directory)
+        .with_context(|| format!("{CERTIFICATES} (Debian: ca-certificates)"))?;
+    let mut files = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    files.sort();
+    ensure!(!files.is_empty(), "{CERTIFICATES} is empty");
+    files
+        .iter()
+        .map(|file| Ok(fs::read_to_string(file)?.trim_end().to_owned() + "\n"))
+        .collect()
+}
