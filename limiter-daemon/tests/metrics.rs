@@ -147,7 +147,7 @@ fn check(
         let name = &one[1];
         let labels = askable
             .get(name)
-            .ok_or(format!("there is no metric {name}"))?;
+            .ok_or_else(|| format!("there is no metric {name}"))?;
         let matchers = one.get(2).map_or("", |matchers| matchers.as_str());
         for label in matcher.captures_iter(matchers) {
             if !labels.contains(&label[1]) {
