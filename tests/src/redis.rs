@@ -3,13 +3,28 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::daemon::{Process, eventually};
 use crate::netns::Netns;
+
+/// Sets as many blocks as a fleet may have, as limiterd writes them.
+const FILL: &str = "
+    local time = redis.call('TIME')
+    local now = time[1] * 1000
+    for number = 0, 65535 do
+      local cidr = string.format('100.64.%d.%d/32', math.floor(number / 256), number % 256)
+      local over = string.format('%.0f', now + ARGV[1] + number)
+      local since = string.format('%.0f', now)
+      redis.call('HSET', KEYS[1], cidr,
+        '{\"since\":' .. since .. ',\"until\":' .. over .. ',\"by\":\"filler\"}')
+      redis.call('ZADD', KEYS[2], over, cidr)
+    end
+    return redis.call('HLEN', KEYS[1])";
 
 /// A server, which keeps nothing: started again it is empty.
 #[derive(Debug)]
@@ -162,6 +177,19 @@ impl Redis {
             bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// Fills the fleet's table with blocks of networks of 100.64/16; they end from `first` on, a
+    /// millisecond after one another.
+    ///
+    /// # Errors
+    /// When it does not answer as it should.
+    pub fn fill_blocks(&self, first: Duration) -> Result<()> {
+        let first = first.as_millis().to_string();
+        let (blocks, ends) = ("limiterd:{fleet}blocks", "limiterd:{fleet}ends");
+        let filled = self.ask(&["EVAL", FILL, "2", blocks, ends, &first])?;
+        ensure!(filled == "65536", "{filled} blocks");
+        Ok(())
     }
 
     /// All its keys but those of the fleet.

@@ -1,8 +1,7 @@
 //! What the kernel knows of an interface. Which XDP program it has, only rtnetlink tells.
 
+use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-use std::{io, thread};
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
@@ -10,11 +9,8 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, sendto,
     socket_with,
 };
-use tracing::warn;
 
 use super::attach::Mode;
-use super::pins::Hook;
-use super::sys;
 
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWLINK: u16 = 16;
@@ -33,10 +29,6 @@ const LINK: usize = 16;
 const ATTRIBUTE: usize = 4;
 /// More than the kernel says of one interface.
 const REPLY: usize = 64 * 1024;
-
-/// How long the kernel may take to detach: 2 s at the most.
-const DETACH_POLL: Duration = Duration::from_millis(5);
-const DETACH_POLLS: u32 = 400;
 
 /// The XDP program on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +59,6 @@ fn any_socket() -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?)
-}
-
-/// Waits until this program is off the interface: after the last reference to a link is gone, the
-/// kernel detaches in the background. Errors are for whoever asks next: the interface may be gone,
-/// too.
-pub(super) fn wait_until_off(ifindex: u32, program: u32, hook: Hook) {
-    for _ in 0..DETACH_POLLS {
-        let on = match hook {
-            Hook::Xdp => attached(ifindex).map(|found| found.is_some_and(|x| x.program == program)),
-            Hook::Tcx => sys::tcx_programs(ifindex).map(|found| found.contains(&program)),
-            Hook::Clsact => Ok(false),
-        };
-        match on {
-            Ok(true) => thread::sleep(DETACH_POLL),
-            _ => return,
-        }
-    }
-    warn!(
-        ifindex,
-        program, "the kernel has not detached the program yet"
-    );
 }
 
 /// The program on the interface; `None` if there is none.

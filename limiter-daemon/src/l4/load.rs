@@ -1,11 +1,13 @@
 //! The object that `build.rs` made, into the kernel.
 
+use std::io::ErrorKind;
+
 use aya::maps::MapError;
 use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::util::KernelVersion;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
-use super::error::{L4Error, is_denied};
+use super::error::{L4Error, errno, is_denied};
 use super::maps::{Pinned, Sizes};
 use super::pins::Pins;
 
@@ -23,6 +25,9 @@ pub(super) const BENCH_PASS: &str = "bench_pass";
 const OLDEST: (u8, u8) = (5, 15);
 /// The oldest kernel that gives XDP programs packets in several buffers, and tells their length.
 const BUFFERS: (u8, u8) = (5, 18);
+
+/// Times that a program is loaded at most, while signals interrupt it.
+const ATTEMPTS: u32 = 5;
 
 /// What is fixed when the object is loaded.
 #[derive(Debug)]
@@ -69,14 +74,17 @@ pub(super) fn has_buffers() -> Result<bool, L4Error> {
 /// The XDP program `name`, verified by the kernel.
 pub(super) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, L4Error> {
     let program: &mut Xdp = program(ebpf, name)?;
-    loaded(program.load(), "load an XDP program")?;
+    loaded(verified(|| program.load()), "load an XDP program")?;
     Ok(program)
 }
 
 /// The program for traffic control, verified by the kernel.
 pub(super) fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, L4Error> {
     let program: &mut SchedClassifier = program(ebpf, LIMITER_TC)?;
-    loaded(program.load(), "load a traffic control program")?;
+    loaded(
+        verified(|| program.load()),
+        "load a traffic control program",
+    )?;
     Ok(program)
 }
 
@@ -94,6 +102,20 @@ where
         .ok_or_else(|| L4Error::Load(format!("the object has no program {name}")))?
         .try_into()
         .map_err(|error: ProgramError| L4Error::Load(error.to_string()))
+}
+
+/// The verifier gives up with `EAGAIN` if a signal is pending; libbpf, too, tries five times.
+fn verified(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    let was_interrupted = |error: &ProgramError| {
+        errno(error).is_some_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(error) if was_interrupted(&error) => {}
+            result => return result,
+        }
+    }
+    load()
 }
 
 fn loaded(result: Result<(), ProgramError>, action: &'static str) -> Result<(), L4Error> {
@@ -123,7 +145,7 @@ fn kernel() -> Result<KernelVersion, L4Error> {
 fn refused(error: EbpfError) -> L4Error {
     match &error {
         EbpfError::MapError(MapError::CreateError { io_error, .. })
-            if io_error.kind() == std::io::ErrorKind::PermissionDenied =>
+            if io_error.kind() == ErrorKind::PermissionDenied =>
         {
             L4Error::NotPermitted {
                 action: "create BPF maps",

@@ -16,7 +16,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapInfo;
-use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::links::FdLink;
 use limiter_common::ABI_VERSION;
 use rustix::fs::chown;
 use rustix::process::geteuid;
@@ -27,7 +27,7 @@ use self::bpffs::{ensure_bpffs, is_bpffs, is_of, lock};
 pub(super) use self::hook::Hook;
 use super::error::{L4Error, chain};
 use super::maps::{Pinned, Sizes};
-use super::{attach, device};
+use super::{attach, sys};
 
 /// The pin path, held.
 #[derive(Debug)]
@@ -115,15 +115,6 @@ impl Pins {
     pub(super) fn remove_links(&self, interface: &str) -> Result<(), L4Error> {
         for hook in Hook::ALL {
             self.remove_link(interface, hook)?;
-        }
-        Ok(())
-    }
-
-    /// Detaches from all hooks of the interface, which is the one with this index: another may have its
-    /// name by now.
-    pub(super) fn remove_links_from(&self, interface: &str, ifindex: u32) -> Result<(), L4Error> {
-        for hook in Hook::ALL {
-            remove_pin_from(&self.link(interface, hook), Some(ifindex))?;
         }
         Ok(())
     }
@@ -313,32 +304,24 @@ fn remove_directory(directory: &Path) -> Result<(), L4Error> {
     fs::remove_dir(directory).map_err(failed(directory))
 }
 
-/// Whether there was one. If it is a link, it is off its interface afterwards.
+/// Whether there was one. If it is a link, it is off its interface afterwards, whatever that is called
+/// now and whoever else has the link open.
 fn remove_pin(path: &Path) -> Result<bool, L4Error> {
-    remove_pin_from(path, None)
-}
-
-/// As [`remove_pin`]; a link's interface is the one with this index, or of the name in the pin's.
-fn remove_pin_from(path: &Path, ifindex: Option<u32>) -> Result<bool, L4Error> {
     let attached = Hook::parse(path);
-    let program = attached.as_ref().and_then(|_| {
-        let link = FdLink::from(PinnedLink::from_pin(path).ok()?);
-        link.info().ok().map(|info| info.program_id())
-    });
+    if matches!(attached, Some((Hook::Xdp | Hook::Tcx, _))) {
+        match sys::detach_pinned_link(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(path)(error)),
+        }
+    }
     match fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(failed(path)(error)),
     }
-    match (attached, program) {
-        (Some((Hook::Clsact, interface)), _) => attach::detach_clsact(&interface),
-        (Some((hook, interface)), Some(program)) => {
-            // One that is gone has no program.
-            if let Some(ifindex) = ifindex.or_else(|| device::index(&interface).ok()) {
-                device::wait_until_off(ifindex, program, hook);
-            }
-        }
-        _ => {}
+    if let Some((Hook::Clsact, interface)) = attached {
+        attach::detach_clsact(&interface);
     }
     Ok(true)
 }

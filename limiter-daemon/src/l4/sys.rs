@@ -1,15 +1,21 @@
-//! Commands of bpf(2) that aya does not have: batches of map entries, and what is on tcx.
+//! Commands of bpf(2) that aya does not have: batches of map entries, what is on tcx, and links that are
+//! detached at once.
 
+use std::ffi::CString;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use aya::Pod;
 
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_MAP_DELETE_BATCH: libc::c_long = 27;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_TCX_INGRESS: u32 = 46;
 
 /// Entries of one system call; the kernel may be interrupted between calls, not within one.
@@ -46,6 +52,22 @@ struct QueryAttributes {
     link_ids: u64,
     link_attach_flags: u64,
     revision: u64,
+}
+
+/// `union bpf_attr` for `BPF_OBJ_GET`.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct ObjectAttributes {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `union bpf_attr` for `BPF_LINK_DETACH`.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct DetachAttributes {
+    link_fd: u32,
 }
 
 /// A map whose entries are written and read by the thousand.
@@ -161,13 +183,35 @@ pub(super) fn tcx_programs(ifindex: u32) -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
+/// Detaches a link that is pinned at `path`, of XDP or tcx. Whoever only lets go of the last reference
+/// to a link has the kernel detach it in the background.
+pub(super) fn detach_pinned_link(path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attributes = ObjectAttributes {
+        pathname: address(path.as_ptr()),
+        ..ObjectAttributes::default()
+    };
+    // SAFETY: `path` is a string that ends with a zero and outlives the call.
+    let link = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?;
+    // SAFETY: the kernel has made this descriptor for this call.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    let mut attributes = DetachAttributes {
+        link_fd: link.as_raw_fd().cast_unsigned(),
+    };
+    // SAFETY: nothing but a descriptor is passed.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attributes) }?;
+    Ok(())
+}
+
 fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }
 
+/// What the command returns: a descriptor, or 0.
+///
 /// # Safety
 /// The addresses in `attributes` must be good for what `command` does with them.
-unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<()> {
+unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<i32> {
     // SAFETY: `attributes` is a `repr(C)` struct without padding, of the size that is given; the
     // rest is the contract of this function.
     let result =
@@ -175,5 +219,5 @@ unsafe fn bpf<T>(command: libc::c_long, attributes: &mut T) -> io::Result<()> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(())
+    i32::try_from(result).map_err(io::Error::other)
 }

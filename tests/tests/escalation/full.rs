@@ -1,5 +1,7 @@
 //! As many sentences as there may be.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use tests::daemon::eventually;
 use tests::netns::Netns;
@@ -11,27 +13,12 @@ use crate::support::{CLEAR, Gateway, Setup};
 const STATUSES: &str = "events: [{type: UpstreamStatus, statuses: [401]}], \
     threshold: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}, growth: 1";
 
-/// Fills the store's table with blocks of half an hour and more; the first of them ends first.
-const FILL: &str = "
-    local time = redis.call('TIME')
-    local now = time[1] * 1000
-    for number = 0, 65535 do
-      local cidr = string.format('100.64.%d.%d/32', math.floor(number / 256), number % 256)
-      local over = string.format('%.0f', now + 1800000 + number)
-      local since = string.format('%.0f', now)
-      redis.call('HSET', KEYS[1], cidr,
-        '{\"since\":' .. since .. ',\"until\":' .. over .. ',\"by\":\"filler\"}')
-      redis.call('ZADD', KEYS[2], over, cidr)
-    end
-    return redis.call('HLEN', KEYS[1])";
-
 #[test]
 fn the_shortest_sentence_gives_way_to_a_longer_one() -> Result<()> {
     let netns = Netns::new("redis")?;
     let redis = Redis::start(&netns)?;
     let blocks = "limiterd:{fleet}blocks";
-    let filled = redis.ask(&["EVAL", FILL, "2", blocks, "limiterd:{fleet}ends"])?;
-    assert_eq!(filled, "65536");
+    redis.fill_blocks(Duration::from_mins(30))?;
     let url = redis.url();
     let gateway = Gateway::start(&Setup {
         escalation: &format!("{STATUSES}, blockFor: 1m"),

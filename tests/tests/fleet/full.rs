@@ -1,5 +1,7 @@
 //! As many blocks as there may be.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use tests::daemon::eventually;
 use tests::netns::Netns;
@@ -7,27 +9,12 @@ use tests::redis::Redis;
 
 use crate::support::{CLIENT, Gateway, limiterd, told, until_nodes};
 
-/// Fills the store's table with blocks of ten minutes and more; the first of them ends first.
-const FILL: &str = "
-    local time = redis.call('TIME')
-    local now = time[1] * 1000
-    for number = 0, 65535 do
-      local cidr = string.format('100.64.%d.%d/32', math.floor(number / 256), number % 256)
-      local over = string.format('%.0f', now + 600000 + number)
-      local since = string.format('%.0f', now)
-      redis.call('HSET', KEYS[1], cidr,
-        '{\"since\":' .. since .. ',\"until\":' .. over .. ',\"by\":\"filler\"}')
-      redis.call('ZADD', KEYS[2], over, cidr)
-    end
-    return redis.call('HLEN', KEYS[1])";
-
 #[test]
 fn a_full_table_is_taken_over_and_the_shortest_gives_way() -> Result<()> {
     let netns = Netns::new("redis")?;
     let redis = Redis::start(&netns)?;
     let blocks = "limiterd:{fleet}blocks";
-    let filled = redis.ask(&["EVAL", FILL, "2", blocks, "limiterd:{fleet}ends"])?;
-    assert_eq!(filled, "65536");
+    redis.fill_blocks(Duration::from_mins(10))?;
     let gateway = Gateway::start(&redis.url())?;
     until_nodes(gateway.netns(), 1)?;
     let in_force = || -> Result<[f64; 3]> {

@@ -82,9 +82,8 @@ fn release(
         Fate::Lost(why) => {
             warn!(interface = interface.name, "{why}");
             attachment.let_go();
-            let ifindex = attachment.ifindex;
             attachments.remove(place);
-            pins.remove_links_from(&interface.name, ifindex)?;
+            pins.remove_links(&interface.name)?;
         }
     }
     Ok(())
