@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use limiter_daemon::admin::{Form, Logging};
 use limiter_daemon::cli::check::{Format, Options};
 use limiter_daemon::cli::client::Admin;
 use limiter_daemon::cli::paint::Paint;
 use limiter_daemon::{app, cli};
-use tracing_subscriber::EnvFilter;
 
 /// A rate limiter for gateway nodes: XDP token buckets and HTTP limits from one set of policy files.
 #[derive(Debug, Parser)]
@@ -104,6 +104,16 @@ enum Command {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Take this node out of service: not ready any more, clients are asked to go, who comes all the
+    /// same is served. SIGTERM ends it.
+    Drain {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Tell what the running daemon logs, or change it until it ends.
+    Log(cli::control::Log),
+    /// List who changed something by the admin listener, or wanted to; the last one first.
+    Audit(cli::control::AuditArgs),
     /// Look into the limits in the kernel.
     L4 {
         #[command(subcommand)]
@@ -151,21 +161,22 @@ enum L4 {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_format);
-    run(args.command).unwrap_or_else(|error| {
+    let logging = log_to_stderr(args.log_format);
+    let result = logging.and_then(|logging| run(args.command, logging));
+    result.unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command, logging: Logging) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run {
             config,
             takeover,
             linger,
-        } => app::run(&config, app::Succession { takeover, linger })?,
+        } => app::run(&config, app::Succession { takeover, linger }, logging)?,
         Command::Check {
             dir,
             format,
@@ -189,7 +200,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
         Command::Status(args) => {
-            let well = cli::status::run(args, out)?;
+            let well = cli::status::run(&args, out)?;
             return Ok(ExitCode::from(u8::from(!well)));
         }
         Command::Top(args) => cli::top::run(&args, Paint::of_stdout(), out)?,
@@ -198,10 +209,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Block { args, time } => cli::sentences::block(args, &time, out)?,
         Command::Unblock(args) => cli::sentences::unblock(args, out)?,
-        Command::Blocked { json, admin } => cli::sentences::blocked(admin, json, out)?,
+        Command::Blocked { json, admin } => cli::sentences::blocked(&admin, json, out)?,
+        Command::Drain { admin } => cli::control::drain(&admin, out)?,
+        Command::Log(args) => cli::control::log(&args, out)?,
+        Command::Audit(args) => cli::control::audit(&args, out)?,
         Command::L4 {
             command: L4::Top { once, admin },
-        } => cli::l4::top(admin, once, out)?,
+        } => cli::l4::top(&admin, once, out)?,
         Command::L4 {
             command:
                 L4::Explain {
@@ -211,7 +225,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     admin,
                 },
         } => {
-            cli::l4::explain(admin, source, &protocol, port, out)?;
+            cli::l4::explain(&admin, source, &protocol, port, out)?;
         }
         Command::DemoBackend { listen } => cli::demo_backend::run(listen)?,
         Command::Manual { into } => cli::manual::write(Args::command(), &into)
@@ -220,15 +234,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_env("LIMITERD_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
+fn log_to_stderr(format: LogFormat) -> anyhow::Result<Logging> {
+    let directives = std::env::var("LIMITERD_LOG").ok();
+    let form = match format {
+        LogFormat::Text => Form::Text {
+            colours: std::io::stderr().is_terminal(),
+        },
+        LogFormat::Json => Form::Json,
+    };
+    Logging::start(directives.as_deref(), form)
 }

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::audit::Deed;
 use super::l4::{Answer, Refused, bad, body, internal, json, parse_cidr};
 use super::text;
 use crate::engine::fleet::{Block, BlockError, Blocks, Cause, Scope};
@@ -148,10 +149,12 @@ impl Blocking {
             ));
         }
         let now = (self.clock)();
+        let on = on(Some(scope));
+        let deed = format!("block {net} for {seconds} s {on}{}", because(&cause));
         self.blocks
             .pass(net, seconds * SECOND, scope, cause, now)
             .map_err(refused)?;
-        self.tell(scope == Scope::Fleet, net).await
+        self.tell(scope == Scope::Fleet, net, deed).await
     }
 
     async fn lift(&self, request: Result<BlockRequest, Refused>) -> Answer {
@@ -164,9 +167,10 @@ impl Blocking {
         let net = parse_cidr(&cidr).map_err(bad)?;
         let by = self.cause(reason)?;
         let now = (self.clock)();
+        let deed = format!("unblock {net} {}{}", on(scope), because(&by));
         self.blocks.lift(net, scope, &by, now).map_err(refused)?;
         let fleet = self.blocks.shared() && scope != Some(Scope::Node);
-        self.tell(fleet, net).await
+        self.tell(fleet, net, deed).await
     }
 
     fn cause(&self, reason: Option<String>) -> Result<Cause, Refused> {
@@ -182,8 +186,9 @@ impl Blocking {
         })
     }
 
-    /// What there is to say now that this node has changed its mind about `net`.
-    async fn tell(&self, fleet: bool, net: IpNet) -> Answer {
+    /// What there is to say now that this node has changed its mind about `net`; `deed`: for the
+    /// audit log.
+    async fn tell(&self, fleet: bool, net: IpNet, deed: String) -> Answer {
         let mut note = None;
         if fleet
             && let Some(fleet) = &self.fleet
@@ -192,10 +197,29 @@ impl Blocking {
             tracing::warn!(%net, "only this node knows: {away}");
             note = Some(format!("done on this node; {away}"));
         }
-        json(&BlockAnswer {
+        let mut response = json(&BlockAnswer {
             note,
             blocks: views(self.blocks.of(net, (self.clock)())),
-        })
+        })?;
+        response.extensions_mut().insert(Deed(deed));
+        Ok(response)
+    }
+}
+
+const fn on(scope: Option<Scope>) -> &'static str {
+    match scope {
+        Some(Scope::Node) => "on this node",
+        Some(Scope::Fleet) => "in the fleet",
+        None => "everywhere",
+    }
+}
+
+fn because(cause: &Cause) -> String {
+    let why = &cause.why;
+    if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
     }
 }
 

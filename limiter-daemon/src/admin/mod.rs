@@ -1,19 +1,24 @@
 //! The admin listener: health and metrics, on the control thread, so that a saturated data plane
 //! does not silence it.
 
+mod access;
 mod ask;
 mod asks;
+mod audit;
 pub mod blocks;
 pub mod config;
 pub mod counters;
 mod domain;
+mod drain;
 mod escalation;
 mod explain;
 mod findings;
 mod fleet;
+mod guard;
 mod held;
 pub mod l4;
 mod limits;
+mod logging;
 pub mod metrics;
 pub mod node;
 mod page;
@@ -40,10 +45,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+pub use access::Guard;
 pub use ask::{Question, QuestionError};
+pub use audit::{Audit, AuditView, EntryView, Outcome};
 pub use blocks::Blocking;
 pub use config::{Loads, Trigger};
 pub use counters::Counted;
@@ -51,10 +58,12 @@ pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use held::Holdings;
 pub use l4::L4;
+pub use logging::{Form, Logging, LoggingView};
 pub use metrics::{Format, Metrics};
 pub use status::Status;
 
-use socket::{Listener, Stream};
+use guard::Connection;
+use socket::{Accepted, Listener};
 
 use crate::engine::domain::Domains;
 use crate::engine::state::State;
@@ -88,6 +97,12 @@ pub struct Admin {
     pub counted: Option<Counted>,
     /// This node's.
     pub name: String,
+    /// Who may ask.
+    pub guard: Arc<Guard>,
+    pub audit: Arc<Audit>,
+    pub logging: Arc<Logging>,
+    /// Tells the control thread to go out of service.
+    pub drain: Arc<Notify>,
 }
 
 /// Serves until `stop` says `true`; then it lets go of the socket, for which another process may be
@@ -104,8 +119,8 @@ pub(crate) async fn serve(listener: Listener, admin: Arc<Admin>, mut stop: watch
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(stream) => {
-                connections.spawn(converse(stream, Arc::clone(&admin), stop.clone()));
+            Ok(accepted) => {
+                connections.spawn(converse(accepted, Arc::clone(&admin), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "admin: accept failed");
@@ -122,10 +137,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-async fn converse(stream: Box<dyn Stream>, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+async fn converse(accepted: Accepted, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+    let Some((stream, connection)) = admin.guard.greet(accepted).await else {
+        return;
+    };
+    let connection: Arc<Connection> = Arc::new(connection);
     let service = service_fn(|request| {
-        let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.answer(request).await) }
+        let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
+        async move { Ok::<_, Infallible>(admin.guarded(&connection, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -145,7 +164,8 @@ async fn converse(stream: Box<dyn Stream>, admin: Arc<Admin>, mut stop: watch::R
 }
 
 impl Admin {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    /// `reads`: whoever asks may look at everything.
+    async fn answer(&self, request: Request<Incoming>, reads: bool) -> Response<Full<Bytes>> {
         if request.uri().path().starts_with("/l4/") {
             let none = "the kernel half is not in use: no interface is configured\n";
             return match &self.l4 {
@@ -180,14 +200,20 @@ impl Admin {
             if request.method() != Method::POST {
                 return text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned());
             }
-            if request.headers().contains_key(http::header::ORIGIN) {
-                // A web page in somebody's browser may send a plain POST to any address.
-                return text(StatusCode::FORBIDDEN, "not for web pages\n".to_owned());
-            }
             return match runtime::modify(self.state.runtime(), request.uri().query()) {
                 Ok(()) => text(StatusCode::OK, "OK\n".to_owned()),
                 Err((status, why)) => text(status, format!("{why}\n")),
             };
+        }
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/drain_listeners") => return self.drain_listeners(),
+            (&Method::POST, "/logging") => {
+                return match self.logging.change(request.uri().query()) {
+                    Ok(()) => answered(l4::json(&self.logging.view())),
+                    Err((status, why)) => text(status, format!("{why}\n")),
+                };
+            }
+            _ => {}
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned());
@@ -202,7 +228,7 @@ impl Admin {
                 } else {
                     StatusCode::SERVICE_UNAVAILABLE
                 };
-                text(status, report)
+                text(status, if reads { report } else { first_line(&report) })
             }
             "/metrics" => {
                 let accept = request.headers().get(ACCEPT);
@@ -224,14 +250,15 @@ impl Admin {
                 Ok(document) => json(document),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
             },
-            "/node" => self
-                .node()
-                .unwrap_or_else(|(status, why)| text(status, format!("{why}\n"))),
+            "/node" => answered(self.node()),
             "/fleet" => self.fleet(),
+            "/audit" => answered(l4::json(&self.audit.view())),
+            "/logging" => answered(l4::json(&self.logging.view())),
+            "/drain_listeners" => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned()),
             _ => text(
                 StatusCode::NOT_FOUND,
                 "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /counters, /runtime, POST /runtime_modify, \
-                 POST /explain or /l4/...\n"
+                 /logging, POST /drain_listeners, /audit, POST /explain or /l4/...\n"
                     .to_owned(),
             ),
         }
@@ -275,6 +302,19 @@ impl Admin {
             .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
         Ok(json(document))
     }
+}
+
+fn answered(answer: l4::Answer) -> Response<Full<Bytes>> {
+    answer.unwrap_or_else(|(status, why)| text(status, format!("{why}\n")))
+}
+
+/// What is not said of why, to who is not known.
+fn first_line(report: &str) -> String {
+    report
+        .lines()
+        .take(1)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 fn json(mut document: String) -> Response<Full<Bytes>> {

@@ -1,6 +1,7 @@
 //! The plan as JSON. A type of its own, so that nothing is shown by accident: private keys and
 //! certificates are not in it, and header values that may be secrets are redacted.
 
+mod admin;
 mod domain;
 mod escalation;
 mod network;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use admin::AdminView;
 use domain::DomainView;
 use escalation::EscalationView;
 use network::NetworkView;
@@ -26,6 +28,8 @@ use crate::policy::plan::{
 #[derive(Debug, Serialize)]
 pub(super) struct PlanView {
     daemon: DaemonView,
+    /// Who may ask the admin listener.
+    admin: AdminView,
     listeners: Vec<ListenerView>,
     /// Listeners that pass connections on.
     tcp: Vec<TcpView>,
@@ -41,6 +45,7 @@ impl From<&Plan> for PlanView {
     fn from(plan: &Plan) -> Self {
         Self {
             daemon: DaemonView::from(&plan.daemon),
+            admin: AdminView::from(&plan.admin),
             listeners: plan
                 .listeners
                 .iter()

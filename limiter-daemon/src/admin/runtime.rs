@@ -73,11 +73,7 @@ pub(super) fn modify(runtime: &Runtime, query: Option<&str>) -> Result<(), (Stat
     }
     runtime
         .change(&changes)
-        .map_err(|error| wrong(error.to_string()))?;
-    for (key, value) in &changes {
-        tracing::info!(key, value, "a setting was changed by the admin API");
-    }
-    Ok(())
+        .map_err(|error| wrong(error.to_string()))
 }
 
 #[cfg(test)]

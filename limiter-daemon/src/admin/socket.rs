@@ -9,6 +9,8 @@ use std::os::unix::net::UnixListener;
 use anyhow::Context as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::guard::Peer;
+
 /// Where the admin listener is asked.
 #[derive(Debug)]
 pub enum Socket {
@@ -114,11 +116,31 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// A connection, and whose it is.
+pub(super) struct Accepted {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) peer: Peer,
+}
+
 impl Listener {
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (stream, of) = listener.accept().await?;
+                let here = stream.local_addr()?;
+                Accepted {
+                    stream: Box::new(stream),
+                    peer: Peer::Address { of, here },
+                }
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let peer = Peer::User(stream.peer_cred()?.uid());
+                Accepted {
+                    stream: Box::new(stream),
+                    peer,
+                }
+            }
         })
     }
 }

@@ -3,6 +3,7 @@
 
 mod asked;
 mod backends;
+mod drain;
 mod escalation;
 mod fd_store;
 mod fleet;
@@ -14,6 +15,7 @@ mod notify;
 mod privileges;
 mod reload;
 mod service;
+mod signals;
 mod sockets;
 mod stop;
 mod store;
@@ -26,13 +28,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch as tell;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch as tell};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
-use crate::admin::{self, Admin, Blocking, L4, Loads, Metrics, Status, Trigger, metrics::Sources};
+use crate::admin::{
+    self, Admin, Audit, Blocking, Guard, L4, Loads, Logging, Metrics, Status, Trigger,
+    metrics::Sources,
+};
 use crate::engine::state::State;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
@@ -53,6 +58,7 @@ use held::Held;
 use kernel::{describe, lock, sample};
 use notify::Watchdog;
 use service::RateLimitService;
+use signals::Signals;
 use sockets::{Passed, Sockets, binds};
 
 /// How a process follows another one, and is followed.
@@ -72,7 +78,7 @@ pub struct Succession {
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
-pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
+pub fn run(dir: &Path, succession: Succession, logging: Logging) -> anyhow::Result<()> {
     let passed = Passed::by_systemd()?;
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
@@ -90,6 +96,7 @@ pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
         outcome,
         passed,
         succession,
+        logging,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -106,6 +113,7 @@ struct First {
     outcome: Outcome,
     passed: Passed,
     succession: Succession,
+    logging: Logging,
 }
 
 /// The running daemon.
@@ -138,6 +146,12 @@ struct Daemon {
     /// Samples of dropped packets are another process' to take.
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
+    /// Who may ask the admin listener.
+    guard: Arc<Guard>,
+    /// Somebody there wants it out of service.
+    draining: Arc<Notify>,
+    /// Since when it is, by the clock; `None`: it is not.
+    left: Option<u64>,
     log: Option<access_log::Owner>,
     /// `None`: each node counts for itself.
     held: Option<Held>,
@@ -157,33 +171,6 @@ enum Ended {
     Taken(Taken),
 }
 
-/// Those that say to stop.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    /// One has come.
-    told: bool,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            told: false,
-        })
-    }
-
-    /// Waits for one. Nothing is lost if the wait is given up.
-    async fn stop(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-        self.told = true;
-    }
-}
-
 async fn control(first: First) -> anyhow::Result<()> {
     // Signals first: one that comes during the start is not lost.
     let mut hangup = signal(SignalKind::hangup())?;
@@ -191,6 +178,7 @@ async fn control(first: First) -> anyhow::Result<()> {
     let lingers = first.succession.linger;
     let mut daemon = Daemon::start(first).await?;
     let changed = daemon.watch();
+    let draining = Arc::clone(&daemon.draining);
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // To stop, as soon as it is known whether another process takes over.
@@ -207,6 +195,7 @@ async fn control(first: First) -> anyhow::Result<()> {
             }
             _ = hangup.recv(), if alone => daemon.hung_up().await,
             () = changed.notified(), if alone => daemon.files_changed().await,
+            () = draining.notified(), if alone => daemon.drain().await,
             event = daemon.hand_over.event() => match daemon.handing_over(event) {
                 Some(taken) => break Ended::Taken(taken),
                 None if told => break Ended::Told,
@@ -248,6 +237,7 @@ impl Daemon {
             outcome,
             passed,
             succession,
+            logging,
         } = first;
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
@@ -261,6 +251,7 @@ impl Daemon {
         };
 
         // Everything that can be refused comes before the kernel is touched.
+        let guard = Arc::new(Guard::start(&plan)?);
         let mut taking = if succession.takeover {
             handover::take_over(config.admin)?
         } else {
@@ -331,6 +322,8 @@ impl Daemon {
         let blocking = fleet::start(&config, shared, kernel.as_ref(), told, &mut tasks)?;
         hearing.begin(blocking.clone(), &mut tasks);
         let loads = Arc::new(Loads::new(&dir, plan, &outcome, wall()));
+        let audit: Arc<Audit> = Arc::default();
+        let draining: Arc<Notify> = Arc::default();
         let sources = Sources {
             status: Arc::clone(&status),
             loads: Arc::clone(&loads),
@@ -346,6 +339,7 @@ impl Daemon {
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
+            audit: Arc::clone(&audit),
         };
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let not_sampling = Arc::new(AtomicBool::new(false));
@@ -371,6 +365,10 @@ impl Daemon {
             store: main.map(|(ledger, _)| ledger),
             counted,
             name: fleet::name(),
+            guard: Arc::clone(&guard),
+            audit,
+            logging: Arc::new(logging),
+            drain: Arc::clone(&draining),
         });
         let (stop_admin, stopped) = tell::channel(false);
         let listener = admin_socket.try_clone()?.listen()?;
@@ -431,6 +429,9 @@ impl Daemon {
             offenders,
             not_sampling,
             status,
+            guard,
+            draining,
+            left: None,
             log,
             held,
             tasks,

@@ -112,6 +112,7 @@ impl Daemon {
         // Whoever was let in at an address that goes is served by the policy that has it.
         self.sockets.close_others(&wanted, &self.workers).await;
         self.state.runtime().follow(&plan.runtime);
+        self.guard.follow(&plan);
         self.active.store(Arc::new(active));
         self.sentencing.safe.follow(&plan);
         self.service.follow(&plan, &self.state);

@@ -14,7 +14,7 @@ use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::l7::clock::Clock;
 use crate::l7::tls;
-use crate::policy::plan::{DaemonConfig, Plan, RlsTls};
+use crate::policy::plan::{DaemonConfig, Plan, ServerTls};
 use crate::rls::{Counters, Server, Service, Telling};
 
 /// The service, which is there also where it is not served.
@@ -127,9 +127,9 @@ impl RateLimitService {
 
 fn server_config(plan: &Plan) -> anyhow::Result<Option<Arc<ServerConfig>>> {
     match &plan.rls_tls {
-        RlsTls::None => Ok(None),
-        RlsTls::As(tls) => Ok(Some(tls::server(tls).context("`rls.tls`")?)),
-        RlsTls::Broken(why) => bail!("{why}"),
+        ServerTls::None => Ok(None),
+        ServerTls::As(tls) => Ok(Some(tls::server(tls).context("`rls.tls`")?)),
+        ServerTls::Broken(why) => bail!("{why}"),
     }
 }
 

@@ -29,7 +29,7 @@ impl Daemon {
             Ended::Told => {
                 self.status.draining();
                 self.service.leave().await;
-                let delay = self.config.drain_delay;
+                let delay = self.delay();
                 if !delay.is_zero() {
                     tracing::info!(?delay, "not ready any more, and serving for a while");
                     self.workers.leave(delay).await;

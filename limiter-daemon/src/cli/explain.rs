@@ -3,14 +3,15 @@
 mod domain;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use http::Method;
 
 use super::check::Format;
-use super::client;
+use super::client::{Admin, Credentials};
+use super::endpoint::Endpoint;
 use super::paint::{Paint, Style};
 use crate::admin::{DomainQuestion, Question};
 use crate::engine::explain::{BackendSaid, Explanation, NoBuckets, Passed, RuleSaid};
@@ -33,7 +34,9 @@ pub struct Args {
     config: Option<PathBuf>,
     /// Admin address of the running daemon to ask, which knows the state of the buckets.
     #[arg(long, value_name = "ADDRESS")]
-    admin: Option<SocketAddr>,
+    admin: Option<Endpoint>,
+    #[command(flatten)]
+    credentials: Credentials,
     /// Method of the request, as GET.
     #[arg(required_unless_present = "domain", conflicts_with = "domain")]
     method: Option<String>,
@@ -62,12 +65,13 @@ pub struct Args {
 /// # Errors
 /// When the files are not valid, the daemon cannot be asked, or it is no request.
 pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()> {
+    let daemon = args.admin.map(|at| Admin::by(at, args.credentials));
     if let Some(domain) = args.domain {
         let question = DomainQuestion {
             domain,
             descriptors: args.descriptors,
         };
-        let source = (args.admin, args.config);
+        let source = (daemon, args.config);
         return domain::run(&question, source, args.format, paint, out);
     }
     let question = Question {
@@ -76,9 +80,8 @@ pub fn run(args: Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()>
         headers: args.headers,
         from: args.from,
     };
-    let explanation = match (args.admin, args.config) {
-        (Some(address), _) => {
-            let admin = client::Admin::at(address);
+    let explanation = match (daemon, args.config) {
+        (Some(admin), _) => {
             let body = serde_json::to_string(&question)?;
             let answer = admin.ask(Method::POST, "/explain", Some(&body))?;
             serde_json::from_str(&answer).context("the daemon's answer is of another version")?

@@ -19,7 +19,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 ///
 /// # Errors
 /// When the daemon cannot be asked.
-pub fn top(admin: Admin, once: bool, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn top(admin: &Admin, once: bool, out: &mut impl Write) -> anyhow::Result<()> {
     loop {
         let table = table(&admin.ask(Method::GET, "/l4/top", None)?)?;
         if once {
@@ -71,7 +71,7 @@ fn table(json: &str) -> anyhow::Result<String> {
 /// # Errors
 /// When the daemon cannot be asked.
 pub fn explain(
-    admin: Admin,
+    admin: &Admin,
     source: IpAddr,
     protocol: &str,
     port: u16,

@@ -2,8 +2,10 @@
 
 pub mod check;
 pub mod client;
+pub mod control;
 pub mod counters;
 pub mod demo_backend;
+pub mod endpoint;
 pub mod explain;
 pub mod l4;
 pub mod manual;

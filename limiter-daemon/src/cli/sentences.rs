@@ -50,7 +50,7 @@ pub fn unblock(args: Args, out: &mut impl Write) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the daemon cannot be asked.
-pub fn blocked(admin: Admin, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+pub fn blocked(admin: &Admin, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     let text = admin.ask(Method::GET, PATH, None)?;
     if json {
         return Ok(out.write_all(text.as_bytes())?);

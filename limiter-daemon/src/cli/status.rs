@@ -9,7 +9,7 @@ use super::client::Admin;
 use crate::admin::node::{FleetView, NodeView};
 
 /// What is to be told.
-#[derive(Clone, Copy, Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The nodes that share the store, as this one sees them.
     #[arg(long)]
@@ -25,7 +25,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When the daemon cannot be asked.
-pub fn run(args: Args, out: &mut impl Write) -> anyhow::Result<bool> {
+pub fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<bool> {
     let path = if args.fleet { "/fleet" } else { "/node" };
     let text = args.admin.ask(Method::GET, path, None)?;
     if args.fleet {

@@ -201,7 +201,8 @@ pub(super) fn client(
     Ok(Arc::new(config))
 }
 
-/// The configuration towards a rate limit service: HTTP/2, and a certificate of our own if there is one.
+/// The configuration towards a rate limit service, or another limiterd: HTTP/2, and a certificate of our
+/// own if there is one.
 ///
 /// # Errors
 /// [`TlsError`].
@@ -225,7 +226,8 @@ pub fn peer(tls: &StoreTls) -> Result<Arc<ClientConfig>, TlsError> {
 
 /// The same as [`client`], for a connection that is to agree on one of these protocols; on none if
 /// there are none.
-pub(super) fn offering(config: &ClientConfig, protocols: &[&str]) -> Arc<ClientConfig> {
+#[must_use]
+pub fn offering(config: &ClientConfig, protocols: &[&str]) -> Arc<ClientConfig> {
     let mut config = config.clone();
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)

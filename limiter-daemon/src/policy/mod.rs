@@ -70,6 +70,14 @@ impl Outcome {
     }
 }
 
+/// A certificate chain and its key, in PEM; `name` says in errors what it is.
+///
+/// # Errors
+/// When they are none, or do not belong together: what is wrong, in words.
+pub fn certificate(name: &str, chain: &[u8], key: &[u8]) -> Result<plan::Certificate, String> {
+    core::pem::pair(name.to_owned(), chain, key).map_err(|problem| format!("{name}: {problem}"))
+}
+
 /// Loads the policy directory `dir` (or a single file).
 ///
 /// Every `*.yaml` and `*.yml` in it is read, in order of name; subdirectories and hidden entries are

@@ -23,6 +23,10 @@ catalogue! {
         "Settings that may be changed while running, in percent of the requests.";
     ACCESS_LOG_LINES: Counter "lines" "limiterd_access_log_lines" ["result"]
         "Lines of the access log: written, or lost because the queue was full or writing failed.";
+    ADMIN_WRITES: Counter "requests" "limiterd_admin_writes" ["outcome"]
+        "Requests to the admin listener to change something: done, failed (what was asked for is wrong or could not be done), or refused for who asked.";
+    ADMIN_DENIED: Counter "requests" "limiterd_admin_denied" ["reason"]
+        "Requests to the admin listener, also to look, that were refused for who asked or how.";
 }
 "Clients" {
     DOWNSTREAM_CX: Counter "connections" "limiterd_downstream_cx" [] "Connections accepted.";

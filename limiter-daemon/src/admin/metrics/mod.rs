@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::asks;
+use super::audit::Audit;
 use super::blocks::Blocking;
 use super::config::Loads;
 use super::escalation;
@@ -63,6 +64,7 @@ pub struct Sources {
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
     pub log: Option<Arc<access_log::Shared>>,
+    pub audit: Arc<Audit>,
 }
 
 impl Metrics {
@@ -104,6 +106,8 @@ impl Sources {
             escalation::encode(&self.state, page);
         }
         self.log(page);
+        page.rows(&catalogue::ADMIN_WRITES, self.audit.writes());
+        page.rows(&catalogue::ADMIN_DENIED, self.audit.denied());
         if let Some(kernel) = &self.kernel {
             kernel::encode(kernel, page);
             self.loads

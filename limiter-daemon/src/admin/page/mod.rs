@@ -1,5 +1,6 @@
-//! The dashboard: one page, made of three files when it is first asked for, with nothing from
-//! elsewhere. What it shows it reads from the other paths of the admin listener.
+//! The dashboard: one page, made of four files when it is first asked for, with nothing from
+//! elsewhere. What it shows it reads from the other paths of the admin listener, with a token where
+//! that wants one; the page itself is for everybody.
 //!
 //! Its policy names the one script and the one style by their hashes, so nothing that somebody
 //! manages to write into the page is run, and no other page may show it in a frame.
@@ -18,7 +19,7 @@ use http_body_util::Full;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("script.js");
+const SCRIPT: &str = concat!(include_str!("token.js"), include_str!("script.js"));
 
 static WHOLE: LazyLock<(Bytes, String)> = LazyLock::new(|| {
     let page = PAGE

@@ -323,7 +323,7 @@
   // --- Looking, every two seconds while somebody looks.
 
   async function get(path, kind) {
-    const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
+    const answer = await asking(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
     if (answer.status === 404) return null;
     if (!answer.ok) throw new Error(`${path}: ${answer.status} ${(await answer.text()).slice(0, 200)}`);
     return kind === "text" ? answer.text() : answer.json();

@@ -1,13 +1,12 @@
 //! `limiterd explain --domain`: which limits descriptors meet, and why.
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use http::Method;
 
-use super::{client, load, seconds};
+use super::{Admin, load, seconds};
 use crate::admin::DomainQuestion;
 use crate::cli::check::Format;
 use crate::cli::paint::{Paint, Style};
@@ -18,14 +17,13 @@ use crate::engine::time::Now;
 /// Asks the daemon or the files.
 pub(super) fn run(
     question: &DomainQuestion,
-    source: (Option<SocketAddr>, Option<PathBuf>),
+    source: (Option<Admin>, Option<PathBuf>),
     format: Format,
     paint: Paint,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let said: DomainSaid = match source {
-        (Some(address), _) => {
-            let admin = client::Admin::at(address);
+        (Some(admin), _) => {
             let body = serde_json::to_string(question)?;
             let answer = admin.ask(Method::POST, "/explain/domain", Some(&body))?;
             serde_json::from_str(&answer).context("the daemon's answer is of another version")?

@@ -12,7 +12,7 @@ use crate::l7::clock::Clock;
 ///
 /// # Errors
 /// When it cannot be asked, or says what this version does not understand.
-pub(super) fn fetch(admin: Admin, clock: Clock) -> anyhow::Result<Look> {
+pub(super) fn fetch(admin: &Admin, clock: Clock) -> anyhow::Result<Look> {
     let metrics = admin.ask(Method::GET, "/metrics", None)?;
     // Rates are over the time between two pages of metrics.
     let at = clock.now();
@@ -32,7 +32,7 @@ pub(super) fn fetch(admin: Admin, clock: Clock) -> anyhow::Result<Look> {
 }
 
 /// What `path` says; `None`: this daemon has no such thing.
-fn there<T: DeserializeOwned>(admin: Admin, path: &str) -> anyhow::Result<Option<T>> {
+fn there<T: DeserializeOwned>(admin: &Admin, path: &str) -> anyhow::Result<Option<T>> {
     let answer = admin.ask_if_there(path)?;
     Ok(match answer {
         Some(text) => Some(serde_json::from_str(&text)?),

@@ -81,11 +81,11 @@ pub fn run(args: &Args, paint: Paint, out: &mut impl Write) -> anyhow::Result<()
     let view = view(args)?;
     let clock = Clock::start();
     if !args.once && !args.json {
-        return screen::run(args.admin, clock, interval, view, paint);
+        return screen::run(args.admin.clone(), clock, interval, view, paint);
     }
-    let before = fetch::fetch(args.admin, clock)?;
+    let before = fetch::fetch(&args.admin, clock)?;
     thread::sleep(interval);
-    let after = fetch::fetch(args.admin, clock)?;
+    let after = fetch::fetch(&args.admin, clock)?;
     let board = Board::of(Some(&before), &after);
     if args.json {
         let sections = view

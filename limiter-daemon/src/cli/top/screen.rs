@@ -42,11 +42,11 @@ pub(super) fn run(
         bail!("there is no terminal to draw on; --once prints one screen, --json as JSON");
     }
     // The first look before the screen is taken: who cannot reach the daemon is told so in plain text.
-    let first = fetch(admin, clock)?;
+    let first = fetch(&admin, clock)?;
     let (sender, heard) = sync_channel(1);
     thread::Builder::new()
         .name("looks".to_owned())
-        .spawn(move || looks(admin, clock, interval, &sender))?;
+        .spawn(move || looks(&admin, clock, interval, &sender))?;
     let mut terminal = ratatui::try_init().context("the terminal cannot be drawn on")?;
     let mut state = State::default();
     state.hear(Ok(first), &mut view);
@@ -56,7 +56,7 @@ pub(super) fn run(
 }
 
 /// Looks at the daemon over and over, until nobody listens. While the screen is paused it waits.
-fn looks(admin: Admin, clock: Clock, interval: Duration, sender: &SyncSender<Heard>) {
+fn looks(admin: &Admin, clock: Clock, interval: Duration, sender: &SyncSender<Heard>) {
     loop {
         thread::sleep(interval);
         if sender.send(fetch(admin, clock)).is_err() {

@@ -7,7 +7,10 @@ use crate::policy::findings::{Findings, Scope};
 use crate::policy::gateway_api;
 use crate::policy::gateway_api::references::ObjectRef;
 use crate::policy::kinds::Kind;
-use crate::policy::plan::{Certificate, Pem};
+use crate::policy::native;
+use crate::policy::native::rate_limit_service::TlsRefs;
+use crate::policy::plan::{Certificate, ClientCertificates, Pem, ServerTls, Tls, TlsVersion};
+use crate::policy::resource::Meta;
 use crate::policy::resources::Resources;
 use crate::policy::status::Condition;
 
@@ -127,6 +130,46 @@ fn permitted(
         ),
     );
     Err(Unresolved::NotPermitted)
+}
+
+/// What TLS of a listener of the daemon's own needs; `what` is its part of the LimiterConfig.
+pub(super) fn of_daemon(
+    what: &str,
+    refs: &TlsRefs,
+    meta: &Meta,
+    resources: &Resources,
+    findings: &mut Findings,
+) -> ServerTls {
+    let from = (
+        native::GROUP,
+        Kind::LimiterConfig.name(),
+        meta.name.namespace.as_str(),
+    );
+    let mut scope = findings.at(&meta.origin);
+    let found = refs.certificates.iter().map(|reference| {
+        let found = certificate(resources, from, reference, &mut scope);
+        found.ok().cloned()
+    });
+    let found: Option<Vec<Certificate>> = found.collect::<Vec<_>>().into_iter().collect();
+    let clients = refs.clients.as_ref().map(|(references, optional)| {
+        let found = authorities(resources, from, references, &mut scope);
+        found.map(|authorities| ClientCertificates {
+            authorities,
+            optional: *optional,
+        })
+    });
+    match (found, clients) {
+        (Some(certificates), clients @ (None | Some(Some(_)))) => ServerTls::As(Tls {
+            certificates,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            alpn: Vec::new(),
+            client_certificates: clients.flatten(),
+        }),
+        _ => ServerTls::Broken(format!(
+            "certificates that `{what}.tls` names cannot be used"
+        )),
+    }
 }
 
 /// The authorities (`ca.crt`) that ConfigMaps and Secrets hold; `None` after an error in any.

@@ -5,12 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::policy::findings::Findings;
 use crate::policy::kinds::Kind;
-use crate::policy::native;
 use crate::policy::native::rate_limit_service::DomainSettings;
-use crate::policy::plan::{
-    Certificate, ClientCertificates, DaemonConfig, Descriptor, Domain, Listener, RlsTls, TcpProxy,
-    Tls, TlsVersion,
-};
+use crate::policy::plan::{DaemonConfig, Descriptor, Domain, Listener, ServerTls, TcpProxy};
 use crate::policy::ratelimit_service::{DomainFile, descriptor};
 use crate::policy::resources::{Rejected, Resources};
 use crate::policy::status::{Condition, Statuses};
@@ -111,36 +107,12 @@ pub(super) fn compile(
 }
 
 /// What TLS of the rate limit service needs.
-pub(super) fn tls(resources: &Resources, findings: &mut Findings) -> RlsTls {
+pub(super) fn tls(resources: &Resources, findings: &mut Findings) -> ServerTls {
     let config = resources.configs.values().next();
-    let Some((config, refs)) = config.and_then(|one| Some((one, one.rls_tls.as_ref()?))) else {
-        return RlsTls::None;
-    };
-    let namespace = config.meta.name.namespace.as_str();
-    let from = (native::GROUP, Kind::LimiterConfig.name(), namespace);
-    let mut scope = findings.at(&config.meta.origin);
-    let found = refs.certificates.iter().map(|reference| {
-        let found = certificates::certificate(resources, from, reference, &mut scope);
-        found.ok().cloned()
-    });
-    let found: Option<Vec<Certificate>> = found.collect::<Vec<_>>().into_iter().collect();
-    let clients = refs.clients.as_ref().map(|(authorities, optional)| {
-        let found = certificates::authorities(resources, from, authorities, &mut scope);
-        found.map(|authorities| ClientCertificates {
-            authorities,
-            optional: *optional,
-        })
-    });
-    match (found, clients) {
-        (Some(certificates), clients @ (None | Some(Some(_)))) => RlsTls::As(Tls {
-            certificates,
-            min_version: TlsVersion::V1_2,
-            max_version: TlsVersion::V1_3,
-            alpn: Vec::new(),
-            client_certificates: clients.flatten(),
-        }),
-        _ => RlsTls::Broken("certificates that `rls.tls` names cannot be used".to_owned()),
-    }
+    let refs = config.and_then(|one| Some((one, one.rls_tls.as_ref()?)));
+    refs.map_or(ServerTls::None, |(config, refs)| {
+        certificates::of_daemon("rls", refs, &config.meta, resources, findings)
+    })
 }
 
 /// One address serves one thing.

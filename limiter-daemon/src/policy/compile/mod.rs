@@ -1,5 +1,6 @@
 //! From resources to the plan: references, attachment, precedence.
 
+mod admin;
 mod asks;
 mod attach;
 mod backends;
@@ -89,6 +90,7 @@ pub(crate) fn compile(
         escalations,
         domains,
         rls_tls: domains::tls(resources, findings),
+        admin: admin::compile(resources, findings),
         runtime,
     }
 }

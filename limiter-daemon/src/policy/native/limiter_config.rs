@@ -1,7 +1,6 @@
 //! `LimiterConfig`: the daemon's own settings.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
+use super::admin::{self, AdminSettings, RawAdmin};
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use super::runtime;
 use crate::policy::decode::At;
@@ -84,11 +84,6 @@ enum Exit {
 }
 
 #[derive(Debug, Deserialize)]
-struct RawAdmin {
-    address: Option<At<String>>,
-}
-
-#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RawHttp {
     workers: Option<At<u64>>,
@@ -117,6 +112,7 @@ pub(crate) struct Config {
     pub(crate) domains: DomainSettings,
     /// `None`: the rate limit service speaks no TLS.
     pub(crate) rls_tls: Option<TlsRefs>,
+    pub(crate) admin: AdminSettings,
     pub(crate) store: Option<StoreSettings>,
     /// Percentages by the names of settings.
     pub(crate) runtime: BTreeMap<String, u8>,
@@ -137,9 +133,10 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
     if let Some(kernel) = raw.kernel {
         lower_kernel(kernel, &mut daemon, scope);
     }
-    if let Some(address) = raw.admin.and_then(|admin| admin.address) {
-        lower_admin(&address, &mut daemon, scope);
-    }
+    let admin = match raw.admin {
+        Some(raw) => admin::lower(raw, &meta, &mut daemon, scope),
+        None => AdminSettings::default(),
+    };
     let on_invalid = raw.http.as_ref().and_then(|http| http.on_invalid_policy);
     if let Some(http) = raw.http {
         lower_http(http, &mut daemon, scope);
@@ -160,6 +157,7 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         unlimited_if_invalid: on_invalid == Some(OnInvalidPolicy::Unlimited),
         domains,
         rls_tls,
+        admin,
         mark,
     }
 }
@@ -247,31 +245,6 @@ fn lower_kernel(raw: RawKernel, daemon: &mut DaemonConfig, scope: &mut Scope<'_>
             "write that beside it, or remove this",
         );
     }
-}
-
-fn lower_admin(text: &At<String>, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {
-    let Some(address) = text
-        .parse::<SocketAddr>()
-        .ok()
-        .filter(|address| address.port() != 0)
-    else {
-        let message = format!("`{}` is not an address with a port", text.value);
-        scope.error(
-            &text.mark,
-            message,
-            "write it as `127.0.0.1:9901` or `[::1]:9901`",
-        );
-        return;
-    };
-    if !address.ip().to_canonical().is_loopback() {
-        let message = format!("the admin address {address} can be reached from other hosts");
-        scope.warning(
-            &text.mark,
-            message,
-            "it asks nobody who they are: write a loopback address",
-        );
-    }
-    daemon.admin = address;
 }
 
 fn lower_http(raw: RawHttp, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {

@@ -66,7 +66,7 @@ enum OnFailure {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawTls {
+pub(super) struct RawTls {
     certificate_refs: Vec<RawObjectRef>,
     client_validation: Option<At<RawValidation>>,
 }
@@ -307,7 +307,7 @@ fn lower_headers(
     on.is_some_and(|on| on.value).then_some(headers)
 }
 
-fn lower_tls(
+pub(super) fn lower_tls(
     At { value: raw, mark }: At<RawTls>,
     namespace: &str,
     scope: &mut Scope<'_>,

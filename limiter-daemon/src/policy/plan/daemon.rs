@@ -100,9 +100,9 @@ impl Default for RlsHeaders {
     }
 }
 
-/// How the rate limit service speaks TLS.
+/// How a listener of the daemon's own (the rate limit service, admin) speaks TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RlsTls {
+pub enum ServerTls {
     /// It does not.
     #[default]
     None,

@@ -5,6 +5,7 @@
 //! policies are found again by name.
 
 mod action;
+mod admin;
 mod ask;
 mod backend;
 mod client;
@@ -30,6 +31,7 @@ pub use action::{
     Action, DescriptorRule, HeaderMatcher, HeaderSource, HeaderTest, HitsAddend, LimitOverride,
     ParameterMatcher, ParameterTest, TextPattern, TextTest,
 };
+pub use admin::{Access, AdminAccess, AdminClient, AdminToken, TokenDigest};
 pub use ask::{
     AddHow, AddedHeader, AskFilter, AskedService, Asking, RequestType, RlsPeer, RlsPeerTls,
 };
@@ -40,7 +42,7 @@ pub use client::{
 };
 pub use daemon::{
     AccessLog, AttachMode, DaemonConfig, Interface, LogFormat, LogTarget, OnDaemonLost, OnExit,
-    RlsConfig, RlsHeaders, RlsTls,
+    RlsConfig, RlsHeaders, ServerTls,
 };
 pub use domain::{
     Amount, Descriptor, Domain, DomainKeys, DomainLimit, EntryValue, Metadata, MetadataValue,
@@ -88,7 +90,9 @@ pub struct Plan {
     pub escalations: Vec<Escalation>,
     /// What the rate limit service answers by, in the order of their names.
     pub domains: Vec<Domain>,
-    pub rls_tls: RlsTls,
+    pub rls_tls: ServerTls,
+    /// Who may ask the admin listener, and for what.
+    pub admin: AdminAccess,
     /// Percentages by the names of settings that may be changed while running.
     pub runtime: BTreeMap<String, u8>,
 }
