@@ -14,8 +14,10 @@ mod fleet;
 mod held;
 pub mod l4;
 mod limits;
+pub mod listeners;
 pub mod metrics;
 pub mod node;
+pub mod offenders;
 mod page;
 mod plan;
 mod runtime;
@@ -228,9 +230,10 @@ impl Admin {
                 .node()
                 .unwrap_or_else(|(status, why)| text(status, format!("{why}\n"))),
             "/fleet" => self.fleet(),
+            "/offenders" => self.offenders(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /counters, /runtime, POST /runtime_modify, \
+                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /offenders, /blocks, /counters, /runtime, POST /runtime_modify, \
                  POST /explain or /l4/...\n"
                     .to_owned(),
             ),
