@@ -74,8 +74,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say how the running daemon is: readiness, policy, kernel half, store. Exit status 1 if it is
-    /// not ready, or with --fleet if the fleet cannot be reached.
+    /// Say whether the running daemon is well, what it does, and what needs somebody. Exit status 0:
+    /// well, 1: degraded (it serves, and something needs somebody; with --fleet: the store does not
+    /// answer), 2: not ready, 3: it cannot be asked. So monitoring systems can use it as a plugin.
     Status(cli::status::Args),
     /// Show what the running daemon does, drawn anew every second: limits, kernel drops, sources,
     /// backends, the store and the fleet, blocks. --once prints it.
@@ -160,13 +161,28 @@ enum L4 {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return refuse(&error),
+    };
     let logging = log_to_stderr(args.log_format);
     let result = logging.and_then(|logging| run(args.command, logging));
     result.unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// A command line that is wrong, or asks for help. `status` has a meaning for clap's exit status 2.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is there to be told that nobody is there.
+    let _told = error.print();
+    let is_status = std::env::args_os().nth(1).is_some_and(|it| it == "status");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if is_status => ExitCode::from(cli::status::State::Unknown.exit_status()),
+        _ => ExitCode::from(2),
+    }
 }
 
 fn run(command: Command, logging: Logging) -> anyhow::Result<ExitCode> {
@@ -200,8 +216,8 @@ fn run(command: Command, logging: Logging) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(code));
         }
         Command::Status(args) => {
-            let well = cli::status::run(&args, out)?;
-            return Ok(ExitCode::from(u8::from(!well)));
+            let state = cli::status::run(&args, Paint::of_stdout(), out)?;
+            return Ok(ExitCode::from(state.exit_status()));
         }
         Command::Top(args) => cli::top::run(&args, Paint::of_stdout(), out)?,
         Command::Counters { command } => {

@@ -12,9 +12,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use limiter_common::Limit;
 use limiter_daemon::engine::decide::{Decision, Limits};
+use limiter_daemon::engine::limited::{Account, By};
 use limiter_daemon::engine::outcome::Outcome;
 use limiter_daemon::engine::request::RequestView;
-use limiter_daemon::engine::state::State;
+use limiter_daemon::engine::state::{RouteStats, State};
 use limiter_daemon::engine::time::Now;
 use limiter_daemon::engine::upstream::{
     Breaker, Exchange, Host, Hosts, Outliers, Resource, splitmix64,
@@ -175,6 +176,26 @@ fn nothing_is_allocated_in_the_steady_state() -> Result<()> {
     Ok(())
 }
 
+/// Of clients that come again and of ever new ones.
+fn counting_who_is_denied_allocates_nothing() {
+    let account = Account::default();
+    let route = Arc::new(RouteStats::default());
+    let deny = |n: u32, now| {
+        for client in [n.to_be_bytes(), [192, 0, 2, 1]] {
+            account.denied(client.into(), By::Service(Arc::clone(&route)), now);
+        }
+    };
+    // The tables of two minutes get their size.
+    for n in 0..10_000 {
+        deny(n, u64::from(n) * SECOND / 50);
+    }
+    let before = TIMES.load(Ordering::Relaxed);
+    for n in 10_000..100_000 {
+        deny(n, u64::from(n) * SECOND / 50);
+    }
+    assert_eq!(TIMES.load(Ordering::Relaxed) - before, 0);
+}
+
 fn choosing_a_host_allocates_nothing() -> Result<()> {
     let breaker = Arc::new(Breaker::default());
     let settings = BackendSettings::default();
@@ -256,6 +277,7 @@ fn a_million_distinct_buckets_take_less_than_a_hundred_bytes_each() -> Result<()
 #[test]
 fn memory_of_limits() -> Result<()> {
     nothing_is_allocated_in_the_steady_state()?;
+    counting_who_is_denied_allocates_nothing();
     choosing_a_host_allocates_nothing()?;
     a_million_distinct_buckets_take_less_than_a_hundred_bytes_each()
 }

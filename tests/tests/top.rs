@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use tests::daemon::{binary, demo_backend, eventually};
+use tests::daemon::{ADMIN, binary, demo_backend, eventually};
+use tests::http_client::get;
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, limited_host};
 use tests::scene::Scene;
@@ -55,6 +56,18 @@ fn one_screen_and_json_tell_what_is_limited() -> Result<()> {
     assert_eq!(json["limits"][0]["limited"], 3);
     assert_eq!(json["node"]["ready"], true);
     assert_eq!(json["nodes"], serde_json::json!([]));
+    // Whom nothing but limits on requests denies.
+    let source = &json["sources"][0];
+    assert_eq!(source["source"], "127.0.0.1");
+    assert_eq!(source["policy"], "default/api/rule/0");
+    assert_eq!(source["state"], "denied requests on default/api");
+    assert!(source["denied_per_second"].as_f64() > Some(0.0), "{source}");
+    let offenders = scene
+        .netns
+        .enter(|| get(&format!("http://{ADMIN}/offenders")))?;
+    let offenders: serde_json::Value = serde_json::from_slice(&offenders.body)?;
+    assert_eq!(offenders["limited"][0]["limited"], 3, "{offenders}");
+    assert_eq!(offenders["missing"], 0);
 
     let wrong = ["--once", "--section", "limits", "--sort", "nothing"];
     let (ok, text) = top(&scene.netns, &wrong)?;

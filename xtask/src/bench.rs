@@ -9,6 +9,7 @@ mod matching;
 mod memory;
 mod rls;
 mod servers;
+mod simulate;
 mod stats;
 mod treatment;
 mod wrk;
@@ -43,11 +44,14 @@ pub(crate) struct Args {
     /// Distinct values where memory is measured
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     values: u32,
+    /// Lines of the log that is replayed
+    #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(10..))]
+    lines: u64,
     /// The CPU that servers and upstream share, and the client of `http` and `matching`; the last
     /// one if left out
     #[arg(long)]
     cpu: Option<usize>,
-    /// Measure this limiterd over HTTP instead of building one
+    /// Measure this limiterd over HTTP, and its simulations, instead of building one
     #[arg(long, value_name = "FILE")]
     limiterd: Option<PathBuf>,
     /// Measure with this bench_http instead of building one
@@ -79,6 +83,8 @@ enum What {
     Rls,
     /// CPU time for an abuser's million requests and what others wait, with escalation off and on
     Escalation,
+    /// Lines a second and memory of a day that is replayed against a policy
+    Simulate,
 }
 
 /// A run of the HTTP benchmarks.
@@ -109,9 +115,15 @@ impl Run<'_> {
 }
 
 pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
+    let wanted = |what| args.what.is_none_or(|only| only == what);
+    if wanted(What::Simulate) {
+        simulate::bench(workspace, &limiterd(workspace, args)?, args.lines)?;
+        if args.what.is_some() {
+            return Ok(());
+        }
+    }
     need_root("`cargo xtask bench`")?;
     setup::setup_bench(workspace)?;
-    let wanted = |what| args.what.is_none_or(|only| only == what);
     if wanted(What::Limits) {
         cmd!(
             workspace.sh,
@@ -154,13 +166,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         return Ok(());
     }
     let programs = Programs {
-        limiterd: match &args.limiterd {
-            Some(file) => std::path::absolute(file)?,
-            None => {
-                build_cmd::build(workspace)?;
-                workspace.limiterd()
-            }
-        },
+        limiterd: limiterd(workspace, args)?,
         envoy: setup::envoy(workspace)?,
         client: match &args.client {
             Some(file) => std::path::absolute(file)?,
@@ -217,6 +223,15 @@ pub(crate) fn bench(workspace: &Workspace, args: &Args) -> Result<()> {
         matching::bench(&mut run)?;
     }
     run.rivals.stop()
+}
+
+/// The one that is measured.
+fn limiterd(workspace: &Workspace, args: &Args) -> Result<PathBuf> {
+    if let Some(file) = &args.limiterd {
+        return Ok(std::path::absolute(file)?);
+    }
+    build_cmd::build(workspace)?;
+    Ok(workspace.limiterd())
 }
 
 fn client(workspace: &Workspace) -> Result<PathBuf> {

@@ -2,16 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use super::FindingView;
+use super::node::LastReadView;
 use super::plan::PlanView;
+use crate::policy::plan::DaemonConfig;
 use crate::policy::status::ResourceStatus;
 use crate::policy::{Diagnostic, Outcome, Plan};
+
+/// Findings told in short; `/config` has all.
+const MAX_FINDINGS: usize = 20;
 
 /// Why the policy files were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +44,10 @@ pub struct Loads {
     in_force: ArcSwap<InForce>,
     last: ArcSwap<LastLoad>,
     watching: AtomicBool,
+    /// Policies put in force so far.
+    generation: AtomicU64,
+    /// What the daemon was started with.
+    started: (SystemTime, DaemonConfig),
 }
 
 #[derive(Debug)]
@@ -90,6 +99,8 @@ impl Loads {
     pub fn new(directory: &Path, plan: Plan, outcome: &Outcome, at: SystemTime) -> Self {
         Self {
             directory: directory.to_owned(),
+            generation: AtomicU64::new(1),
+            started: (at, plan.daemon.clone()),
             in_force: ArcSwap::from_pointee(InForce { plan, since: at }),
             last: ArcSwap::from_pointee(LastLoad {
                 at,
@@ -106,6 +117,7 @@ impl Loads {
     /// `plan` is in force since `at`.
     pub fn applied(&self, plan: Plan, outcome: &Outcome, trigger: Trigger, at: SystemTime) {
         self.in_force.store(Arc::new(InForce { plan, since: at }));
+        self.generation.fetch_add(1, Ordering::Relaxed);
         self.read(None, outcome, trigger, at);
     }
 
@@ -134,6 +146,41 @@ impl Loads {
     #[must_use]
     pub fn watching(&self) -> bool {
         self.watching.load(Ordering::Relaxed)
+    }
+
+    /// How many policies have been put in force, that of the start among them.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// When the daemon started (RFC 3339), and by which configuration it goes until it ends.
+    #[must_use]
+    pub fn started(&self) -> (String, &DaemonConfig) {
+        (time(self.started.0), &self.started.1)
+    }
+
+    /// How the files were last read, in short.
+    #[must_use]
+    pub fn last_read(&self) -> LastReadView {
+        let last = self.last.load();
+        let number = |severity| {
+            let found = last.findings.iter();
+            found.filter(|one| one.severity == severity).count()
+        };
+        let mut findings = last.findings.clone();
+        findings.sort_by_key(|one| one.severity != "error");
+        findings.truncate(MAX_FINDINGS);
+        LastReadView {
+            at: time(last.at),
+            trigger: last.trigger.name().to_owned(),
+            applied: last.rejected.is_none(),
+            rejected: last.rejected.clone(),
+            errors: number("error"),
+            warnings: number("warning"),
+            kept: last.kept.clone(),
+            findings,
+        }
     }
 
     /// Gives the plan in force to `ask`.

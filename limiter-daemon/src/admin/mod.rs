@@ -18,9 +18,11 @@ mod guard;
 mod held;
 pub mod l4;
 mod limits;
+pub mod listeners;
 mod logging;
 pub mod metrics;
 pub mod node;
+pub mod offenders;
 mod page;
 mod plan;
 mod runtime;
@@ -255,9 +257,10 @@ impl Admin {
             "/audit" => answered(l4::json(&self.audit.view())),
             "/logging" => answered(l4::json(&self.logging.view())),
             "/drain_listeners" => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned()),
+            "/offenders" => self.offenders(),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /blocks, /counters, /runtime, POST /runtime_modify, \
+                "try / with a browser, or /live, /ready, /metrics, /config, /status, /node, /fleet, /offenders, /blocks, /counters, /runtime, POST /runtime_modify, \
                  /logging, POST /drain_listeners, /audit, POST /explain or /l4/...\n"
                     .to_owned(),
             ),

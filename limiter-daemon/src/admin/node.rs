@@ -6,19 +6,38 @@ use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::time;
-use super::{Admin, l4, text};
+use super::listeners::ListenerView;
+use super::{Admin, FindingView, l4, text};
 use crate::global::fleet::{Fleet, Member};
+use crate::l4::Kernel;
+use crate::policy::plan::{DaemonConfig, Interface};
+
+const SECOND: u64 = 1_000_000_000;
 
 /// This node.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct NodeView {
     pub name: String,
     pub version: String,
+    /// RFC 3339, UTC.
+    #[serde(default)]
+    pub started: String,
+    #[serde(default)]
+    pub uptime_seconds: u64,
+    /// `starting`, `serving`, `draining` or `failed`.
+    #[serde(default)]
+    pub phase: String,
     pub ready: bool,
     /// What `/ready` says, by line: where the kernel half is attached and how, and what the last
     /// reload found if not all of it is in force.
     pub report: Vec<String>,
     pub policy: PolicyView,
+    /// Where somebody can connect.
+    #[serde(default)]
+    pub listeners: Vec<ListenerView>,
+    /// `None`: there is no kernel half.
+    #[serde(default)]
+    pub kernel: Option<KernelView>,
     /// `None`: no store is shared.
     pub store: Option<StoreView>,
     /// Blocks in force.
@@ -33,6 +52,55 @@ pub struct PolicyView {
     pub fingerprint: String,
     /// RFC 3339, UTC.
     pub in_force_since: String,
+    /// Policies put in force since the start, 1 for that of the start.
+    #[serde(default)]
+    pub generation: u64,
+    /// Whether changes of the files are noticed.
+    #[serde(default)]
+    pub watching: bool,
+    /// Whether the files configure the daemon otherwise than it was started: that takes a restart.
+    #[serde(default)]
+    pub restart_pending: bool,
+    #[serde(default)]
+    pub last_read: LastReadView,
+}
+
+/// How the policy files were last read.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct LastReadView {
+    /// RFC 3339, UTC.
+    pub at: String,
+    /// `start`, `signal` or `file change`.
+    pub trigger: String,
+    /// Whether what was read is in force.
+    pub applied: bool,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    pub errors: usize,
+    pub warnings: usize,
+    /// Resources that are not valid now and whose last good version goes on.
+    pub kept: Vec<String>,
+    /// Twenty at most, errors first; `GET /config` has all.
+    pub findings: Vec<FindingView>,
+}
+
+/// The kernel half.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct KernelView {
+    /// Those that the policy names.
+    pub interfaces: Vec<InterfaceView>,
+}
+
+/// An interface that the policy names.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct InterfaceView {
+    pub name: String,
+    /// How the program is on it, as `native`; `None`: it is not.
+    pub mode: Option<String>,
+    /// What it is called now, if it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed: Option<String>,
 }
 
 /// The store.
@@ -88,6 +156,21 @@ pub struct MemberView {
     pub here: bool,
 }
 
+/// What the program is on, of the interfaces that `config` names.
+fn interfaces(kernel: &Kernel, config: &DaemonConfig) -> Vec<InterfaceView> {
+    let view = |interface: &Interface| {
+        let attachments = kernel.attachments().iter();
+        let mut on = attachments.filter(|one| one.interface == interface.name);
+        let on = on.next();
+        InterfaceView {
+            name: interface.name.clone(),
+            mode: on.map(|one| one.mode.name().to_owned()),
+            renamed: on.and_then(|one| one.renamed.clone()),
+        }
+    };
+    config.interfaces.iter().map(view).collect()
+}
+
 impl Admin {
     pub(super) fn node(&self) -> l4::Answer {
         let (ready, report) = self.status.report();
@@ -101,17 +184,33 @@ impl Admin {
             fleet_connected: fleet.is_some_and(|fleet| fleet.view().connected),
             nodes: fleet.map_or(1, Fleet::nodes),
         });
+        let (started, config) = self.loads.started();
+        let changed = self.loads.with_plan(|plan| plan.daemon != *config);
+        let listeners = self
+            .loads
+            .with_plan(|plan| ListenerView::all(&plan.listeners, &plan.tcp, config));
         let (node, of_fleet) = blocking.map_or((0, 0), |blocking| blocking.blocks.numbers());
         l4::json(&NodeView {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            started,
+            uptime_seconds: self.clock.now() / SECOND,
+            phase: self.status.phase().to_owned(),
             ready,
             report: report.lines().map(str::to_owned).collect(),
             policy: PolicyView {
                 directory,
                 fingerprint,
                 in_force_since: since,
+                generation: self.loads.generation(),
+                watching: self.loads.watching(),
+                restart_pending: changed,
+                last_read: self.loads.last_read(),
             },
+            listeners,
+            kernel: self.l4.as_ref().map(|l4| KernelView {
+                interfaces: interfaces(&l4.kernel(), config),
+            }),
             store,
             blocks: BlocksView {
                 node,

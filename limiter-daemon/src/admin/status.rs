@@ -75,6 +75,17 @@ impl Status {
         state.rejected = Some(reason);
     }
 
+    /// `starting`, `serving`, `draining` or `failed`.
+    #[must_use]
+    pub fn phase(&self) -> &'static str {
+        match self.state().phase {
+            Phase::Starting => "starting",
+            Phase::Serving => "serving",
+            Phase::Draining => "draining",
+            Phase::Failed => "failed",
+        }
+    }
+
     /// Numbers of reloads.
     #[must_use]
     pub fn reloads(&self) -> Reloads {

@@ -16,6 +16,7 @@ pub mod escalation;
 pub mod explain;
 pub mod fleet;
 mod index;
+pub mod limited;
 pub mod meter;
 mod named;
 mod nets;
@@ -32,6 +33,7 @@ pub mod store;
 pub mod tcp;
 pub mod time;
 pub mod times;
+pub mod top;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::engine::limited::{self, Account, Clients};
 use crate::engine::times::{Taken, Times};
 use crate::policy::plan::ConnectionLimits;
 
@@ -38,6 +39,8 @@ pub struct Counters {
     pub fault_overflow: AtomicU64,
     /// What each worker took to decide, by [`Decided`].
     decided: Mutex<Vec<Arc<Decisions>>>,
+    /// Whom each worker's limits denied.
+    limited: Mutex<Vec<Arc<Account>>>,
 }
 
 /// How long requests took from their head to the decision of all limits, on one worker.
@@ -147,6 +150,21 @@ impl Counters {
         let mut all = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
         all.push(Arc::clone(&decisions));
         decisions
+    }
+
+    /// A place where one worker counts whom its limits deny.
+    pub(super) fn account(&self) -> Arc<Account> {
+        let account = Arc::<Account>::default();
+        let mut all = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::clone(&account));
+        account
+    }
+
+    /// The `number` clients that limits deny most, over all workers; `now`: by the clock of workers.
+    #[must_use]
+    pub fn limited(&self, number: usize, now: u64) -> Clients {
+        let all = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        limited::most(all.iter().map(|one| &**one), number, now)
     }
 
     /// How long decisions took over all workers.

@@ -36,6 +36,7 @@ use super::upstream::Upstreams;
 use super::{filters, limit_headers, record};
 use crate::engine::decide::Decision;
 use crate::engine::escalation::Court;
+use crate::engine::limited::{Account, By};
 use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
@@ -52,6 +53,8 @@ pub(super) struct Pipeline {
     pub(super) counters: Arc<Counters>,
     /// Of this worker.
     pub(super) decisions: Arc<Decisions>,
+    /// Whom its limits deny.
+    pub(super) limited: Arc<Account>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
     /// Who passes sentences; `None`: nothing enforces them.
@@ -148,6 +151,7 @@ fn finish(
         refused = Some(refusal.status());
         note(&refusal, decided.rule.as_deref());
         offences::refused(conn, decided.settings.as_deref(), &refusal);
+        decided.note_denied(&conn.pipeline, &refusal);
         if let Some(failure) = refusal.failure() {
             let settlement = std::mem::take(&mut ending.settlement);
             settlement.failed(failure, conn.pipeline.clock.both());
@@ -228,6 +232,25 @@ impl Decided {
                 decisive,
                 denied: self.outcome.denied.is_some(),
             });
+        }
+    }
+
+    /// For who asks which clients are denied, and by what.
+    fn note_denied(&self, pipeline: &Pipeline, refusal: &Refusal) {
+        let by = match refusal {
+            Refusal::Limited(_) => {
+                let denied = self.outcome.denied.as_ref();
+                denied.map(|denied| By::Limit(Arc::clone(&denied.rule.scope)))
+            }
+            Refusal::OverLimit(_) => {
+                let rule = self.rule.as_ref();
+                rule.map(|rule| By::Service(Arc::clone(&rule.route.stats)))
+            }
+            _ => None,
+        };
+        if let (Some(client), Some(by)) = (self.client, by) {
+            let now = pipeline.clock.now();
+            pipeline.limited.denied(client.address, by, now);
         }
     }
 

@@ -288,6 +288,7 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         faults: Faults::default(),
         clock: shared.clock,
         decisions: shared.counters.of_worker(),
+        limited: shared.counters.account(),
         counters: shared.counters,
         random: Random::default(),
         sink: shared.sink,

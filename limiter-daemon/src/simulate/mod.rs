@@ -23,7 +23,6 @@ mod report;
 mod series;
 mod source;
 mod tally;
-mod top;
 mod wanted;
 
 use std::path::{Path, PathBuf};

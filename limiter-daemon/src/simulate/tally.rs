@@ -9,8 +9,8 @@ use super::line::rfc3339;
 use super::player::{Fate, Limited};
 use super::report::{LimitedBucket, LimitedClient, PolicyReport, Ranking, RuleReport};
 use super::series::Series;
-use super::top::{Seen, Top};
 use crate::engine::state::State;
+use crate::engine::top::{Seen, Top};
 
 /// Clients and buckets that are kept.
 const KEPT: usize = 50_000;

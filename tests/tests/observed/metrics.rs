@@ -57,6 +57,13 @@ fn a_scrape_is_what_the_catalogue_declares_and_promtool_likes_it() -> Result<()>
         Vec::<&&str>::new()
     );
 
+    for configured in [
+        "\nlimiterd_rls_limit_tokens{domain=\"shop\",key1=\"user\"} 2\n",
+        "\nlimiterd_rls_limit_tokens_per_second{domain=\"shop\",key1=\"user\"} 0.00055",
+    ] {
+        assert!(page.contains(configured), "{configured}");
+    }
+
     // Those without samples here: nothing of the kind is configured or has happened.
     let silent = |name: &str| {
         let begins = [

@@ -106,7 +106,17 @@ fn look(node: &Node) -> Result<()> {
             "network",
             &["default/edge", "1000 connections", "sentenced"],
         ),
-        ("sources", &["10.77.2.2", "default/edge", "sentenced"]),
+        (
+            "sources",
+            &[
+                "10.77.2.2",
+                "default/edge",
+                "packets: sentenced",
+                "10.77.1.2",
+                "requests on default/local",
+                "default/local/rule/0",
+            ],
+        ),
         ("backends", &["default/treated", "closed", "/100", "1/1"]),
         ("fleet", &["(here)", "yes"]),
         ("blocks", &["10.77.2.2/32", REASON, "all nodes"]),
@@ -127,6 +137,9 @@ fn look(node: &Node) -> Result<()> {
         points.len() == 4 && points.iter().all(|count| count.as_u64() > Some(1)),
         "{points:?}"
     );
+    // A unit of the drawing is a pixel, so that its letters are as they should be.
+    let shape = "(() => { const svg = document.querySelector('#chart-requests svg'); return svg.viewBox.baseVal.width - svg.clientWidth; })()";
+    assert_eq!(browser.value(shape)?, 0);
     // Others' words are text.
     assert_eq!(browser.value("document.querySelectorAll('img').length")?, 0);
     // The plan is opened, and what is in it.
@@ -137,14 +150,16 @@ fn look(node: &Node) -> Result<()> {
     for (name, size, phone, dark) in [
         ("desk", (1280, 900), false, false),
         ("desk-dark", (1280, 900), false, true),
-        ("phone", (360, 740), true, false),
-        ("phone-dark", (360, 740), true, true),
+        ("phone", (390, 844), true, false),
+        ("phone-dark", (390, 844), true, true),
+        ("small-phone", (320, 568), true, false),
     ] {
         browser.screen(size, phone, dark)?;
         let looks = browser.value("Number(document.body.dataset.looks)")?;
         browser.until(&format!("Number(document.body.dataset.looks) > {looks}"))?;
         picture(&mut browser, name)?;
         let found = browser.value(READABLE)?;
+        assert_eq!(browser.value(shape)?, 0, "{name}");
         assert_eq!(found["wide"], serde_json::json!([]), "{name}: {found}");
         assert_eq!(found["across"], 0, "{name}: {found}");
         assert!(found["least"].as_f64() > Some(4.5), "{name}: {found}");

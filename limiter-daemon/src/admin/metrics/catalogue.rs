@@ -213,6 +213,10 @@ catalogue! {
         "Hits that were admitted.";
     RLS_SHADOW_MODE: Known "hits" "ratelimit_service_rate_limit_shadow_mode" ["domain"] open
         "Hits over a limit in shadow mode.";
+    RLS_LIMIT_TOKENS: Gauge "requests" "limiterd_rls_limit_tokens" ["domain"] open
+        "Requests of a full bucket, or of a window, of each limit of the rate limit service in force; 0: everything is refused.";
+    RLS_LIMIT_RATE: Gauge "requests a second" "limiterd_rls_limit_tokens_per_second" ["domain"] open
+        "Requests that come back in a second, of each limit of the rate limit service in force.";
     RLS_CONFIG_SUCCESS: Known "reloads" "ratelimit_service_config_load_success" []
         "Reloads of the policy files that were valid.";
     RLS_CONFIG_ERROR: Known "reloads" "ratelimit_service_config_load_error" []

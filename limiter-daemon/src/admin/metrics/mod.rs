@@ -73,6 +73,11 @@ impl Metrics {
         Self(sources)
     }
 
+    /// What the data plane counts.
+    pub(in crate::admin) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
     /// The page.
     #[must_use]
     pub fn encode(&self, format: Format) -> String {

@@ -113,10 +113,10 @@ impl Page {
     }
 
     /// The same, with rows that bring labels of their own behind those that are declared.
-    pub(in crate::admin) fn open_rows<'a, const N: usize, L: AsRef<str>>(
+    pub(in crate::admin) fn open_rows<'a, const N: usize, L: AsRef<str>, V: Into<Value>>(
         &mut self,
         family: &Family<N>,
-        rows: impl IntoIterator<Item = ([L; N], Vec<(String, &'a str)>, u64)>,
+        rows: impl IntoIterator<Item = ([L; N], Vec<(String, &'a str)>, V)>,
     ) {
         let sample = self.begin(family.declared(), family.declared().name);
         for (values, more, value) in rows {

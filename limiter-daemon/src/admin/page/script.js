@@ -132,22 +132,36 @@
 
   // --- Charts: lines over the last minutes.
 
-  const charts = { "chart-requests": [], "chart-packets": [] };
+  const charts = { "chart-requests": { points: [], lines: [] }, "chart-packets": { points: [], lines: [] } };
 
   function chart(id, lines) {
-    const points = charts[id];
+    const { points } = charts[id];
     points.push(lines.map((line) => line.value));
     if (points.length > KEPT) points.shift();
+    charts[id].lines = lines;
+    draw(id);
+  }
+
+  /** A unit of the drawing is a pixel of the screen, so that letters keep their shape on any. */
+  function draw(id) {
+    const { points, lines } = charts[id];
+    if (lines.length === 0) return;
     const known = points.filter((point) => point.length === lines.length);
     const top = Math.max(1, ...known.flat().filter((value) => value !== null));
-    const [width, height, left] = [600, 180, 46];
-    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img" });
+    const [width, height, left, above, below] = [$(id).clientWidth || 600, 180, 46, 14, 18];
+    const high = (share) => height - below - share * (height - above - below);
+    const svg = drawn("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
     svg.setAttribute("aria-label", lines.map((line) => `${line.name}: ${number(line.value)}`).join(", "));
     for (const share of [0, 0.5, 1]) {
-      const y = height - 12 - share * (height - 26);
+      const y = high(share);
       svg.append(drawn("line", { x1: left, x2: width, y1: y, y2: y }));
-      const label = drawn("text", { x: 0, y: y + 4 });
+      const label = drawn("text", { x: left - 6, y: y + 4, class: "end" });
       label.textContent = number(share * top);
+      svg.append(label);
+    }
+    for (const [text, x, kind] of [[`${KEPT * EVERY / 60000} min ago`, left, "begin"], ["now", width, "end"]]) {
+      const label = drawn("text", { x, y: height - 4, class: kind });
+      label.textContent = text;
       svg.append(label);
     }
     lines.forEach((line, index) => {
@@ -156,7 +170,7 @@
         const value = point[index];
         if (value === null || value === undefined) return;
         const x = left + (width - left) * (KEPT - points.length + at + 1) / KEPT;
-        path.push(`${x.toFixed(1)},${(height - 12 - value / top * (height - 26)).toFixed(1)}`);
+        path.push(`${x.toFixed(1)},${high(value / top).toFixed(1)}`);
       });
       svg.append(drawn("polyline", { points: path.join(" "), class: line.kind }));
     });
@@ -164,6 +178,8 @@
       element("li", { class: line.kind }, element("span", {}, `${line.name} ${number(line.value)}`))));
     $(id).replaceChildren(svg, legend);
   }
+
+  window.addEventListener("resize", () => Object.keys(charts).forEach(draw));
 
   // --- What is shown, from the metrics.
 
@@ -257,15 +273,19 @@
 
   // --- What is shown, from the other pages.
 
-  function sources(top) {
-    const rows = (top || []).map((one) => {
+  function sources([top, told]) {
+    const dropped = (top || []).map((one) => {
       const bucket = one.tightest;
       const left = bucket === null ? "–" : element("span", {}, meter(bucket.remaining, bucket.capacity, `${bucket.remaining} of ${bucket.capacity} ${bucket.unit}`),
         ` ${number(bucket.remaining)}/${number(bucket.capacity)} ${bucket.unit}`);
-      return [one.source, one.policy, one.reason + (one.shadow ? " (shadow)" : ""), marked(one.drops_per_second, "dropped"), left, `${one.seconds_ago} s ago`];
+      return [one.drops_per_second, one.source, `packets: ${one.reason}${one.shadow ? " (shadow)" : ""}`, marked(one.drops_per_second, "dropped"),
+        left, `${one.seconds_ago} s ago`, one.policy];
     });
-    table("sources", [["source", "name"], ["policy", "name"], ["dropped for", ""], ["drops/s", "number"], ["tokens left", "number"], ["last", "number"]], rows,
-      top === null ? "the kernel half is not in use" : "nobody is being dropped");
+    const limited = ((told && told.limited) || []).map((one) => [one.limited_per_second, one.client, `requests${one.route ? ` on ${one.route}` : ""}`,
+      marked(one.limited_per_second, "limited"), "–", `${one.seconds_ago} s ago`, one.rule || "rate limit service"]);
+    const rows = [...dropped, ...limited].sort((a, b) => b[0] - a[0]).map((row) => row.slice(1));
+    table("sources", [["source", "name"], ["denied", "name"], ["a second", "number"], ["tokens left", "number"], ["last", "number"], ["policy or rule", "name"]], rows,
+      "nobody is being denied");
   }
 
   function blocks(list) {
@@ -330,7 +350,7 @@
   }
 
   async function look() {
-    const [page, ...rest] = await Promise.all([get("/metrics", "text"), get("/node"), get("/l4/top"), get("/blocks"), get("/fleet"), get("/config")]);
+    const [page, ...rest] = await Promise.all([get("/metrics", "text"), get("/node"), Promise.all([get("/l4/top"), get("/offenders")]), get("/blocks"), get("/fleet"), get("/config")]);
     before = last;
     last = new Scrape(page, performance.now());
     requests(); rules(); network(); backends();

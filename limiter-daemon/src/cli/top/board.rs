@@ -2,10 +2,13 @@
 //! tables. Pure: nothing is asked and no clock is read here.
 
 mod node;
+mod sources;
 mod traffic;
 
 #[cfg(test)]
 pub(in crate::cli::top) mod tests;
+
+pub(in crate::cli) use traffic::whole;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -16,6 +19,7 @@ use super::table::{Section, Sort, Table};
 use crate::admin::blocks::BlockView;
 use crate::admin::l4::OffenderView;
 use crate::admin::node::{FleetView, NodeView};
+use crate::admin::offenders::OffendersView;
 
 /// What the daemon said at one time.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub(super) struct Look {
     pub fleet: Option<FleetView>,
     /// `None`: there is no kernel half.
     pub offenders: Option<Vec<OffenderView>>,
+    /// `None`: the daemon is of a version that does not tell.
+    pub limited: Option<OffendersView>,
     /// `None`: nothing can be blocked.
     pub blocks: Option<Vec<BlockView>>,
 }
@@ -81,7 +87,10 @@ impl Board {
                 Section::Store => node::stores(between),
                 Section::Sources => {
                     let blocks = after.blocks.as_deref().unwrap_or_default();
-                    node::sources(after.offenders.as_deref().unwrap_or_default(), blocks)
+                    let dropped = after.offenders.as_deref().unwrap_or_default();
+                    let limited = after.limited.as_ref();
+                    let limited = limited.map_or(&[][..], |told| &told.limited);
+                    sources::sources(dropped, limited, blocks)
                 }
                 Section::Nodes => node::nodes(after.fleet.as_ref()),
                 Section::Blocks => node::blocks(after.blocks.as_deref().unwrap_or_default()),

@@ -26,6 +26,7 @@ pub(super) fn fetch(admin: &Admin, clock: Clock) -> anyhow::Result<Look> {
             None => None,
         },
         offenders: there(admin, "/l4/top")?,
+        limited: there(admin, "/offenders")?,
         blocks: there(admin, "/blocks")?,
         node,
     })

@@ -7,8 +7,8 @@
 mod board;
 mod draw;
 mod fetch;
-mod page;
-mod rates;
+pub(in crate::cli) mod page;
+pub(in crate::cli) mod rates;
 mod screen;
 mod table;
 mod view;
@@ -24,6 +24,8 @@ use ratatui::layout::Rect;
 use board::Board;
 use draw::Drawing;
 use table::{Section, Sort};
+pub(in crate::cli) use board::whole;
+pub(in crate::cli) use table::{si, time};
 use view::View;
 
 use super::client::Admin;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 /// Samples by name, in the order of the page.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Page(BTreeMap<String, Vec<Sample>>);
+pub(in crate::cli) struct Page(BTreeMap<String, Vec<Sample>>);
 
 /// A value and its labels.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sample {
+pub(in crate::cli) struct Sample {
     labels: Vec<(String, String)>,
     pub value: f64,
 }
@@ -17,7 +17,7 @@ impl Page {
     /// Reads the OpenMetrics text format. What is no sample is passed over: a daemon of another
     /// version may say more.
     #[must_use]
-    pub(super) fn read(text: &str) -> Self {
+    pub(in crate::cli) fn read(text: &str) -> Self {
         let mut page = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             if let Some((name, sample)) = sample(line) {
@@ -29,13 +29,13 @@ impl Page {
 
     /// The samples of `name`.
     #[must_use]
-    pub(super) fn all(&self, name: &str) -> &[Sample] {
+    pub(in crate::cli) fn all(&self, name: &str) -> &[Sample] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
     /// Their sum.
     #[must_use]
-    pub(super) fn sum(&self, name: &str) -> f64 {
+    pub(in crate::cli) fn sum(&self, name: &str) -> f64 {
         self.all(name).iter().map(|sample| sample.value).sum()
     }
 }
@@ -43,7 +43,7 @@ impl Page {
 impl Sample {
     /// The value of the label `key`; empty: it has none.
     #[must_use]
-    pub(super) fn label(&self, key: &str) -> &str {
+    pub(in crate::cli) fn label(&self, key: &str) -> &str {
         let found = self.labels.iter().find(|(name, _)| name == key);
         found.map_or("", |(_, value)| value)
     }

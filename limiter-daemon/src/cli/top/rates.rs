@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::page::{Page, Sample};
 
 /// The values of some labels.
-pub(super) type Key<'a> = Vec<&'a str>;
+pub(in crate::cli) type Key<'a> = Vec<&'a str>;
 /// Values by some labels, and by one more of them.
 type Groups<'a> = BTreeMap<Key<'a>, BTreeMap<&'a str, f64>>;
 
 /// Two pages of metrics, and the time between them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Between<'a> {
+pub(in crate::cli) struct Between<'a> {
     /// The earlier one, and the seconds since.
     pub before: Option<(&'a Page, f64)>,
     pub after: &'a Page,
@@ -19,7 +19,7 @@ pub(super) struct Between<'a> {
 
 impl<'a> Between<'a> {
     /// The counters `name`, by the labels `by`, and told apart by `split`.
-    pub(super) fn counters(&self, name: &str, by: &[&str], split: &str) -> Counters<'a> {
+    pub(in crate::cli) fn counters(&self, name: &str, by: &[&str], split: &str) -> Counters<'a> {
         Counters {
             before: self
                 .before
@@ -29,37 +29,37 @@ impl<'a> Between<'a> {
     }
 
     /// What a counter comes to a second, over all labels.
-    pub(super) fn rate(&self, name: &str) -> Option<f64> {
+    pub(in crate::cli) fn rate(&self, name: &str) -> Option<f64> {
         self.counters(name, &[], "").rate(&[], |_any| true)
     }
 }
 
 /// A counter's values.
 #[derive(Debug)]
-pub(super) struct Counters<'a> {
+pub(in crate::cli) struct Counters<'a> {
     before: Option<(Groups<'a>, f64)>,
     after: Groups<'a>,
 }
 
 impl<'a> Counters<'a> {
     /// Whatever has a value.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Key<'a>> {
+    pub(in crate::cli) fn keys(&self) -> impl Iterator<Item = &Key<'a>> {
         self.after.keys()
     }
 
     /// The values of `key` now, by what tells them apart.
-    pub(super) fn of(&self, key: &[&'a str]) -> Vec<(&'a str, f64)> {
+    pub(in crate::cli) fn of(&self, key: &[&'a str]) -> Vec<(&'a str, f64)> {
         let found = self.after.get(key).into_iter().flatten();
         found.map(|(split, value)| (*split, *value)).collect()
     }
 
     /// The sum of what `wanted` says.
-    pub(super) fn total(&self, key: &[&str], wanted: impl Fn(&str) -> bool) -> f64 {
+    pub(in crate::cli) fn total(&self, key: &[&str], wanted: impl Fn(&str) -> bool) -> f64 {
         sum(&self.after, key, wanted)
     }
 
     /// The same, a second. `None`: there was no look before, or the daemon has begun anew since.
-    pub(super) fn rate(&self, key: &[&str], wanted: impl Fn(&str) -> bool) -> Option<f64> {
+    pub(in crate::cli) fn rate(&self, key: &[&str], wanted: impl Fn(&str) -> bool) -> Option<f64> {
         let (before, seconds) = self.before.as_ref()?;
         let more = sum(&self.after, key, &wanted) - sum(before, key, &wanted);
         (more >= 0.0 && *seconds > 0.0).then(|| more / seconds)
@@ -67,13 +67,17 @@ impl<'a> Counters<'a> {
 }
 
 /// `part` of `part` and `rest`; `None`: of nothing, or of what is not known.
-pub(super) fn share(part: Option<f64>, rest: Option<f64>) -> Option<f64> {
+pub(in crate::cli) fn share(part: Option<f64>, rest: Option<f64>) -> Option<f64> {
     let (part, all) = (part?, part? + rest?);
     (all > 0.0).then(|| part / all)
 }
 
 /// The value of a gauge by its labels.
-pub(super) fn gauges<'a>(page: &'a Page, name: &str, by: &[&str]) -> BTreeMap<Key<'a>, f64> {
+pub(in crate::cli) fn gauges<'a>(
+    page: &'a Page,
+    name: &str,
+    by: &[&str],
+) -> BTreeMap<Key<'a>, f64> {
     let samples = page.all(name).iter();
     samples
         .map(|sample| (key(sample, by), sample.value))

@@ -289,12 +289,12 @@ impl Section {
                 const {
                     &[
                         column("SOURCE", "source", Kind::Text),
-                        column("DROPS/S", "drops_per_second", Kind::Number),
+                        column("DENIED/S", "denied_per_second", Kind::Rate),
                         column("STATE", "state", Kind::Text),
                         column("TOKENS LEFT", "tokens_left", Kind::Share),
                         column("PORT", "port", Kind::Number),
                         column("LAST", "seconds_ago", Kind::Time),
-                        column("POLICY", "policy", Kind::Text),
+                        column("POLICY OR RULE", "policy", Kind::Text),
                     ]
                 }
             }
@@ -368,7 +368,7 @@ impl Section {
 
 /// A number in at most seven letters, with a unit's prefix from 10,000 on.
 #[must_use]
-pub(super) fn si(number: f64) -> String {
+pub(in crate::cli) fn si(number: f64) -> String {
     match number {
         n if n < 10.0 && n > 0.0 => format!("{n:.1}"),
         n if n < 10_000.0 => format!("{n:.0}"),
@@ -379,7 +379,8 @@ pub(super) fn si(number: f64) -> String {
 }
 
 /// The two largest units of a time.
-fn time(seconds: u64) -> String {
+#[must_use]
+pub(in crate::cli) fn time(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{}m {:02}s", seconds / 60, seconds % 60),

@@ -13,7 +13,7 @@ use super::stored::{Names, Stored};
 use super::tree::Level;
 use super::{Asked, Override};
 use crate::engine::meter::Meter;
-use crate::engine::state::{Place, Scope, State};
+use crate::engine::state::{Admits, Place, Scope, State};
 use crate::engine::store::ledger::Form;
 use crate::policy::plan::{
     self, Algorithm, Amount, Descriptor, DomainLimit, EntryValue, Metadata, SET_MARK, SetRule,
@@ -263,6 +263,12 @@ impl Limit {
                 Some(Meter::new(limit, domain.algorithm, unit.seconds(), false))
             }
         };
+        let stats = state.limit_stats(LimitStats::new(&domain.name, called.labels.clone()));
+        stats.set_admits(match limit.amount {
+            Amount::Unlimited => None,
+            Amount::Nothing(_) => Some(Admits::NOTHING),
+            Amount::PerUnit { .. } => meter.as_ref().map(Meter::admits),
+        });
         let shares = path.iter().map(|one| match &one.value {
             EntryValue::Is(_) => Share::One,
             EntryValue::Like(pattern) if one.share_threshold => Share::Pattern(pattern.clone()),
@@ -283,7 +289,7 @@ impl Limit {
             meter,
             shares,
             path: called.path.clone(),
-            stats: state.limit_stats(LimitStats::new(&domain.name, called.labels.clone())),
+            stats,
             detailed: detailed.then(|| state.detailed(&domain.name, rule, limit, path)),
             weight: limit.weight,
             always: limit.always,

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::engine::state::Admits;
 use crate::policy::plan;
 
 /// The names, in the order of [`LimitStats::counts`].
@@ -29,6 +30,8 @@ pub struct LimitStats {
     within: AtomicU64,
     shadow: AtomicU64,
     remembered: AtomicU64,
+    /// What the plan in force admits, for who wants to know.
+    admits: Mutex<Option<Admits>>,
 }
 
 impl LimitStats {
@@ -53,6 +56,18 @@ impl LimitStats {
             read(&self.within),
             read(&self.shadow),
         ]
+    }
+
+    /// Takes note of what the limit admits; `None`: everything.
+    pub(super) fn set_admits(&self, admits: Option<Admits>) {
+        *self.admits.lock().unwrap_or_else(PoisonError::into_inner) = admits;
+    }
+
+    /// What the limit admits by the plan in force; `None`: everything, or these are statistics of
+    /// values of requests, or of limits that requests bring along.
+    #[must_use]
+    pub fn admits(&self) -> Option<Admits> {
+        *self.admits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn asked(&self, hits: u64) {

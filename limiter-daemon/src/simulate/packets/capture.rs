@@ -203,3 +203,6 @@ fn frame(link: DataLink, data: &[u8], length: u32, at: u64) -> Found {
         length: length.saturating_sub(header).saturating_add(ETHERNET),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 use super::report::{DroppedSource, PacketReason, PacketReport, Ranking};
 use super::series::Series;
-use super::top::Top;
 use super::{Settings, SimulateError, line::rfc3339};
+use crate::engine::top::Top;
 use crate::l4::trial::{self, Action, Program, Trial};
 use capture::{Capture, Packet};
 

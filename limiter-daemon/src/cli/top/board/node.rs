@@ -1,16 +1,12 @@
-//! The heading, and tables of what the daemon knows of sources, blocks, the store and other nodes.
+//! The heading, and tables of what the daemon knows of blocks, the store and other nodes.
 
-use std::net::IpAddr;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use super::super::rates::{Between, gauges, share};
 use super::super::table::{Cell, Mood, Row};
 use super::traffic::whole;
 use super::{Heading, Look};
 use crate::admin::blocks::BlockView;
-use crate::admin::l4::OffenderView;
 use crate::admin::node::{FleetView, MemberView};
 use crate::engine::fleet::Scope;
 
@@ -57,40 +53,6 @@ pub(super) fn heading(between: Between<'_>, look: &Look) -> Heading {
             .and_then(|_kernel| packets.rate(&[], |verdict| verdict == "dropped")),
         connections: whole(between.after.sum("limiterd_downstream_cx_active")),
     }
-}
-
-pub(super) fn sources(offenders: &[OffenderView], blocks: &[BlockView]) -> Vec<Row> {
-    let row = |one: &OffenderView| {
-        let blocked = blocks.iter().find(|block| covers(block, one.source));
-        let state = match blocked {
-            Some(block) => {
-                let left = humantime::format_duration(Duration::from_secs(block.seconds_left));
-                format!("blocked for {left}")
-            }
-            None if one.shadow => format!("{} (shadow)", one.reason),
-            None => one.reason.clone(),
-        };
-        let tokens = one.tightest.as_ref().filter(|bucket| bucket.capacity > 0);
-        let now = one.drops_per_second > 0;
-        Row {
-            cells: vec![
-                Cell::Text(one.source.to_string()),
-                Cell::Number(one.drops_per_second),
-                Cell::Text(state),
-                Cell::Share(tokens.map(|it| it.remaining as f64 / it.capacity as f64)),
-                Cell::Number(u64::from(one.port)),
-                Cell::Time(one.seconds_ago),
-                Cell::Text(one.policy.clone()),
-            ],
-            mood: if now { Mood::Busy } else { Mood::Well },
-        }
-    };
-    offenders.iter().map(row).collect()
-}
-
-fn covers(block: &BlockView, source: IpAddr) -> bool {
-    let net = block.cidr.parse::<IpNet>();
-    net.is_ok_and(|net| net.contains(&source))
 }
 
 pub(super) fn stores(between: Between<'_>) -> Vec<Row> {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::admin::l4::BucketView;
-use crate::admin::node::{BlocksView, MemberView, PolicyView, StoreView};
+use crate::admin::node::{BlocksView, LastReadView, MemberView, PolicyView, StoreView};
+use crate::admin::offenders::LimitedView;
 use crate::cli::top::table::{Cell, Mood, Row};
 use crate::engine::fleet::Scope;
 
@@ -89,6 +90,17 @@ fn offender(source: &str, drops_per_second: u64) -> OffenderView {
     }
 }
 
+fn limited(client: &str, route: &str) -> LimitedView {
+    LimitedView {
+        client: client.to_owned(),
+        rule: "shop/p/rule/0".to_owned(),
+        route: route.to_owned(),
+        limited: 500,
+        limited_per_second: 12.5,
+        seconds_ago: 1,
+    }
+}
+
 /// What a daemon with all parts says two seconds after [`before`].
 pub(in crate::cli::top) fn after() -> Look {
     Look {
@@ -97,13 +109,22 @@ pub(in crate::cli::top) fn after() -> Look {
         node: NodeView {
             name: "edge-1".to_owned(),
             version: "0.1.0".to_owned(),
+            started: "2026-11-25T20:00:00Z".to_owned(),
+            uptime_seconds: 7200,
+            phase: "serving".to_owned(),
             ready: true,
             report: vec!["ready".to_owned()],
             policy: PolicyView {
                 directory: "/etc/limiterd".to_owned(),
                 fingerprint: "0123456789abcdef".to_owned(),
                 in_force_since: "2026-11-25T22:00:00Z".to_owned(),
+                generation: 1,
+                watching: true,
+                restart_pending: false,
+                last_read: LastReadView::default(),
             },
+            listeners: Vec::new(),
+            kernel: None,
             store: Some(StoreView {
                 address: "redis:6379".to_owned(),
                 breaker: "open".to_owned(),
@@ -134,6 +155,13 @@ pub(in crate::cli::top) fn after() -> Look {
             offender("192.0.2.9", 300),
             offender("198.51.100.7", 0),
         ]),
+        limited: Some(OffendersView {
+            limited: vec![
+                limited("192.0.2.77", "shop/api"),
+                limited("203.0.113.5", ""),
+            ],
+            missing: 0,
+        }),
         blocks: Some(vec![
             block("203.0.113.0/24", "2026-11-25T22:10:00Z"),
             block("198.51.100.7/32", "2026-11-25T22:50:00Z"),
@@ -223,7 +251,25 @@ fn sources_say_who_is_blocked() {
         texts(&rows[0])[..4],
         ["192.0.2.9", "300", "over_connections", "25 %"]
     );
-    assert_eq!(texts(&rows[1])[2], "blocked for 9m");
+    let of = |source: &str| {
+        let found = rows.iter().find(|row| row.cells[0].text() == source);
+        texts(found.unwrap())
+    };
+    assert_eq!(of("198.51.100.7")[2], "blocked for 9m");
+    // Whom only limits on requests deny.
+    assert_eq!(
+        texts(&rows[1]),
+        [
+            "192.0.2.77",
+            "12",
+            "denied requests on shop/api",
+            "-",
+            "-",
+            "1 s",
+            "shop/p/rule/0"
+        ]
+    );
+    assert_eq!(of("203.0.113.5")[2], "blocked for 9m");
 }
 
 #[test]
@@ -280,7 +326,8 @@ fn a_first_look_has_no_rates_and_a_small_daemon_few_tables() {
     let mut look = after();
     look.metrics =
         Page::read("limiterd_downstream_rq_total{route=\"a\",response_code_class=\"2xx\"} 1\n");
-    (look.fleet, look.offenders, look.blocks) = (None, None, None);
+    (look.fleet, look.offenders, look.limited) = (None, None, None);
+    look.blocks = None;
     let board = Board::of(None, &look);
     let sections: Vec<_> = board.tables.iter().map(|table| table.section).collect();
     assert_eq!(sections, [Section::Routes]);

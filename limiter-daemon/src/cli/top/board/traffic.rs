@@ -266,6 +266,6 @@ pub(super) fn upstreams(between: Between<'_>) -> Vec<Row> {
     clippy::cast_sign_loss,
     reason = "counters and gauges are whole numbers from 0 on, and the cast is saturating"
 )]
-pub(super) fn whole(value: f64) -> u64 {
+pub(in crate::cli) fn whole(value: f64) -> u64 {
     value as u64
 }

@@ -13,34 +13,38 @@ use std::hash::Hash;
 
 /// Counts of keys.
 #[derive(Debug)]
-pub(super) struct Top<K> {
+pub struct Top<K> {
     keep: usize,
     counts: HashMap<K, Seen>,
     missing: u64,
+    /// Room to find the count in the middle.
+    scratch: Vec<u64>,
 }
 
 /// How often a key was counted, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub struct Seen {
     /// At least.
-    pub(super) count: u64,
+    pub count: u64,
     /// Nanoseconds since 1970: since the key has been known.
-    pub(super) first: u64,
-    pub(super) last: u64,
+    pub first: u64,
+    pub last: u64,
 }
 
 impl<K: Hash + Eq + Ord + Clone> Top<K> {
     /// Keeps at least `keep` keys, and at most twice as many.
-    pub(super) fn new(keep: usize) -> Self {
+    #[must_use]
+    pub fn new(keep: usize) -> Self {
         Self {
             keep,
             counts: HashMap::new(),
             missing: 0,
+            scratch: Vec::new(),
         }
     }
 
     /// Counts `key` at the instant `at`.
-    pub(super) fn add(&mut self, key: K, at: u64) {
+    pub fn add(&mut self, key: K, at: u64) {
         let seen = self.counts.entry(key).or_insert(Seen {
             count: 0,
             first: at,
@@ -54,7 +58,9 @@ impl<K: Hash + Eq + Ord + Clone> Top<K> {
     }
 
     fn forget(&mut self) {
-        let mut counts: Vec<u64> = self.counts.values().map(|seen| seen.count).collect();
+        let counts = &mut self.scratch;
+        counts.clear();
+        counts.extend(self.counts.values().map(|seen| seen.count));
         let (_, &mut middle, _) = counts.select_nth_unstable_by(self.keep, |a, b| b.cmp(a));
         self.missing += middle;
         self.counts.retain(|_, seen| {
@@ -63,18 +69,32 @@ impl<K: Hash + Eq + Ord + Clone> Top<K> {
         });
     }
 
+    /// Forgets all keys, and keeps the room that they had.
+    pub fn clear(&mut self) {
+        self.counts.clear();
+        self.missing = 0;
+    }
+
+    /// Every key that is known, in no order.
+    pub fn all(&self) -> impl Iterator<Item = (&K, &Seen)> {
+        self.counts.iter()
+    }
+
     /// By how much a count may be too low.
-    pub(super) const fn missing(&self) -> u64 {
+    #[must_use]
+    pub const fn missing(&self) -> u64 {
         self.missing
     }
 
     /// Keys that are known; of no more than are kept, all there were.
-    pub(super) fn known(&self) -> usize {
+    #[must_use]
+    pub fn known(&self) -> usize {
         self.counts.len()
     }
 
     /// The keys that were counted most, the first first.
-    pub(super) fn most(&self, number: usize) -> Vec<(K, Seen)> {
+    #[must_use]
+    pub fn most(&self, number: usize) -> Vec<(K, Seen)> {
         let mut all: Vec<(&K, Seen)> = self.counts.iter().map(|(key, seen)| (key, *seen)).collect();
         all.sort_by(|(a, one), (b, other)| other.count.cmp(&one.count).then_with(|| a.cmp(b)));
         all.truncate(number);
