@@ -1,6 +1,5 @@
 //! `limiterd`: the command line.
 
-use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,16 +9,18 @@ use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use limiter_daemon::cli::check::{Format, Options};
 use limiter_daemon::cli::client::Admin;
 use limiter_daemon::cli::paint::Paint;
+use limiter_daemon::log::Log;
+use limiter_daemon::policy::plan;
 use limiter_daemon::{app, cli};
-use tracing_subscriber::EnvFilter;
 
 /// A rate limiter for gateway nodes: XDP token buckets and HTTP limits from one set of policy files.
 #[derive(Debug, Parser)]
 #[command(name = "limiterd", version)]
 struct Args {
-    /// Format of the log on standard error; LIMITERD_LOG sets what is logged (default: info).
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    log_format: LogFormat,
+    /// Format of the log on standard error, in place of the LimiterConfig's (text unless told). LIMITERD_LOG
+    /// sets what is logged, in its place as well (info).
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -151,21 +152,26 @@ enum L4 {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log_to_stderr(args.log_format);
-    run(args.command).unwrap_or_else(|error| {
+    let format = args.log_format.map(|format| match format {
+        LogFormat::Text => plan::LogFormat::Text,
+        LogFormat::Json => plan::LogFormat::Json,
+    });
+    let started = Log::start(format).map_err(anyhow::Error::from);
+    let ended = started.and_then(|log| run(args.command, log));
+    ended.unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
 }
 
-fn run(command: Command) -> anyhow::Result<ExitCode> {
+fn run(command: Command, log: Log) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run {
             config,
             takeover,
             linger,
-        } => app::run(&config, app::Succession { takeover, linger })?,
+        } => app::run(&config, app::Succession { takeover, linger }, log)?,
         Command::Check {
             dir,
             format,
@@ -218,17 +224,4 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write to {}", into.display()))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn log_to_stderr(format: LogFormat) {
-    let filter =
-        EnvFilter::try_from_env("LIMITERD_LOG").unwrap_or_else(|_unset| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

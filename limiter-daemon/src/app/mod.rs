@@ -11,6 +11,7 @@ mod held;
 mod kernel;
 mod linger;
 mod notify;
+mod observe;
 mod privileges;
 mod reload;
 mod service;
@@ -36,14 +37,15 @@ use crate::admin::{self, Admin, Blocking, L4, Loads, Metrics, Status, Trigger, m
 use crate::engine::state::State;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
-use crate::l7::access_log::{self, AccessLog};
+use crate::l7::access_log;
 use crate::l7::clock::{Clock, wall};
 use crate::l7::metrics::Counters;
-use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
+use crate::log::Log;
 use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
+use crate::traces;
 use asked::Asked;
 use backends::Backends;
 use escalation::{Escalation, Sentencing};
@@ -72,7 +74,7 @@ pub struct Succession {
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
-pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
+pub fn run(dir: &Path, succession: Succession, lines: Log) -> anyhow::Result<()> {
     let passed = Passed::by_systemd()?;
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
@@ -83,8 +85,10 @@ pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
             reload::errors(&outcome)
         )
     })?;
+    lines.follow(&plan.daemon.log);
     let first = First {
         dir: dir.to_owned(),
+        lines,
         fingerprint,
         plan,
         outcome,
@@ -101,6 +105,7 @@ pub fn run(dir: &Path, succession: Succession) -> anyhow::Result<()> {
 /// The policy that the daemon starts with.
 struct First {
     dir: PathBuf,
+    lines: Log,
     fingerprint: u64,
     plan: Plan,
     outcome: Outcome,
@@ -139,6 +144,9 @@ struct Daemon {
     not_sampling: Arc<AtomicBool>,
     status: Arc<Status>,
     log: Option<access_log::Owner>,
+    traces: Option<traces::Owner>,
+    /// The daemon's own log.
+    lines: Log,
     /// `None`: each node counts for itself.
     held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -225,6 +233,7 @@ async fn control(first: First) -> anyhow::Result<()> {
             },
             _ = tick.tick() => {
                 daemon.watchdog.alive();
+                daemon.lines.tell_left_out();
                 daemon.look_after_kernel();
                 daemon.look_after_leases();
             }
@@ -243,6 +252,7 @@ impl Daemon {
     async fn start(first: First) -> anyhow::Result<Self> {
         let First {
             dir,
+            lines,
             fingerprint,
             plan,
             outcome,
@@ -279,7 +289,8 @@ impl Daemon {
         let admin_socket = sockets.admin(config.admin)?;
         let opened = sockets.open(&binds(&plan), worker_count)?;
 
-        let (sink, log) = access_log(&config)?;
+        let (sink, log) = observe::access_log(&config)?;
+        let (tracer, traces) = observe::traces(&config)?;
 
         let mut state = State::new(config.max_buckets);
         let (mut shared_store, mut held, mut main) = (None, None, None);
@@ -308,12 +319,13 @@ impl Daemon {
             counters: Arc::clone(&counters),
             store: Arc::clone(state.store()),
             sink,
+            tracer: tracer.clone(),
             court: escalation.court(&config),
             evictions: escalation.evictions.clone(),
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
-        let told = (&state, domains);
+        let told = (&state, domains, tracer);
         let service =
             RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
@@ -346,6 +358,8 @@ impl Daemon {
             clock,
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
+            traces: traces.as_ref().map(traces::Owner::shared),
+            lines: Arc::clone(lines.sites()),
         };
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let not_sampling = Arc::new(AtomicBool::new(false));
@@ -432,6 +446,8 @@ impl Daemon {
             not_sampling,
             status,
             log,
+            traces,
+            lines,
             held,
             tasks,
         })
@@ -479,20 +495,3 @@ impl Daemon {
         self.reload(Trigger::Signal).await;
     }
 }
-
-/// Starts the access log, if there is to be one.
-fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {
-    let Some(log) = &config.access_log else {
-        return Ok((None, None));
-    };
-    let (sink, owner) = AccessLog::start(log).with_context(|| {
-        format!(
-            "cannot open the access log ({:?}); set spec.accessLog.path of the LimiterConfig",
-            log.target
-        )
-    })?;
-    Ok((Some(sink), Some(owner)))
-}
-
-/// Takes the records of requests, and whom that belongs to.
-type Log = (Option<Arc<dyn Sink>>, Option<access_log::Owner>);

@@ -40,6 +40,7 @@ use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
 use crate::policy::plan::ClientSettings;
+use crate::traces::Tracer;
 
 /// What a worker's requests need.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(super) struct Pipeline {
     pub(super) decisions: Arc<Decisions>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
+    /// Traces some of the requests; `None`: none.
+    pub(super) tracer: Option<Arc<Tracer>>,
     /// Who passes sentences; `None`: nothing enforces them.
     pub(super) court: Option<Arc<dyn Court>>,
     pub(super) evictions: Evictions,
@@ -74,8 +77,8 @@ pub(super) fn answer(
         let mut request = request;
         let mut ending = ending;
         let mut decided = Decided::default();
-        if conn.pipeline.sink.is_some() {
-            ending.keep(record::begin(&conn, &request, now));
+        if let Some(record) = record::begin(&conn, &request, now) {
+            ending.keep(record);
         }
         let (version, grpc) = (request.version(), is_grpc(&request));
         let next = match conn.pipeline.decide(&conn, &mut request, &mut decided) {

@@ -23,6 +23,10 @@ catalogue! {
         "Settings that may be changed while running, in percent of the requests.";
     ACCESS_LOG_LINES: Counter "lines" "limiterd_access_log_lines" ["result"]
         "Lines of the access log: written, or lost because the queue was full or writing failed.";
+    LOG_LEFT_OUT: Counter "lines" "limiterd_log_lines_left_out" ["module"]
+        "Lines of the daemon's own log that were left out, by the module of the code (log: of libraries that use that crate).";
+    TRACE_SPANS: Counter "spans" "limiterd_trace_spans" ["result"]
+        "Spans: exported, dropped because the queue was full, failed to be sent, or rejected by the collector.";
 }
 "Clients" {
     DOWNSTREAM_CX: Counter "connections" "limiterd_downstream_cx" [] "Connections accepted.";

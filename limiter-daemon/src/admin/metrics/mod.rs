@@ -27,7 +27,9 @@ use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::dns::Resolver;
 use crate::l7::metrics::{Closed, Counters, Decided};
+use crate::log::Sites;
 use crate::rls;
+use crate::traces;
 use arc_swap::ArcSwap;
 pub use family::{Chapter, Declared, Family, Kind};
 pub use page::Format;
@@ -63,6 +65,10 @@ pub struct Sources {
     pub kernel: Option<Arc<Mutex<Kernel>>>,
     /// `None`: there is no access log.
     pub log: Option<Arc<access_log::Shared>>,
+    /// `None`: nothing is traced.
+    pub traces: Option<Arc<traces::Shared>>,
+    /// Of the daemon's own log.
+    pub lines: Arc<Sites>,
 }
 
 impl Metrics {
@@ -133,7 +139,20 @@ impl Sources {
         );
     }
 
+    /// What is said of requests elsewhere, and what is not.
     fn log(&self, page: &mut Page) {
+        let left_out = self.lines.left_out().into_iter();
+        let left_out = left_out.map(|(module, lines)| ([module], lines));
+        page.rows(&catalogue::LOG_LEFT_OUT, left_out);
+        if let Some(traces) = &self.traces {
+            let results = [
+                (["exported"], read(&traces.exported)),
+                (["dropped"], read(&traces.dropped)),
+                (["failed"], read(&traces.failed)),
+                (["rejected"], read(&traces.rejected)),
+            ];
+            page.rows(&catalogue::TRACE_SPANS, results);
+        }
         let Some(log) = &self.log else {
             return;
         };
