@@ -1,5 +1,5 @@
 //! The limiterd daemon as a library. Imports point one way:
-//! `policy → engine → {l4, l7, global, rls} → simulate → {admin, app, cli} → main`.
+//! `policy → engine → traces → {l4, l7, global, rls} → simulate → {admin, app, cli} → main`.
 
 pub mod admin;
 pub mod app;
@@ -8,6 +8,8 @@ pub mod engine;
 pub mod global;
 pub mod l4;
 pub mod l7;
+pub mod log;
 pub mod policy;
 pub mod rls;
 pub mod simulate;
+pub mod traces;

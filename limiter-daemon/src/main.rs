@@ -1,25 +1,26 @@
 //! `limiterd`: the command line.
 
-use std::io::IsTerminal as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use limiter_daemon::admin::{Form, Logging};
 use limiter_daemon::cli::check::{Format, Options};
 use limiter_daemon::cli::client::Admin;
 use limiter_daemon::cli::paint::Paint;
+use limiter_daemon::log::Log;
+use limiter_daemon::policy::plan;
 use limiter_daemon::{app, cli};
 
 /// A rate limiter for gateway nodes: XDP token buckets and HTTP limits from one set of policy files.
 #[derive(Debug, Parser)]
 #[command(name = "limiterd", version)]
 struct Args {
-    /// Format of the log on standard error; LIMITERD_LOG sets what is logged (default: info).
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    log_format: LogFormat,
+    /// Format of the log on standard error, in place of the LimiterConfig's (text unless told). LIMITERD_LOG
+    /// sets what is logged, in its place as well (info).
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
     #[command(subcommand)]
     command: Command,
 }
@@ -165,9 +166,13 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return refuse(&error),
     };
-    let logging = log_to_stderr(args.log_format);
-    let result = logging.and_then(|logging| run(args.command, logging));
-    result.unwrap_or_else(|error| {
+    let format = args.log_format.map(|format| match format {
+        LogFormat::Text => plan::LogFormat::Text,
+        LogFormat::Json => plan::LogFormat::Json,
+    });
+    let started = Log::start(format).map_err(anyhow::Error::from);
+    let ended = started.and_then(|log| run(args.command, log));
+    ended.unwrap_or_else(|error| {
         eprintln!("limiterd: {error:#}");
         ExitCode::FAILURE
     })
@@ -185,14 +190,14 @@ fn refuse(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn run(command: Command, logging: Logging) -> anyhow::Result<ExitCode> {
+fn run(command: Command, log: Log) -> anyhow::Result<ExitCode> {
     let out = &mut std::io::stdout().lock();
     match command {
         Command::Run {
             config,
             takeover,
             linger,
-        } => app::run(&config, app::Succession { takeover, linger }, logging)?,
+        } => app::run(&config, app::Succession { takeover, linger }, log)?,
         Command::Check {
             dir,
             format,
@@ -248,15 +253,4 @@ fn run(command: Command, logging: Logging) -> anyhow::Result<ExitCode> {
             .with_context(|| format!("cannot write to {}", into.display()))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn log_to_stderr(format: LogFormat) -> anyhow::Result<Logging> {
-    let directives = std::env::var("LIMITERD_LOG").ok();
-    let form = match format {
-        LogFormat::Text => Form::Text {
-            colours: std::io::stderr().is_terminal(),
-        },
-        LogFormat::Json => Form::Json,
-    };
-    Logging::start(directives.as_deref(), form)
 }

@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod browser;
 pub mod capture;
+pub mod collector;
 pub mod counting;
 pub mod daemon;
 pub mod echo;

@@ -55,6 +55,28 @@ pub fn ask(
     ask_by(netns, plain(address)?, questions)
 }
 
+/// Asks once, with these headers.
+///
+/// # Errors
+/// When there is no connection, or no answer.
+pub fn ask_with(
+    netns: &Netns,
+    address: &str,
+    headers: &[(&'static str, &'static str)],
+    question: RateLimitRequest,
+) -> Result<RateLimitResponse> {
+    inside(netns, plain(address)?, async |mut grpc| {
+        grpc.ready().await.context("the service is not ready")?;
+        let codec = ProstCodec::<RateLimitRequest, RateLimitResponse>::default();
+        let mut request = Request::new(question);
+        for (name, value) in headers {
+            request.metadata_mut().insert(*name, value.parse()?);
+        }
+        let path = PathAndQuery::from_static(SHOULD_RATE_LIMIT);
+        Ok(grpc.unary(request, path, codec).await?.into_inner())
+    })
+}
+
 /// The same by an endpoint, which may be one of TLS.
 ///
 /// # Errors

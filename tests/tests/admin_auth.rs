@@ -281,7 +281,7 @@ fn tokens_are_read_from_files_and_again_at_a_reload() -> Result<()> {
     let env = [("LIMITERD_TOKEN_FILE", writer.as_path())];
     let (well, text) = limiterd(&netns, &["log", "warn"], &env)?;
     assert!(
-        well && text.contains("logged: warn; from the start: info"),
+        well && text.contains("logged: warn; configured: info"),
         "{text}"
     );
 

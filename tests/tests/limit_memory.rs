@@ -1,4 +1,4 @@
-//! What deciding a limit and choosing a host allocate (nothing), and what a million distinct buckets
+//! What deciding a limit, choosing a host and not tracing a request allocate (nothing), and what a million distinct buckets
 //! take.
 //!
 //! One test in a binary of its own: the allocator counts for the whole process.
@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -21,10 +22,11 @@ use limiter_daemon::engine::upstream::{
     Breaker, Exchange, Host, Hosts, Outliers, Resource, splitmix64,
 };
 use limiter_daemon::policy::plan::{
-    Algorithm, BackendSettings, Balancing, Candidate, Condition, HashBy, LimitRule,
-    OutlierDetection, PathMatch, PolicyLimits, Quota, RateLimits, ResponseCost, SourcePrefixes,
-    ValueTest,
+    Algorithm, BackendSettings, Balancing, Candidate, Condition, HashBy, LimitRule, OtlpConfig,
+    OtlpProtocol, OutlierDetection, PathMatch, PolicyLimits, Quota, RateLimits, ResponseCost,
+    SourcePrefixes, TraceParent, TracingConfig, ValueTest,
 };
+use limiter_daemon::traces::Tracer;
 
 /// The system's allocator, and how often and for how much it was asked.
 struct Counting;
@@ -189,11 +191,11 @@ fn counting_who_is_denied_allocates_nothing() {
     for n in 0..10_000 {
         deny(n, u64::from(n) * SECOND / 50);
     }
-    let before = TIMES.load(Ordering::Relaxed);
+    let before = TIMES.get();
     for n in 10_000..100_000 {
         deny(n, u64::from(n) * SECOND / 50);
     }
-    assert_eq!(TIMES.load(Ordering::Relaxed) - before, 0);
+    assert_eq!(TIMES.get() - before, 0);
 }
 
 fn choosing_a_host_allocates_nothing() -> Result<()> {
@@ -242,6 +244,47 @@ fn choosing_a_host_allocates_nothing() -> Result<()> {
     Ok(())
 }
 
+fn who_is_not_traced_allocates_nothing() -> Result<()> {
+    let config = TracingConfig {
+        otlp: OtlpConfig {
+            host: "127.0.0.1".into(),
+            port: 4317,
+            tls: false,
+            path: String::new(),
+            protocol: OtlpProtocol::Grpc,
+            headers_file: None,
+            ca_file: None,
+            timeout: Duration::from_secs(1),
+        },
+        sampling: 1_000,
+        parent: TraceParent::Follow,
+        service_name: "limiterd".into(),
+    };
+    let (tracer, owner) = Tracer::start(&config, None)?;
+    let none = HeaderMap::new();
+    let mut unsampled = HeaderMap::new();
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    unsampled.insert("traceparent", HeaderValue::from_static(parent));
+    let before = TIMES.get();
+    for _ in 0..100_000 {
+        // One that is not drawn, and one that is not wanted.
+        ensure!(tracer.sample(&none, || 1_000).is_none(), "it is traced");
+        ensure!(tracer.sample(&unsampled, || 0).is_none(), "it is traced");
+        ensure!(tracer.follow(&none).is_none(), "it is traced");
+    }
+    let allocated = TIMES.get() - before;
+    drop(tracer);
+    ensure!(
+        owner.finish(Duration::from_secs(30)),
+        "the thread does not end"
+    );
+    assert!(
+        allocated < 1_000,
+        "{allocated}: more than a thread that starts"
+    );
+    Ok(())
+}
+
 fn a_million_distinct_buckets_take_less_than_a_hundred_bytes_each() -> Result<()> {
     let before = BYTES.load(Ordering::Relaxed);
     let state = State::new(2 << 20);
@@ -279,5 +322,6 @@ fn memory_of_limits() -> Result<()> {
     nothing_is_allocated_in_the_steady_state()?;
     counting_who_is_denied_allocates_nothing();
     choosing_a_host_allocates_nothing()?;
+    who_is_not_traced_allocates_nothing()?;
     a_million_distinct_buckets_take_less_than_a_hundred_bytes_each()
 }

@@ -1,134 +1,67 @@
 //! What is logged, changed while running: `GET /logging`, and `POST /logging?level=debug` as Envoy's
-//! admin API has it. `audit` is logged whatever is asked for.
-
-use std::sync::{Mutex, PoisonError};
+//! admin API has it.
 
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::l4::Refused;
+use crate::log::{Log, LogError, directives};
+use crate::policy::plan::LogLevel;
 
 /// Characters of a filter.
 const MAX_FILTER: usize = 1000;
-const AUDIT: &str = "audit";
 const USAGE: &str = "POST /logging?level=LEVEL (trace, debug, info, warn, error or off), \
-                     ?filter=DIRECTIVES as LIMITERD_LOG has them, or ?level= for what holds from \
-                     the start";
-
-/// The log on standard error.
-#[derive(Debug)]
-pub struct Logging {
-    handle: reload::Handle<EnvFilter, Registry>,
-    /// Directives that hold from the start.
-    first: String,
-    now: Mutex<String>,
-}
+                     ?filter=DIRECTIVES as LIMITERD_LOG has them, or ?level= for what the environment \
+                     or the configuration says";
 
 /// What is logged.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct LoggingView {
     /// As directives of `LIMITERD_LOG`.
     pub filter: String,
-    /// What holds from the start.
-    pub at_start: String,
+    /// What the environment or the configuration says.
+    pub configured: String,
 }
 
-/// How lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// Coloured if `colours`.
-    Text {
-        colours: bool,
-    },
-    Json,
-}
-
-impl Logging {
-    /// Begins to log what `directives` say; what is no directive is as good as `info`.
-    ///
-    /// # Errors
-    /// When this process logs already.
-    pub fn start(directives: Option<&str>, form: Form) -> anyhow::Result<Self> {
-        let asked = directives.and_then(|text| Some((text.to_owned(), parse(text).ok()?)));
-        let (first, filter) = match asked {
-            Some(asked) => asked,
-            None => ("info".to_owned(), parse("info")?),
-        };
-        let (filter, handle) = reload::Layer::new(filter);
-        let log = tracing_subscriber::registry().with(filter);
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-        match form {
-            Form::Text { colours } => log.with(lines.with_ansi(colours)).try_init()?,
-            Form::Json => log.with(lines.with_ansi(false).json()).try_init()?,
-        }
-        Ok(Self {
-            handle,
-            now: Mutex::new(first.clone()),
-            first,
-        })
-    }
-
-    /// What is logged now.
-    pub(super) fn view(&self) -> LoggingView {
-        LoggingView {
-            filter: self.now().clone(),
-            at_start: self.first.clone(),
-        }
-    }
-
-    /// Logs what a query says from now on.
-    ///
-    /// # Errors
-    /// Status and reason; nothing is changed then.
-    pub(super) fn change(&self, query: Option<&str>) -> Result<(), Refused> {
-        let wrong = |why: String| (StatusCode::BAD_REQUEST, why);
-        let wanted = wanted(query.unwrap_or_default()).map_err(wrong)?;
-        let wanted = wanted.unwrap_or_else(|| self.first.clone());
-        let filter = parse(&wanted).map_err(|error| wrong(format!("{error}; {USAGE}")))?;
-        self.handle
-            .reload(filter)
-            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        *self.now() = wanted;
-        Ok(())
-    }
-
-    fn now(&self) -> std::sync::MutexGuard<'_, String> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+/// What is logged now.
+pub(super) fn view(log: &Log) -> LoggingView {
+    LoggingView {
+        filter: log.in_force(),
+        configured: log.standing(),
     }
 }
 
-fn parse(directives: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
-    let audited = directives
-        .split(',')
-        .any(|one| one.trim().starts_with(AUDIT));
-    let builder = EnvFilter::builder();
-    if audited {
-        builder.parse(directives)
-    } else {
-        builder.parse(format!("{directives},{AUDIT}=info"))
-    }
+/// Logs what a query says from now on.
+///
+/// # Errors
+/// Status and reason; nothing is changed then.
+pub(super) fn change(log: &Log, query: Option<&str>) -> Result<(), Refused> {
+    let wanted = wanted(query.unwrap_or_default())
+        .map_err(|why| (StatusCode::BAD_REQUEST, why.to_owned()))?;
+    log.by_hand(wanted.as_deref()).map_err(|error| match error {
+        LogError::Directives(error) => (StatusCode::BAD_REQUEST, format!("{error}; {USAGE}")),
+        error => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    })
 }
 
-/// The directives that a query asks for; `None`: those from the start.
-fn wanted(query: &str) -> Result<Option<String>, String> {
-    let usage = || USAGE.to_owned();
-    let (key, value) = query.split_once('=').ok_or_else(usage)?;
+/// The directives that a query asks for; `None`: those that hold without it.
+fn wanted(query: &str) -> Result<Option<String>, &'static str> {
+    let (key, value) = query.split_once('=').ok_or(USAGE)?;
     let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
-    match (key, value.to_ascii_lowercase().as_str()) {
-        ("level" | "filter", "") => Ok(None),
-        // What libraries say beyond that helps nobody, and is much.
-        ("level", level @ ("trace" | "debug")) => Ok(Some(format!("info,limiter_daemon={level}"))),
-        ("level", level @ ("info" | "warn" | "error" | "off")) => Ok(Some(level.to_owned())),
-        // Envoy's names.
-        ("level", "warning") => Ok(Some("warn".to_owned())),
-        ("level", "critical") => Ok(Some("error".to_owned())),
-        ("filter", _) if value.len() <= MAX_FILTER => Ok(Some(value)),
-        _ => Err(usage()),
-    }
+    let level = match (key, value.to_ascii_lowercase().as_str()) {
+        ("level" | "filter", "") => return Ok(None),
+        ("filter", _) if value.len() <= MAX_FILTER => return Ok(Some(value)),
+        ("level", "off") => return Ok(Some("off".to_owned())),
+        ("level", "trace") => LogLevel::Trace,
+        ("level", "debug") => LogLevel::Debug,
+        ("level", "info") => LogLevel::Info,
+        // The second ones are Envoy's names.
+        ("level", "warn" | "warning") => LogLevel::Warn,
+        ("level", "error" | "critical") => LogLevel::Error,
+        _ => return Err(USAGE),
+    };
+    Ok(Some(directives(level)))
 }
 
 #[cfg(test)]
@@ -158,14 +91,5 @@ mod tests {
             said(&format!("filter={}", "a".repeat(MAX_FILTER + 1))),
             None
         );
-        assert!(parse("limiter_daemon=loud").is_err());
-    }
-
-    #[test]
-    fn the_audit_log_is_there_unless_somebody_names_it() {
-        for (directives, told) in [("off", "audit=info"), ("warn,audit=off", "audit=off")] {
-            let filter = parse(directives).unwrap().to_string();
-            assert!(filter.contains(told), "{filter}");
-        }
     }
 }

@@ -60,7 +60,7 @@ pub use domain::{DomainQuestion, DomainQuestionError};
 pub use findings::FindingView;
 pub use held::Holdings;
 pub use l4::L4;
-pub use logging::{Form, Logging, LoggingView};
+pub use logging::LoggingView;
 pub use metrics::{Format, Metrics};
 pub use status::Status;
 
@@ -71,6 +71,7 @@ use crate::engine::domain::Domains;
 use crate::engine::state::State;
 use crate::global::RedisLedger;
 use crate::l7::clock::Clock;
+use crate::log::Log;
 
 /// Connections served at once; further ones wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -102,7 +103,7 @@ pub struct Admin {
     /// Who may ask.
     pub guard: Arc<Guard>,
     pub audit: Arc<Audit>,
-    pub logging: Arc<Logging>,
+    pub log: Log,
     /// Tells the control thread to go out of service.
     pub drain: Arc<Notify>,
 }
@@ -210,8 +211,8 @@ impl Admin {
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/drain_listeners") => return self.drain_listeners(),
             (&Method::POST, "/logging") => {
-                return match self.logging.change(request.uri().query()) {
-                    Ok(()) => answered(l4::json(&self.logging.view())),
+                return match logging::change(&self.log, request.uri().query()) {
+                    Ok(()) => answered(l4::json(&logging::view(&self.log))),
                     Err((status, why)) => text(status, format!("{why}\n")),
                 };
             }
@@ -255,7 +256,7 @@ impl Admin {
             "/node" => answered(self.node()),
             "/fleet" => self.fleet(),
             "/audit" => answered(l4::json(&self.audit.view())),
-            "/logging" => answered(l4::json(&self.logging.view())),
+            "/logging" => answered(l4::json(&logging::view(&self.log))),
             "/drain_listeners" => text(StatusCode::METHOD_NOT_ALLOWED, "POST only\n".to_owned()),
             "/offenders" => self.offenders(),
             _ => text(

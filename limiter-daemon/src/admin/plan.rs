@@ -20,9 +20,9 @@ use tcp::TcpView;
 
 use crate::engine::{ask, explain as words};
 use crate::policy::plan::{
-    AccessLog, Asking, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule, Listener,
-    LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind, RouteRule,
-    Tls, TlsVersion, WeightedBackend,
+    ALL_TRACED, AccessLog, Asking, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule,
+    Listener, LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind,
+    RouteRule, Tls, TlsVersion, TracingConfig, WeightedBackend,
 };
 
 #[derive(Debug, Serialize)]
@@ -82,6 +82,8 @@ struct DaemonView {
     drain_timeout_seconds: f64,
     /// As `json to /dev/stdout`; `None`: there is none.
     access_log: Option<String>,
+    /// As `1 % to http://127.0.0.1:4317`; `None`: nothing is traced.
+    tracing: Option<String>,
     /// Where Envoy's rate limit service is served; `None`: nowhere.
     rls: Option<String>,
 }
@@ -100,9 +102,15 @@ impl From<&DaemonConfig> for DaemonView {
             drain_delay_seconds: seconds(config.drain_delay),
             drain_timeout_seconds: seconds(config.drain_timeout),
             access_log: config.access_log.as_ref().map(access_log),
+            tracing: config.tracing.as_ref().map(traces),
             rls: config.rls.as_ref().map(|rls| rls.listen.to_string()),
         }
     }
+}
+
+fn traces(tracing: &TracingConfig) -> String {
+    let percent = f64::from(tracing.sampling) * 100.0 / f64::from(ALL_TRACED);
+    format!("{percent} % to {}", tracing.otlp.url())
 }
 
 fn access_log(log: &AccessLog) -> String {

@@ -12,6 +12,7 @@ mod held;
 mod kernel;
 mod linger;
 mod notify;
+mod observe;
 mod privileges;
 mod reload;
 mod service;
@@ -35,20 +36,20 @@ use tokio::time::MissedTickBehavior;
 
 use crate::admin::socket::Socket;
 use crate::admin::{
-    self, Admin, Audit, Blocking, Guard, L4, Loads, Logging, Metrics, Status, Trigger,
-    metrics::Sources,
+    self, Admin, Audit, Blocking, Guard, L4, Loads, Metrics, Status, Trigger, metrics::Sources,
 };
 use crate::engine::state::State;
 use crate::l4::Kernel;
 use crate::l4::offenders::Offenders;
-use crate::l7::access_log::{self, AccessLog};
+use crate::l7::access_log;
 use crate::l7::clock::{Clock, wall};
 use crate::l7::metrics::Counters;
-use crate::l7::record::Sink;
 use crate::l7::worker::Shared;
 use crate::l7::{Active, Workers};
+use crate::log::Log;
 use crate::policy::Outcome;
 use crate::policy::plan::{DaemonConfig, Plan};
+use crate::traces;
 use asked::Asked;
 use backends::Backends;
 use escalation::{Escalation, Sentencing};
@@ -78,7 +79,7 @@ pub struct Succession {
 /// # Errors
 /// When the files are invalid or something cannot be set up (nothing stays attached then), and when
 /// a part of the daemon dies.
-pub fn run(dir: &Path, succession: Succession, logging: Logging) -> anyhow::Result<()> {
+pub fn run(dir: &Path, succession: Succession, lines: Log) -> anyhow::Result<()> {
     let passed = Passed::by_systemd()?;
     privileges::at_start()?;
     let fingerprint = watch::fingerprint(dir);
@@ -89,14 +90,15 @@ pub fn run(dir: &Path, succession: Succession, logging: Logging) -> anyhow::Resu
             reload::errors(&outcome)
         )
     })?;
+    lines.follow(&plan.daemon.log);
     let first = First {
         dir: dir.to_owned(),
+        lines,
         fingerprint,
         plan,
         outcome,
         passed,
         succession,
-        logging,
     };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -108,12 +110,12 @@ pub fn run(dir: &Path, succession: Succession, logging: Logging) -> anyhow::Resu
 /// The policy that the daemon starts with.
 struct First {
     dir: PathBuf,
+    lines: Log,
     fingerprint: u64,
     plan: Plan,
     outcome: Outcome,
     passed: Passed,
     succession: Succession,
-    logging: Logging,
 }
 
 /// The running daemon.
@@ -153,6 +155,9 @@ struct Daemon {
     /// Since when it is, by the clock; `None`: it is not.
     left: Option<u64>,
     log: Option<access_log::Owner>,
+    traces: Option<traces::Owner>,
+    /// The daemon's own log.
+    lines: Log,
     /// `None`: each node counts for itself.
     held: Option<Held>,
     tasks: JoinSet<anyhow::Result<()>>,
@@ -214,6 +219,7 @@ async fn control(first: First) -> anyhow::Result<()> {
             },
             _ = tick.tick() => {
                 daemon.watchdog.alive();
+                daemon.lines.tell_left_out();
                 daemon.look_after_kernel();
                 daemon.look_after_leases();
             }
@@ -232,12 +238,12 @@ impl Daemon {
     async fn start(first: First) -> anyhow::Result<Self> {
         let First {
             dir,
+            lines,
             fingerprint,
             plan,
             outcome,
             passed,
             succession,
-            logging,
         } = first;
         let config = plan.daemon.clone();
         let status = Arc::new(Status::default());
@@ -270,7 +276,8 @@ impl Daemon {
         let admin_socket = sockets.admin(config.admin)?;
         let opened = sockets.open(&binds(&plan), worker_count)?;
 
-        let (sink, log) = access_log(&config)?;
+        let (sink, log) = observe::access_log(&config)?;
+        let (tracer, traces) = observe::traces(&config)?;
 
         let mut state = State::new(config.max_buckets);
         let (mut shared_store, mut held, mut main) = (None, None, None);
@@ -299,12 +306,13 @@ impl Daemon {
             counters: Arc::clone(&counters),
             store: Arc::clone(state.store()),
             sink,
+            tracer: tracer.clone(),
             court: escalation.court(&config),
             evictions: escalation.evictions.clone(),
         };
         let workers = privileges::without(|| Workers::start(worker_count, &shared))
             .context("cannot start the workers")?;
-        let told = (&state, domains);
+        let told = (&state, domains, tracer);
         let service =
             RateLimitService::start(&plan, &config, &mut sockets, worker_count, told, clock)
                 .await?;
@@ -340,6 +348,8 @@ impl Daemon {
             kernel: kernel.clone(),
             log: log.as_ref().map(access_log::Owner::shared),
             audit: Arc::clone(&audit),
+            traces: traces.as_ref().map(traces::Owner::shared),
+            lines: Arc::clone(lines.sites()),
         };
         let offenders: Arc<Mutex<Offenders>> = Arc::default();
         let not_sampling = Arc::new(AtomicBool::new(false));
@@ -367,7 +377,7 @@ impl Daemon {
             name: fleet::name(),
             guard: Arc::clone(&guard),
             audit,
-            logging: Arc::new(logging),
+            log: lines.clone(),
             drain: Arc::clone(&draining),
         });
         let (stop_admin, stopped) = tell::channel(false);
@@ -433,6 +443,8 @@ impl Daemon {
             draining,
             left: None,
             log,
+            traces,
+            lines,
             held,
             tasks,
         })
@@ -480,20 +492,3 @@ impl Daemon {
         self.reload(Trigger::Signal).await;
     }
 }
-
-/// Starts the access log, if there is to be one.
-fn access_log(config: &DaemonConfig) -> anyhow::Result<Log> {
-    let Some(log) = &config.access_log else {
-        return Ok((None, None));
-    };
-    let (sink, owner) = AccessLog::start(log).with_context(|| {
-        format!(
-            "cannot open the access log ({:?}); set spec.accessLog.path of the LimiterConfig",
-            log.target
-        )
-    })?;
-    Ok((Some(sink), Some(owner)))
-}
-
-/// Takes the records of requests, and whom that belongs to.
-type Log = (Option<Arc<dyn Sink>>, Option<access_log::Owner>);

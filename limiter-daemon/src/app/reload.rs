@@ -54,6 +54,7 @@ impl Daemon {
     /// stays.
     pub(super) async fn reload(&mut self, trigger: Trigger) {
         notify::reloading();
+        self.lines.tell_left_out();
         // Before they are read: what changes meanwhile is another change.
         self.fingerprint = watch::fingerprint(&self.dir);
         let outcome = load(&self.dir, Some(&self.outcome));
@@ -91,6 +92,7 @@ impl Daemon {
             warn_of_global_limits(&plan);
             warn_of_domains(&plan);
         }
+        self.config.log = plan.daemon.log;
         if plan.daemon != self.config {
             tracing::warn!(
                 "changes of the LimiterConfig, and of the EnvoyGateway, take effect at the next start"
@@ -113,6 +115,7 @@ impl Daemon {
         self.sockets.close_others(&wanted, &self.workers).await;
         self.state.runtime().follow(&plan.runtime);
         self.guard.follow(&plan);
+        self.lines.follow(&self.config.log);
         self.active.store(Arc::new(active));
         self.sentencing.safe.follow(&plan);
         self.service.follow(&plan, &self.state);

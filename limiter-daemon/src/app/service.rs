@@ -16,6 +16,7 @@ use crate::l7::clock::Clock;
 use crate::l7::tls;
 use crate::policy::plan::{DaemonConfig, Plan, ServerTls};
 use crate::rls::{Counters, Server, Service, Telling};
+use crate::traces::Tracer;
 
 /// The service, which is there also where it is not served.
 pub(super) struct RateLimitService {
@@ -33,7 +34,7 @@ impl RateLimitService {
         config: &DaemonConfig,
         sockets: &mut Sockets,
         threads: usize,
-        (state, domains): (&Arc<State>, Arc<ArcSwap<Domains>>),
+        (state, domains, tracer): (&Arc<State>, Arc<ArcSwap<Domains>>, Option<Arc<Tracer>>),
         clock: Clock,
     ) -> anyhow::Result<Self> {
         domains.store(Arc::new(Domains::compile(&plan.domains, state)));
@@ -60,6 +61,7 @@ impl RateLimitService {
                 echo: rls.echo,
             }),
             store: state.domain_store().map(Arc::clone),
+            tracer,
         };
         let server =
             privileges::without(|| Server::start(own, &service).map_err(std::io::Error::other))

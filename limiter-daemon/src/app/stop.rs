@@ -13,6 +13,8 @@ use crate::policy::plan::OnExit;
 
 /// How long the writer of the access log may take for the last lines.
 const LOG_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the last spans may take.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 /// How long answers of the admin listener may take that are under way at the very end.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -117,6 +119,11 @@ impl Daemon {
         {
             tracing::warn!("the last lines of the access log were not written");
         }
+        if let Some(traces) = self.traces
+            && !traces.finish(TRACES_PATIENCE)
+        {
+            tracing::warn!("the last spans were not exported");
+        }
         if let Some(kernel) = self.kernel {
             let on_exit = if kernel_taken {
                 OnExit::Keep
@@ -134,6 +141,7 @@ impl Daemon {
         {
             tracing::debug!("questions to the admin listener were cut off");
         }
+        self.lines.tell_left_out();
         if let Ended::Failed(error) = ended {
             return Err(error);
         }

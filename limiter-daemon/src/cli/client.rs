@@ -191,7 +191,7 @@ impl Credentials {
     /// What to show as `Authorization`.
     fn token(&self) -> anyhow::Result<Option<HeaderValue>> {
         let named = std::env::var_os(TOKEN_FILE).filter(|path| !path.is_empty());
-        let Some(path) = self.token_file.clone().or(named.map(PathBuf::from)) else {
+        let Some(path) = self.token_file.clone().or_else(|| named.map(PathBuf::from)) else {
             return Ok(None);
         };
         let text = String::from_utf8(read(&path)?)

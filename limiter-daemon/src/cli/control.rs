@@ -18,7 +18,7 @@ pub struct Log {
     /// The same as directives, as LIMITERD_LOG has them: `info,limiter_daemon::l4=debug`.
     #[arg(long, value_name = "DIRECTIVES", conflicts_with_all = ["level", "reset"])]
     filter: Option<String>,
-    /// What holds from the start.
+    /// What the environment or the configuration says.
     #[arg(long, conflicts_with = "level")]
     reset: bool,
     #[command(flatten)]
@@ -62,8 +62,8 @@ pub fn log(args: &Log, out: &mut impl Write) -> anyhow::Result<()> {
             args.admin.ask(Method::POST, &path, None)?
         }
     };
-    let LoggingView { filter, at_start } = serde_json::from_str(&answer)?;
-    writeln!(out, "logged: {filter}; from the start: {at_start}")?;
+    let LoggingView { filter, configured } = serde_json::from_str(&answer)?;
+    writeln!(out, "logged: {filter}; configured: {configured}")?;
     Ok(())
 }
 

@@ -171,6 +171,22 @@ impl Matcher {
         }
     }
 
+    /// The name of what has a bucket for each value; `None` for other conditions.
+    pub(super) fn entry_name(&self) -> Option<&str> {
+        match self {
+            Self::Header {
+                name,
+                test: ValueTest::Each | ValueTest::EachSingle,
+            } => Some(name.as_str()),
+            Self::Query {
+                name,
+                test: ValueTest::Each | ValueTest::EachSingle,
+            } => Some(name),
+            Self::Source { each: Some(_), .. } => Some("source"),
+            _ => None,
+        }
+    }
+
     /// `name=value` of what has a bucket of its own; `None` for other conditions.
     pub(super) fn entry(&self, request: &RequestView<'_>) -> Option<String> {
         match self {

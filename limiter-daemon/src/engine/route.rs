@@ -24,7 +24,7 @@ use super::decide::Limits;
 use super::request::RequestView;
 use super::state::{RouteStats, State};
 use super::upstream::Admission;
-use crate::policy::plan::{Filters, Listener, RouteRule, RouteTraffic, Timeouts};
+use crate::policy::plan::{Filters, Listener, RouteMatch, RouteRule, RouteTraffic, Timeouts};
 
 /// The routes of one listener, by host.
 #[derive(Debug, Default)]
@@ -38,6 +38,8 @@ pub struct Rule {
     pub route: Arc<Route>,
     /// Its name, or else its index in the route.
     pub name: String,
+    /// The path that its requests have, as it is written; `None`: there are several.
+    pub path: Option<String>,
     /// `None`: nothing is limited.
     pub limits: Option<Limits>,
     /// Who is asked about its requests after that.
@@ -127,6 +129,7 @@ impl Rule {
         Self {
             route: Arc::clone(route),
             name: rule.name.clone().unwrap_or_else(|| index.to_string()),
+            path: path(&rule.matches),
             limits: Limits::compile(&rule.limits, identity, state)
                 .map(|limits| limits.held(!rule.asks.is_empty())),
             asks: rule
@@ -147,6 +150,14 @@ impl Rule {
             broken: rule.broken.clone(),
         }
     }
+}
+
+/// The path of all of them.
+fn path(matches: &[RouteMatch]) -> Option<String> {
+    let (first, others) = matches.split_first()?;
+    let path = first.path.text();
+    let same = others.iter().all(|other| other.path.text() == path);
+    same.then(|| path.to_owned())
 }
 
 #[cfg(test)]

@@ -172,6 +172,11 @@ impl Rule {
         text
     }
 
+    /// The names in [`Self::descriptor`].
+    pub fn descriptor_names(&self) -> impl Iterator<Item = &str> {
+        self.conditions.iter().filter_map(Matcher::entry_name)
+    }
+
     /// What is left of the limit for a request that the rule is for; `None`: there is none to count.
     #[must_use]
     pub fn standing(&self, request: &RequestView<'_>, now: Now) -> Option<Standing> {

@@ -86,6 +86,7 @@ pub(super) async fn converse(
         let accept = async |stream| handshake::accept(&pipeline, bind, stream).await;
         let undone = |why: Why, begun| {
             close(Closed::Handshake);
+            tracing::debug!(%peer, %why, "TLS handshake failed");
             suspect.no_handshake(&pipeline, &why, begun);
         };
         let secured = opening::handshake(&mut drain, bound, stream, accept, undone).await?;

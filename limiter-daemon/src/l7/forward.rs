@@ -84,8 +84,14 @@ impl Forward {
             .filter(|_| self.cluster.protocol != UpstreamProtocol::Http2);
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         self.change_request(conn, &mut request);
-        if let Some(record) = ending.record() {
+        let traced = ending.record().and_then(|record| {
             record.request_id = request.headers().get(X_REQUEST_ID).cloned();
+            record.traced.as_deref()
+        });
+        match (&conn.pipeline.tracer, traced) {
+            (Some(_), Some(traced)) => traced.write(request.headers_mut()),
+            (Some(tracer), None) => tracer.strip(request.headers_mut()),
+            (None, _) => {}
         }
         let copies = self.copy(conn, &request);
         self.change_for_backend(&mut request);
@@ -155,7 +161,10 @@ impl Forward {
                 random: &conn.pipeline.random,
             };
             match Box::pin(again.wait(tried, &mut retrying, now)).await {
-                Ok(request) => sending.request = Some(request),
+                Ok(request) => {
+                    sending.request = Some(request);
+                    note_retry(ending);
+                }
                 Err(tried) => break tried,
             }
             pick.avoid_current();
@@ -373,6 +382,12 @@ impl Forward {
         let mut slot = conn.tunnel.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = Some(tunnel);
         Response::from_parts(parts, Body::empty())
+    }
+}
+
+fn note_retry(ending: &mut Ending) {
+    if let Some(record) = ending.record() {
+        record.retries += 1;
     }
 }
 

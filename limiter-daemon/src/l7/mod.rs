@@ -45,6 +45,7 @@ mod respond;
 mod retrying;
 mod tcp;
 pub mod tls;
+mod trace;
 mod tunnel;
 mod upstream;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! What comes before a connection's first request, and how long it may take.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::time::Duration;
@@ -16,6 +17,15 @@ pub(super) enum Why {
     /// It took too long.
     Late,
     Failed(io::Error),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Late => f.write_str("it took too long"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
 }
 
 impl Why {

@@ -41,6 +41,7 @@ use crate::engine::outcome::Outcome;
 use crate::engine::request::RequestView;
 use crate::engine::route::Rule;
 use crate::policy::plan::ClientSettings;
+use crate::traces::Tracer;
 
 /// What a worker's requests need.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub(super) struct Pipeline {
     pub(super) limited: Arc<Account>,
     pub(super) random: Random,
     pub(super) sink: Option<Arc<dyn Sink>>,
+    /// Traces some of the requests; `None`: none.
+    pub(super) tracer: Option<Arc<Tracer>>,
     /// Who passes sentences; `None`: nothing enforces them.
     pub(super) court: Option<Arc<dyn Court>>,
     pub(super) evictions: Evictions,
@@ -77,8 +80,8 @@ pub(super) fn answer(
         let mut request = request;
         let mut ending = ending;
         let mut decided = Decided::default();
-        if conn.pipeline.sink.is_some() {
-            ending.keep(record::begin(&conn, &request, now));
+        if let Some(record) = record::begin(&conn, &request, now) {
+            ending.keep(record);
         }
         let (version, grpc) = (request.version(), is_grpc(&request));
         let next = match conn.pipeline.decide(&conn, &mut request, &mut decided) {

@@ -11,13 +11,16 @@ use hyper::body::Incoming;
 
 use super::asking::Later;
 use super::body::Upload;
+use super::clock::wall;
 use super::connection::Conn;
 use super::request_id::X_REQUEST_ID;
 pub use super::tcp::{TcpEnd, TcpRecord};
+use super::trace;
 use super::upstream::Target;
 use crate::engine::outcome::Decisive;
 use crate::engine::route::Rule;
 use crate::engine::settle::{self, Settlement};
+use crate::traces::{TRACEPARENT, Traced};
 
 /// Takes the record of each request at its end. It is called on the worker's thread: it must not
 /// wait.
@@ -62,13 +65,17 @@ pub struct Record {
     pub bind: SocketAddr,
     pub user_agent: Option<HeaderValue>,
     pub request_id: Option<HeaderValue>,
-    /// W3C trace context.
+    /// W3C trace context: as the client sent it, or as the upstream gets it if the request is traced.
     pub traceparent: Option<HeaderValue>,
+    /// `None`: the request is not traced.
+    pub traced: Option<Box<Traced>>,
     /// `None`: no rule took it.
     pub rule: Option<Arc<Rule>>,
     /// `None`: no limit was met.
     pub limit: Option<DecidedBy>,
     pub upstream: Option<Upstream>,
+    /// Times that it was sent again.
+    pub retries: u32,
     pub status: StatusCode,
     /// Why the answer is not an upstream's.
     pub refused: Option<&'static str>,
@@ -78,15 +85,64 @@ pub struct Record {
     pub completion: Completion,
 }
 
-/// The record of a request that has just come.
-pub(super) fn begin(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<Record> {
+impl DecidedBy {
+    /// `ok` or `over_limit`.
+    pub(super) const fn name(&self) -> &'static str {
+        if self.denied { "over_limit" } else { "ok" }
+    }
+}
+
+impl Record {
+    /// `namespace/name/rule/index`; `None`: no rule took it.
+    pub(super) fn route_name(&self) -> Option<String> {
+        let rule = self.rule.as_ref()?;
+        Some(format!("{}/rule/{}", rule.route.name, rule.name))
+    }
+
+    /// Envoy's response flags.
+    pub(super) fn flags(&self) -> &'static str {
+        match self.refused {
+            Some("rate_limited") => "RL",
+            Some("no_route") => "NR",
+            Some("no_endpoint") => "UH",
+            Some("no_backend") => "NC",
+            Some("circuit_open" | "pending_timeout") => "UO",
+            Some("fault_abort") => "FI",
+            Some("upstream_unreachable") => "UF",
+            Some("upstream_broke") => "UC",
+            Some("upstream_timeout") => "UT",
+            Some("bad_request" | "broken_body" | "head_too_large" | "connect") => "DPE",
+            Some(_) => "-",
+            None => match self.completion {
+                Completion::Complete => "-",
+                Completion::UpstreamBroke => "UC",
+                Completion::Cancelled => "DC",
+            },
+        }
+    }
+}
+
+/// The record of a request that has just come; `None`: nobody wants one.
+pub(super) fn begin(conn: &Conn, request: &Request<Incoming>, now: u64) -> Option<Box<Record>> {
     let headers = request.headers();
+    let pipeline = &conn.pipeline;
+    let traced = match &pipeline.tracer {
+        Some(tracer) => tracer.sample(headers, || pipeline.random.next()),
+        None => None,
+    };
+    if traced.is_none() && pipeline.sink.is_none() {
+        return None;
+    }
+    let traceparent = match &traced {
+        Some(traced) => traced.header(),
+        None => headers.get(TRACEPARENT).cloned(),
+    };
     let host = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(http::uri::Authority::as_str);
     let target = request.uri().path_and_query();
-    Box::new(Record {
+    Some(Box::new(Record {
         began: now,
         responded: None,
         ended: now,
@@ -100,16 +156,18 @@ pub(super) fn begin(conn: &Conn, request: &Request<Incoming>, now: u64) -> Box<R
         bind: conn.bind,
         user_agent: headers.get(header::USER_AGENT).cloned(),
         request_id: headers.get(X_REQUEST_ID).cloned(),
-        traceparent: headers.get("traceparent").cloned(),
+        traceparent,
+        traced,
         rule: None,
         limit: None,
         upstream: None,
+        retries: 0,
         status: StatusCode::OK,
         refused: None,
         received: 0,
         sent: 0,
         completion: Completion::Cancelled,
-    })
+    }))
 }
 
 /// The endpoint that a request or a connection went to.
@@ -233,13 +291,16 @@ impl Drop for Ending {
         let Some(mut record) = self.record.take() else {
             return;
         };
-        let Some(sink) = &self.conn.pipeline.sink else {
-            return;
-        };
-        record.ended = self.conn.pipeline.clock.now();
+        let pipeline = &self.conn.pipeline;
+        record.ended = pipeline.clock.now();
         if let Some(upload) = &self.upload {
             record.received = upload.bytes();
         }
-        sink.record(&record);
+        if let (Some(tracer), Some(traced)) = (&pipeline.tracer, &record.traced) {
+            tracer.end(trace::span(&record, traced, wall()));
+        }
+        if let Some(sink) = &pipeline.sink {
+            sink.record(&record);
+        }
     }
 }

@@ -28,6 +28,7 @@ use super::request_id::Random;
 use super::upstream::Upstreams;
 use crate::engine::escalation::Court;
 use crate::engine::store::Store;
+use crate::traces::Tracer;
 
 /// Connections that a worker serves at once; more wait in the backlog.
 const MAX_CONNECTIONS: usize = 16 << 10;
@@ -102,6 +103,8 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// Takes a record of each request; `None`: none is made.
     pub sink: Option<Arc<dyn Sink>>,
+    /// Traces some of the requests; `None`: none.
+    pub tracer: Option<Arc<Tracer>>,
     /// Passes sentences; `None`: nobody is sentenced.
     pub court: Option<Arc<dyn Court>>,
     /// Tells of peers whose connections are to end.
@@ -292,6 +295,7 @@ async fn run(mut inbox: mpsc::Receiver<Command>, shared: Shared) {
         counters: shared.counters,
         random: Random::default(),
         sink: shared.sink,
+        tracer: shared.tracer,
         court: shared.court,
         evictions: shared.evictions,
     });

@@ -23,8 +23,9 @@ use tonic::body::Body;
 
 use super::body::RequestBody;
 use super::http::{PATIENCE, Paths};
-use super::proto::SHOULD_RATE_LIMIT;
-use super::service::Answering;
+use super::proto::{RateLimitRequest, SHOULD_RATE_LIMIT};
+use super::service::{Answer, Answering};
+use super::trace::Tracing;
 use super::unary::{self, Coming};
 
 /// Requests at once on a connection.
@@ -136,28 +137,55 @@ fn begin(
     if !unary::is_grpc(request.headers(), &mut respond) {
         return;
     }
+    let tracing = paths.service.tracing(request.headers());
     let mut coming = Coming::new(request.into_body());
     match coming.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(Ok(Err(failure))) => unary::send(&mut respond, Err(failure)),
+        Poll::Ready(Ok(Err(failure))) => {
+            let failure = Err(failure);
+            told(tracing.as_deref(), None, &failure);
+            unary::send(&mut respond, failure);
+        }
         Poll::Ready(Ok(Ok(question))) => match paths.service.answer(&question) {
-            Answering::Ready(answer) => unary::send(&mut respond, answer),
+            Answering::Ready(answer) => {
+                told(tracing.as_deref(), Some(&question), &answer);
+                unary::send(&mut respond, answer);
+            }
             Answering::Pending(answer) => {
-                tasks.spawn(async move { unary::send(&mut respond, answer.await) });
+                let question = tracing.is_some().then_some(question);
+                tasks.spawn(async move {
+                    let answer = answer.await;
+                    told(tracing.as_deref(), question.as_ref(), &answer);
+                    unary::send(&mut respond, answer);
+                });
             }
         },
         Poll::Ready(Err(_gone)) => {}
         Poll::Pending => {
             tasks.spawn(async move {
                 let question = timeout(PATIENCE, poll_fn(|context| coming.poll(context))).await;
-                let answer = match question {
-                    Ok(Ok(Ok(question))) => paths.service.answer(&question).answer().await,
-                    Ok(Ok(Err(failure))) => Err(failure),
+                let (question, answer) = match question {
+                    Ok(Ok(Ok(question))) => {
+                        let answer = paths.service.answer(&question).answer().await;
+                        (Some(question), answer)
+                    }
+                    Ok(Ok(Err(failure))) => (None, Err(failure)),
                     Ok(Err(_gone)) => return,
-                    Err(_late) => Err(Failure::deadline_exceeded("the request did not come")),
+                    Err(_late) => {
+                        let late = Failure::deadline_exceeded("the request did not come");
+                        (None, Err(late))
+                    }
                 };
+                told(tracing.as_deref(), question.as_ref(), &answer);
                 unary::send(&mut respond, answer);
             });
         }
+    }
+}
+
+/// Ends the span of a call, if it has one.
+fn told(tracing: Option<&Tracing>, question: Option<&RateLimitRequest>, answer: &Answer) {
+    if let Some(tracing) = tracing {
+        tracing.answered(question, answer);
     }
 }
 

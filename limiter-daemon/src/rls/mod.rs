@@ -24,6 +24,7 @@ mod metadata;
 pub mod proto;
 mod reflect;
 mod service;
+mod trace;
 mod translate;
 mod unary;
 mod worker;

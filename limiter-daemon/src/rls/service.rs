@@ -21,6 +21,7 @@ use crate::engine::domain::{
 };
 use crate::engine::time::Now;
 use crate::policy::plan::RlsHeaders;
+use crate::traces::Tracer;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -41,6 +42,8 @@ pub struct Service {
     pub telling: Arc<Telling>,
     /// What counts, if it is not this node's memory: every thread joins it.
     pub store: Option<Arc<DomainStore>>,
+    /// Traces questions that are part of a trace; `None`: none.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 /// What answers tell besides codes and limits.

@@ -170,6 +170,7 @@ impl Stage {
             clock,
             counters: Arc::clone(&counters),
             store: Arc::clone(state.store()),
+            tracer: None,
             sink: Some(sink),
             court: None,
             evictions: Evictions::default(),

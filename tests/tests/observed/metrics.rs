@@ -78,6 +78,7 @@ fn a_scrape_is_what_the_catalogue_declares_and_promtool_likes_it() -> Result<()>
         "envoy_cluster_ratelimit_",
         "envoy_tcp_",
         "limiterd_asked_service_",
+        "limiterd_log_lines_left_out_",
         "limiterd_rate_limit_refunded_",
         "limiterd_rate_limit_response_",
         "limiterd_rate_limit_unmetered_",

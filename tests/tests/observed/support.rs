@@ -70,7 +70,7 @@ impl Node {
         let interfaces = interfaces.map(|client| client.gateway_interface.as_str());
         let limiter = config(&interfaces, &pins, "Detach")
             + &format!(
-                "  accessLog: {{path: {}}}\n  rls: {{listen: '127.0.0.1:8081'}}\n",
+                "  accessLog: {{path: {}}}\n  rls: {{listen: '127.0.0.1:8081'}}\n  tracing: {{otlp: {{endpoint: 'http://127.0.0.1:4317'}}, sampling: 0}}\n",
                 log.path().join("access.log").display()
             );
         let watched = "limit: {requests: 2, unit: Hour}, limiterd: {candidates: [{name: tighter, requests: 1}]}";

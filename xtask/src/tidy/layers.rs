@@ -1,5 +1,5 @@
 //! Inside the daemon, imports point one way:
-//! `policy → engine → {l4, l7, global, rls} → simulate → {app, admin, cli}`.
+//! `policy → engine → traces → {l4, l7, global, rls} → simulate → {app, admin, cli}`.
 //!
 //! What decides (`policy`, `engine`) names no runtime, no socket and no clock, and what carries
 //! decisions out on one layer does not know the other.
@@ -29,16 +29,23 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "policy",
         above: &[
-            "engine", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+            "engine", "traces", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
         ],
         words: IMPURE,
     },
     Layer {
         name: "engine",
         above: &[
-            "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+            "traces", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
         ],
         words: IMPURE,
+    },
+    Layer {
+        name: "traces",
+        above: &[
+            "engine", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+        ],
+        words: &["aya", "Instant", "SystemTime"],
     },
     Layer {
         name: "l4",

@@ -27,6 +27,10 @@ catalogue! {
         "Requests to the admin listener to change something: done, failed (what was asked for is wrong or could not be done), or refused for who asked.";
     ADMIN_DENIED: Counter "requests" "limiterd_admin_denied" ["reason"]
         "Requests to the admin listener, also to look, that were refused for who asked or how.";
+    LOG_LEFT_OUT: Counter "lines" "limiterd_log_lines_left_out" ["module"]
+        "Lines of the daemon's own log that were left out, by the module of the code (log: of libraries that use that crate).";
+    TRACE_SPANS: Counter "spans" "limiterd_trace_spans" ["result"]
+        "Spans: exported, dropped because the queue was full, failed to be sent, or rejected by the collector.";
 }
 "Clients" {
     DOWNSTREAM_CX: Counter "connections" "limiterd_downstream_cx" [] "Connections accepted.";

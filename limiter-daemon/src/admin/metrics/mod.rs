@@ -28,7 +28,9 @@ use crate::l7::access_log;
 use crate::l7::clock::Clock;
 use crate::l7::dns::Resolver;
 use crate::l7::metrics::{Closed, Counters, Decided};
+use crate::log::Sites;
 use crate::rls;
+use crate::traces;
 use arc_swap::ArcSwap;
 pub use family::{Chapter, Declared, Family, Kind};
 pub use page::Format;
@@ -65,6 +67,10 @@ pub struct Sources {
     /// `None`: there is no access log.
     pub log: Option<Arc<access_log::Shared>>,
     pub audit: Arc<Audit>,
+    /// `None`: nothing is traced.
+    pub traces: Option<Arc<traces::Shared>>,
+    /// Of the daemon's own log.
+    pub lines: Arc<Sites>,
 }
 
 impl Metrics {
@@ -142,7 +148,20 @@ impl Sources {
         );
     }
 
+    /// What is said of requests elsewhere, and what is not.
     fn log(&self, page: &mut Page) {
+        let left_out = self.lines.left_out().into_iter();
+        let left_out = left_out.map(|(module, lines)| ([module], lines));
+        page.rows(&catalogue::LOG_LEFT_OUT, left_out);
+        if let Some(traces) = &self.traces {
+            let results = [
+                (["exported"], read(&traces.exported)),
+                (["dropped"], read(&traces.dropped)),
+                (["failed"], read(&traces.failed)),
+                (["rejected"], read(&traces.rejected)),
+            ];
+            page.rows(&catalogue::TRACE_SPANS, results);
+        }
         let Some(log) = &self.log else {
             return;
         };

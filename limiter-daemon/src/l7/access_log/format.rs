@@ -11,7 +11,7 @@ use http::{HeaderValue, Version};
 use serde::Serialize;
 
 use crate::engine::tcp::Lost;
-use crate::l7::record::{Completion, Record, TcpEnd, TcpRecord};
+use crate::l7::record::{Record, TcpEnd, TcpRecord};
 use crate::policy::plan::LogFormat;
 
 /// Characters of a field.
@@ -100,7 +100,7 @@ impl<'a> Line<'a> {
             path: Some(cut(&record.target)),
             protocol: Some(protocol(record.version)),
             response_code: record.status.as_u16(),
-            response_flags: flags(record),
+            response_flags: record.flags(),
             response_code_details: record.refused.unwrap_or("via_upstream"),
             bytes_received: record.received,
             bytes_sent: record.sent,
@@ -119,12 +119,9 @@ impl<'a> Line<'a> {
             upstream_cluster: record.upstream.as_ref().map(|upstream| upstream.backend()),
             downstream_local_address: record.bind.to_string(),
             downstream_remote_address: record.peer.to_string(),
-            route_name: record
-                .rule
-                .as_ref()
-                .map(|rule| format!("{}/rule/{}", rule.route.name, rule.name)),
+            route_name: record.route_name(),
             rate_limit: record.limit.as_ref().map(|limit| RateLimit {
-                decision: if limit.denied { "over_limit" } else { "ok" },
+                decision: limit.name(),
                 rule: limit.decisive.rule.name(),
                 descriptor: cut(&limit.descriptor),
                 remaining: limit.decisive.remaining,
@@ -284,27 +281,5 @@ const fn connection_flags(end: TcpEnd) -> &'static str {
         TcpEnd::Lost(Lost::Overflow) => "UO",
         TcpEnd::Lost(Lost::Unreachable) => "UF",
         TcpEnd::Cancelled => "DC",
-    }
-}
-
-/// Envoy's response flags.
-fn flags(record: &Record) -> &'static str {
-    match record.refused {
-        Some("rate_limited") => "RL",
-        Some("no_route") => "NR",
-        Some("no_endpoint") => "UH",
-        Some("no_backend") => "NC",
-        Some("circuit_open" | "pending_timeout") => "UO",
-        Some("fault_abort") => "FI",
-        Some("upstream_unreachable") => "UF",
-        Some("upstream_broke") => "UC",
-        Some("upstream_timeout") => "UT",
-        Some("bad_request" | "broken_body" | "head_too_large" | "connect") => "DPE",
-        Some(_) => "-",
-        None => match record.completion {
-            Completion::Complete => "-",
-            Completion::UpstreamBroke => "UC",
-            Completion::Cancelled => "DC",
-        },
     }
 }

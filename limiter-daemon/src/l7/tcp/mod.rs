@@ -49,6 +49,7 @@ pub(super) async fn serve(
     stats.connections.fetch_add(1, Ordering::Relaxed);
     let undone = |why: Why, begun| {
         pipeline.counters.close(Closed::Handshake);
+        tracing::debug!(%peer, %why, "no TLS handshake to pass on by");
         suspect.no_handshake(pipeline, &why, begun);
     };
     let (name, stream) = if by_name {

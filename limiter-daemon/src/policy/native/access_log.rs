@@ -16,18 +16,24 @@ pub(super) struct RawAccessLog {
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
-enum Format {
+pub(super) enum Format {
     Json,
     Text,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Json => Self::Json,
+            Format::Text => Self::Text,
+        }
+    }
 }
 
 /// Checks it; `None` with errors.
 pub(super) fn lower(raw: At<RawAccessLog>, scope: &mut Scope<'_>) -> Option<AccessLog> {
     let At { value: raw, mark } = raw;
-    let format = match raw.format {
-        None | Some(Format::Json) => LogFormat::Json,
-        Some(Format::Text) => LogFormat::Text,
-    };
+    let format = raw.format.map_or(LogFormat::Json, LogFormat::from);
     let target = target(raw.path, &mark, scope);
     let sample = match raw.sample {
         None => Some(100),

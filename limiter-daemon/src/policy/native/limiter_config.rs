@@ -9,8 +9,10 @@ use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
 use super::admin::{self, AdminSettings, RawAdmin};
+use super::log::{self, RawLog};
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use super::runtime;
+use super::tracing::{self, RawTracing};
 use crate::policy::decode::At;
 use crate::policy::envoy_gateway::store::{self, RawOwnRateLimit, StoreSettings};
 use crate::policy::findings::{Mark, Scope};
@@ -35,6 +37,8 @@ const LOST_DEFAULT: Duration = Duration::from_secs(10);
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RawLimiterConfig {
     access_log: Option<At<RawAccessLog>>,
+    log: Option<RawLog>,
+    tracing: Option<At<RawTracing>>,
     interfaces: Option<At<Vec<RawInterface>>>,
     kernel: Option<RawKernel>,
     admin: Option<RawAdmin>,
@@ -130,6 +134,10 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         }
     }
     daemon.access_log = raw.access_log.and_then(|raw| access_log::lower(raw, scope));
+    if let Some(log) = &raw.log {
+        daemon.log = log::lower(log, scope);
+    }
+    daemon.tracing = raw.tracing.and_then(|raw| tracing::lower(raw, scope));
     if let Some(kernel) = raw.kernel {
         lower_kernel(kernel, &mut daemon, scope);
     }
@@ -263,7 +271,7 @@ fn lower_http(raw: RawHttp, daemon: &mut DaemonConfig, scope: &mut Scope<'_>) {
 }
 
 /// A number within `range`, or an error at it.
-fn bounded<T: TryFrom<u64>>(
+pub(super) fn bounded<T: TryFrom<u64>>(
     number: Option<&At<u64>>,
     range: &RangeInclusive<u64>,
     scope: &mut Scope<'_>,
@@ -279,7 +287,7 @@ fn bounded<T: TryFrom<u64>>(
 }
 
 /// A duration within `range`, or an error at it.
-fn bounded_duration(
+pub(super) fn bounded_duration(
     text: Option<&At<String>>,
     range: &RangeInclusive<Duration>,
     scope: &mut Scope<'_>,

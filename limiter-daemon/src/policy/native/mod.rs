@@ -5,8 +5,10 @@ mod access_log;
 mod admin;
 pub(crate) mod http_rate_limit_policy;
 pub(crate) mod limiter_config;
+mod log;
 pub(crate) mod network_rate_limit_policy;
 pub(crate) mod rate_limit_service;
 mod runtime;
+mod tracing;
 
 pub(crate) const GROUP: &str = "limiterd.io";

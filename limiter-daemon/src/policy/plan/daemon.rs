@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::StoreConfig;
 use super::Tls;
+use super::{LogConfig, TracingConfig};
 
 /// `LimiterConfig`: the daemon's own settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,9 @@ pub struct DaemonConfig {
     pub drain_delay: Duration,
     /// How long in-flight requests may take to finish after that.
     pub drain_timeout: Duration,
+    pub log: LogConfig,
+    /// Where spans of requests go; `None`: nothing is traced.
+    pub tracing: Option<TracingConfig>,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
     /// Envoy's rate limit service; `None`: it is not served.
@@ -59,6 +63,8 @@ impl Default for DaemonConfig {
             max_buckets: 1 << 20,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            log: LogConfig::default(),
+            tracing: None,
             access_log: None,
             rls: None,
             store: None,
@@ -167,12 +173,12 @@ pub struct AccessLog {
     pub sample: u8,
 }
 
-/// How a request is written.
+/// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// An object a line, with Envoy Gateway's names.
+    /// An object a line; of requests, with Envoy Gateway's names.
     Json,
-    /// In the order of Envoy's default format.
+    /// For people; requests in the order of Envoy's default format.
     Text,
 }
 

@@ -16,6 +16,7 @@ mod filter;
 mod fraction;
 mod limit;
 mod network;
+mod observe;
 mod route;
 pub mod runtime;
 mod store;
@@ -56,6 +57,9 @@ pub use limit::{
     RateLimits, RefundOn, ResponseCost, SourcePrefixes, ValueTest,
 };
 pub use network::{NetworkLevel, NetworkPolicy, Scope, SourceLimits, SourceRule};
+pub use observe::{
+    ALL_TRACED, LogConfig, LogLevel, OtlpConfig, OtlpProtocol, TraceParent, TracingConfig,
+};
 pub use route::{
     HeaderMatch, Hostname, Listener, PathMatch, QueryMatch, Route, RouteKind, RouteMatch,
     RouteRule, Timeouts, ValueMatch, WeightedBackend,

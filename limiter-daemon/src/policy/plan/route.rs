@@ -120,6 +120,18 @@ pub enum PathMatch {
     Regex(Regex),
 }
 
+impl PathMatch {
+    /// As it is written.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Prefix(text) if text.is_empty() => "/",
+            Self::Exact(text) | Self::Prefix(text) | Self::StartsWith(text) => text,
+            Self::Regex(regex) => regex.as_str(),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
     pub name: HeaderName,
