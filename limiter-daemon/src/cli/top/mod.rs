@@ -22,9 +22,9 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use board::Board;
+pub(in crate::cli) use board::whole;
 use draw::Drawing;
 use table::{Section, Sort};
-pub(in crate::cli) use board::whole;
 pub(in crate::cli) use table::{si, time};
 use view::View;
 

@@ -78,7 +78,10 @@ fn pcapng_has_several_interfaces_each_with_its_link_and_unit() {
     assert_eq!((first.at, &first.bytes), (AT, &ethernet));
     // Cut when it was captured: what is missing is zeros.
     assert!(!first.fit(2_000));
-    assert_eq!((first.bytes.len(), first.bytes[14], first.bytes[15]), (60, 14, 0));
+    assert_eq!(
+        (first.bytes.len(), first.bytes[14], first.bytes[15]),
+        (60, 14, 0)
+    );
 
     let second = capture.take().unwrap().unwrap();
     assert_eq!(second.at, AT / 1_000 * 1_000);
