@@ -133,9 +133,15 @@ fn policy_files_that_are_not_valid_or_wait_for_a_restart() -> Result<()> {
     fs::remove_file(scene.policies.path().join("limiterd.yaml"))?;
     let seen = until(&scene.netns, 0, &[])?;
     assert!(seen["policy"]["generation"].as_u64() >= Some(3), "{seen:#}");
-    // There is nothing to go by any more: what was in force goes on.
-    fs::remove_dir_all(scene.policies.path())?;
-    until(&scene.netns, 1, &["policy_rejected"])?;
+    // An address that somebody else has.
+    let _taken = scene.netns.enter(|| Ok(TcpListener::bind("[::]:8090")?))?;
+    let elsewhere = GATEWAY.replace("port: 8080", "port: 8090");
+    scene.policies.write("gateway.yaml", &elsewhere)?;
+    let seen = until(&scene.netns, 1, &["policy_rejected"])?;
+    assert_eq!(seen["policy"]["last_read"]["applied"], false);
+    assert_eq!(seen["listeners"][0]["address"], "[::]:8080");
+    scene.policies.write("gateway.yaml", GATEWAY)?;
+    until(&scene.netns, 0, &[])?;
     Ok(())
 }
 
@@ -237,7 +243,7 @@ fn an_interface_that_is_gone_and_comes_back() -> Result<()> {
     };
     link(&["del", &interface])?;
     until(netns, 1, &["interface_not_attached"])?;
-    link(&["add", &interface, "type", "dummy"])?;
+    link(&["add", &interface, "type", "veth", "peer", "name", "other"])?;
     link(&["set", &interface, "up"])?;
     until(netns, 0, &[])?;
     Ok(())

@@ -279,12 +279,12 @@
       const left = bucket === null ? "–" : element("span", {}, meter(bucket.remaining, bucket.capacity, `${bucket.remaining} of ${bucket.capacity} ${bucket.unit}`),
         ` ${number(bucket.remaining)}/${number(bucket.capacity)} ${bucket.unit}`);
       return [one.drops_per_second, one.source, `packets: ${one.reason}${one.shadow ? " (shadow)" : ""}`, marked(one.drops_per_second, "dropped"),
-        left, `${one.seconds_ago} s ago`, one.policy];
+        one.policy, left, `${one.seconds_ago} s ago`];
     });
     const limited = ((told && told.limited) || []).map((one) => [one.limited_per_second, one.client, `requests${one.route ? ` on ${one.route}` : ""}`,
-      marked(one.limited_per_second, "limited"), "–", `${one.seconds_ago} s ago`, one.rule || "rate limit service"]);
+      marked(one.limited_per_second, "limited"), one.rule || "rate limit service", "–", `${one.seconds_ago} s ago`]);
     const rows = [...dropped, ...limited].sort((a, b) => b[0] - a[0]).map((row) => row.slice(1));
-    table("sources", [["source", "name"], ["denied", "name"], ["a second", "number"], ["tokens left", "number"], ["last", "number"], ["policy or rule", "name"]], rows,
+    table("sources", [["source", "name"], ["denied", "name"], ["a second", "number"], ["policy or rule", "name"], ["tokens left", "number"], ["last", "number"]], rows,
       "nobody is being denied");
   }
 

@@ -5,8 +5,8 @@
 
 use serde::Serialize;
 
-use super::State;
 use super::facts::{Backend, Facts, Kernel};
+use super::{State, count};
 
 /// Something that needs somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -89,14 +89,15 @@ fn policy(facts: &Facts, found: &mut Vec<Condition>) {
         let message = format!("the policy files are refused, what was in force goes on: {first}");
         found.push(degraded("policy_rejected", message, &check));
     } else if last.errors > 0 {
+        let errors = last.errors as u64;
         let message = match last.kept.as_slice() {
             [] => format!(
-                "{} errors in the policy files: what is not valid is not in force",
-                last.errors
+                "{} in the policy files: what is not valid is not in force",
+                count(errors, "error")
             ),
             kept => format!(
-                "{} errors in the policy files; as they were go on: {}",
-                last.errors,
+                "{} in the policy files; as they were go on: {}",
+                count(errors, "error"),
                 some(kept.iter().map(String::as_str))
             ),
         };

@@ -157,6 +157,14 @@ fn node(args: &Args, paint: Paint) -> anyhow::Result<(State, String)> {
     Ok((state, text))
 }
 
+/// So many of them.
+fn count(number: impl Into<u128>, what: &str) -> String {
+    match number.into() {
+        1 => format!("1 {what}"),
+        number => format!("{number} {what}s"),
+    }
+}
+
 fn look(admin: &Admin, clock: Clock) -> anyhow::Result<Look> {
     let metrics = admin.ask(Method::GET, "/metrics", None)?;
     // Rates are over the time between two pages of metrics.

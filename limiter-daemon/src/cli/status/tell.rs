@@ -3,9 +3,9 @@
 
 use ratatui::text::Span;
 
-use super::State;
 use super::facts::{Backend, Facts, Kernel, Limiting, Store};
 use super::judge::Condition;
+use super::{State, count};
 use crate::admin::listeners::ListenerView;
 use crate::admin::node::{InterfaceView, PolicyView};
 use crate::cli::paint::{Paint, Style};
@@ -96,8 +96,9 @@ fn body(facts: &Facts) -> Vec<(&'static str, String)> {
         lines.push((
             "rls",
             format!(
-                "{}: {} connections, {questions} questions/s, {over} hits/s over a limit",
-                rls.address, rls.connections
+                "{}: {}, {questions} questions/s, {over} hits/s over a limit",
+                rls.address,
+                count(rls.connections, "connection")
             ),
         ));
     }
@@ -126,11 +127,11 @@ fn last_read(policy: &PolicyView) -> String {
     let last = &policy.last_read;
     let refused = if last.applied { "" } else { ", refused" };
     format!(
-        "read {} ({}){refused}: {} errors, {} warnings, {} kept",
+        "read {} ({}){refused}: {}, {}, {} kept",
         seconds(&last.at),
         last.trigger,
-        last.errors,
-        last.warnings,
+        count(last.errors as u64, "error"),
+        count(last.warnings as u64, "warning"),
         last.kept.len()
     )
 }
@@ -164,11 +165,11 @@ fn kernel(kernel: &Kernel) -> String {
 fn requests(facts: &Facts) -> String {
     let traffic = &facts.traffic;
     format!(
-        "{}/s, {}/s limited, {}/s with 5xx; {} connections; {} of {} buckets",
+        "{}/s, {}/s limited, {}/s with 5xx; {}; {} of {} buckets",
         rate(traffic.requests_per_second),
         rate(traffic.limited_per_second),
         rate(traffic.server_errors_per_second),
-        traffic.connections,
+        count(traffic.connections, "connection"),
         facts.buckets.live,
         facts.buckets.capacity
     )
@@ -203,8 +204,10 @@ fn backends(backends: &[Backend]) -> String {
     let endpoints = sum(|one| one.endpoints);
     let healthy = sum(|one| one.healthy);
     format!(
-        "{}, {open} breakers open; {endpoints} endpoints, {healthy} healthy, {} ejected",
+        "{}, {} open; {}, {healthy} healthy, {} ejected",
         backends.len(),
+        count(open as u64, "breaker"),
+        count(endpoints, "endpoint"),
         sum(|one| one.ejected)
     )
 }
@@ -220,7 +223,7 @@ fn stores(facts: &Facts) -> String {
             _ => "not asked: it fails",
         };
         let place = one.address.as_ref().unwrap_or(&one.name);
-        format!("{place} {state}, {} connections", one.connections)
+        format!("{place} {state}, {}", count(one.connections, "connection"))
     };
     let mut told: Vec<_> = facts.stores.iter().map(view).collect();
     if let Some(fleet) = &facts.fleet {
@@ -229,7 +232,7 @@ fn stores(facts: &Facts) -> String {
         } else {
             "last seen alive"
         };
-        told.push(format!("{} nodes {known}", fleet.nodes));
+        told.push(format!("{} {known}", count(fleet.nodes, "node")));
     }
     told.join("; ")
 }

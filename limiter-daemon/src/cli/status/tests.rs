@@ -278,7 +278,7 @@ listeners  \nkernel     eth0 native; 12 of 65536 places; 0 packets/s, 0 dropped;
 requests   0/s, 40/s limited, 0/s with 5xx; 7 connections; 3 of 1024 buckets
 denied     40/s by shop/p/rule/0 on shop/api (local)
 backends   1, 0 breakers open; 2 endpoints, 2 healthy, 0 ejected
-store      redis:6379 asked, 4 connections; 1 nodes alive
+store      redis:6379 asked, 4 connections; 1 node alive
 blocked    1 by this node, 2 by the fleet; 0 offenders are known
 ";
     assert_eq!(text, wanted);
