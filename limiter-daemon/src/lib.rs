@@ -1,5 +1,6 @@
 //! The limiterd daemon as a library. Imports point one way:
-//! `policy → engine → {l4, l7, global, rls} → simulate → {admin, app, cli} → main`.
+//! `policy → engine → {l4, l7, global, rls} → simulate → {admin, app, cli} → main`; `names` knows none
+//! of them.
 
 pub mod admin;
 pub mod app;
@@ -8,6 +9,7 @@ pub mod engine;
 pub mod global;
 pub mod l4;
 pub mod l7;
+pub mod names;
 pub mod policy;
 pub mod rls;
 pub mod simulate;

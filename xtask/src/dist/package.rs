@@ -49,7 +49,7 @@ fn stage(dist: &Dist<'_>, version: &str) -> Result<()> {
     let limiterd = &dist.limiterd;
     cmd!(sh, "{limiterd} manual --into {stage}").run()?;
     let at = cmd!(sh, "git log -1 --format=%cD").quiet().read()?;
-    fs::copy(dist.limiterd()?, stage.join("limiterd"))?;
+    fs::copy(dist.stripped()?, stage.join("limiterd"))?;
     fs::write(stage.join("changelog"), changelog(version, &at))?;
     Ok(())
 }
@@ -62,7 +62,7 @@ limiterd ({version}) unstable; urgency=medium
 
   * Version {version}; the changes are in CHANGELOG.md.
 
- -- limiterd maintainers <maintainers@limiterd.io>  {at}
+ -- limiterd maintainers <maintainers@limiterd.invalid>  {at}
 "
     )
 }
