@@ -92,7 +92,7 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
 /// Programs that only the trial of the image calls.
 const TRIAL_PROGRAMS: &[(&str, &str)] = &[
     ("podman", "podman"),
-    ("crun", "crun"),
+    ("runc", "runc"),
     ("nsenter", "util-linux"),
 ];
 /// Subcommands of cargo that only `cargo xtask dist` calls, with their versions and features.

@@ -20,19 +20,25 @@ use crate::setup;
 const GATEWAY: &str = "deploy/debian/etc";
 /// A rate limit service on 127.0.0.1:8081, in whose domain `mallory` has nothing.
 const SERVICE: &str = "examples/ratelimit-service";
+const LIMITERD: &str = "/usr/bin/limiterd";
 const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(200);
+/// Within what this process has itself: podman's defaults would raise limits.
+const LIMITS: &[&str] = &["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"];
+/// No network but loopback, no capabilities, nothing to write to.
+const CONFINED: &[&str] = &["--network=none", "--read-only", "--cap-drop=all"];
 /// What limits in the kernel need.
 const CAPABILITIES: &str = "--cap-add=BPF,NET_ADMIN,NET_BIND_SERVICE,PERFMON";
 
 /// Runs the image in `archive`.
 pub(super) fn run(dist: &Dist<'_>, archive: &Path) -> Result<()> {
     setup::setup_trial(dist.workspace)?;
-    let podman = Podman::new(dist);
-    podman.of(
-        &["load", "--quiet", "--input"],
-        &[&archive.to_string_lossy()],
-    )?;
+    let podman = Podman {
+        dist,
+        image: image::name(dist),
+    };
+    let archive = archive.to_string_lossy();
+    podman.read(&["load", "--quiet", "--input", &archive])?;
     says_its_version(&podman)?;
     limits_requests(&podman)?;
     is_a_rate_limit_service(&podman)?;
@@ -42,10 +48,7 @@ pub(super) fn run(dist: &Dist<'_>, archive: &Path) -> Result<()> {
 }
 
 fn says_its_version(podman: &Podman<'_>) -> Result<()> {
-    let said = podman.of(
-        &["run", "--rm", "--network=none", &podman.image, "--version"],
-        &[],
-    )?;
+    let said = podman.once(&[], &["--version"]).read()?;
     let expected = format!("limiterd {}", podman.dist.version);
     ensure!(said == expected, "it says {said:?}, not {expected:?}");
     Ok(())
@@ -54,12 +57,14 @@ fn says_its_version(podman: &Podman<'_>) -> Result<()> {
 fn limits_requests(podman: &Podman<'_>) -> Result<()> {
     let limiterd = podman.start("gateway", GATEWAY)?;
     limiterd.exec(&["check", "--deny-warnings", "/etc/limiterd"])?;
-    podman.of(
-        &["exec", "--detach", &limiterd.name, "/usr/bin/limiterd"],
-        &["demo-backend"],
-    )?;
-    limiterd.eventually(&["http://127.0.0.1:3000/"], |code| code == "200")?;
-    let codes = limiterd.curl(&["http://127.0.0.1:8080/[1-110]"])?;
+    let backend = [LIMITERD, "demo-backend"];
+    podman.read(&[&["exec", "--detach", &limiterd.name], &backend[..]].concat())?;
+    let clock = Stopwatch::start();
+    while limiterd.statuses(&["http://127.0.0.1:3000/"])? != "200" {
+        ensure!(clock.elapsed() < DEADLINE, "the backend does not answer");
+        thread::sleep(POLL);
+    }
+    let codes = limiterd.statuses(&["http://127.0.0.1:8080/[1-110]"])?;
     let count = |wanted| codes.split(' ').filter(|code| *code == wanted).count();
     let (passed, limited) = (count("200"), count("429"));
     // Within a few seconds a handful of tokens come back.
@@ -72,33 +77,22 @@ fn limits_requests(podman: &Podman<'_>) -> Result<()> {
 
 fn is_a_rate_limit_service(podman: &Podman<'_>) -> Result<()> {
     let limiterd = podman.start("service", SERVICE)?;
-    for (user, code) in [("alice", "200"), ("mallory", "429")] {
+    for (user, status) in [("alice", "200"), ("mallory", "429")] {
         let entry = format!(r#"{{"key": "user", "value": "{user}"}}"#);
         let question =
             format!(r#"{{"domain": "shop", "descriptors": [{{"entries": [{entry}]}}]}}"#);
-        let answer = limiterd.curl(&["--data", &question, "http://127.0.0.1:8081/json"])?;
-        ensure!(answer == code, "{user}: {answer}, not {code}");
+        let answer = limiterd.statuses(&["--data", &question, "http://127.0.0.1:8081/json"])?;
+        ensure!(answer == status, "{user}: {answer}, not {status}");
     }
     limiterd.stop()
 }
 
 fn finds_what_the_kernel_needs(podman: &Podman<'_>) -> Result<()> {
-    let confined = [
-        "run",
-        "--rm",
-        "--network=none",
-        "--read-only",
-        "--cap-drop=all",
-    ];
-    let found = podman.of(
-        &confined,
-        &[CAPABILITIES, "--user=0", &podman.image, "probe"],
-    )?;
-    ensure!(!found.contains("MISSING"), "{found}");
-    let without = podman
-        .command(&confined, &[&podman.image, "probe"])
-        .ignore_status()
+    let found = podman
+        .once(&["--user=0", CAPABILITIES], &["probe"])
         .read()?;
+    ensure!(!found.contains("MISSING"), "{found}");
+    let without = podman.once(&[], &["probe"]).ignore_status().read()?;
     ensure!(
         without.contains("MISSING"),
         "nothing is missing without capabilities: {without}"
@@ -106,63 +100,68 @@ fn finds_what_the_kernel_needs(podman: &Podman<'_>) -> Result<()> {
     Ok(())
 }
 
-/// podman with a store, and nothing of the machine's.
+/// podman with a store of its own.
 struct Podman<'a> {
     dist: &'a Dist<'a>,
     image: String,
 }
 
 impl<'a> Podman<'a> {
-    fn new(dist: &'a Dist<'a>) -> Self {
-        let image = image::name(dist);
-        Self { dist, image }
-    }
-
-    /// What it says.
-    fn of(&self, arguments: &[&str], more: &[&str]) -> Result<String> {
-        Ok(self.command(arguments, more).read()?)
-    }
-
-    fn command(&self, arguments: &[&str], more: &[&str]) -> Cmd<'a> {
+    fn command(&self, arguments: &[&str]) -> Cmd<'a> {
         let storage = image::storage(self.dist).join("trial");
         let (graph, run) = (storage.join("graph"), storage.join("run"));
         let temporary = storage.join("tmp");
-        // No systemd is asked for anything: it need not be there.
-        let own = ["--cgroup-manager=cgroupfs", "--events-backend=file"];
+        // No systemd is asked for anything: it need not be there. crun refuses machines with both
+        // versions of cgroups.
+        let own = [
+            "--cgroup-manager=cgroupfs",
+            "--events-backend=file",
+            "--runtime=runc",
+        ];
         cmd!(
             self.dist.workspace.sh,
-            "podman --storage-driver vfs --root {graph} --runroot {run} --tmpdir {temporary} {own...} {arguments...} {more...}"
+            "podman --storage-driver vfs --root {graph} --runroot {run} --tmpdir {temporary} {own...} {arguments...}"
         )
+        .quiet()
     }
 
-    /// Runs the image on the policy in `policy`, until it is ready.
+    /// What it says.
+    fn read(&self, arguments: &[&str]) -> Result<String> {
+        Ok(self.command(arguments).read()?)
+    }
+
+    /// The image with these arguments, in a container that is gone at its end.
+    fn once(&self, options: &[&str], arguments: &[&str]) -> Cmd<'a> {
+        let image = [self.image.as_str()];
+        let run = &["run", "--rm"][..];
+        self.command(&[run, LIMITS, CONFINED, options, &image, arguments].concat())
+    }
+
+    /// Runs the image on the policy in `policy`, until it says of itself that it is well.
     fn start(&self, name: &str, policy: &str) -> Result<Container<'_>> {
         let name = format!("limiterd-{name}-{}", std::process::id());
         let policy = self.dist.workspace.root.join(policy);
-        let volume = format!("--volume={}:/etc/limiterd:ro", policy.display());
-        let confined = ["--network=none", "--read-only", "--cap-drop=all"];
         let named = format!("--name={name}");
-        let health = r#"--health-cmd=["/usr/bin/limiterd", "status"]"#;
-        let health = ["--health-interval=disable", health];
-        let options = [
-            &["run", "--detach", &named, &volume][..],
-            &confined,
+        let volume = format!("--volume={}:/etc/limiterd:ro", policy.display());
+        let health = format!(r#"--health-cmd=["{LIMITERD}", "status"]"#);
+        let own = [
+            &named,
+            &volume,
             &health,
-        ]
-        .concat();
-        self.of(&options, &["--security-opt=no-new-privileges", &self.image])?;
+            "--health-interval=disable",
+            "--security-opt=no-new-privileges",
+            &self.image,
+        ];
+        let run = &["run", "--detach"][..];
+        self.read(&[run, LIMITS, CONFINED, &own].concat())?;
         let container = Container { podman: self, name };
         let clock = Stopwatch::start();
-        while self
-            .of(&["healthcheck", "run"], &[&container.name])
-            .is_err()
-        {
+        let health = ["healthcheck", "run", &container.name];
+        // It fails as long as it is not well.
+        while self.command(&health).ignore_stderr().read().is_err() {
             if clock.elapsed() > DEADLINE {
-                let log = self.of(&["logs"], &[&container.name])?;
-                bail!(
-                    "{} is not healthy after {DEADLINE:?}: {log}",
-                    container.name
-                );
+                self.command(&["logs", &container.name]).run()?;
+                bail!("{} is not well after {DEADLINE:?}", container.name);
             }
             thread::sleep(POLL);
         }
@@ -178,53 +177,43 @@ struct Container<'a> {
 
 impl Container<'_> {
     fn exec(&self, arguments: &[&str]) -> Result<String> {
-        let limiterd = ["exec", &self.name, "/usr/bin/limiterd"];
-        self.podman.of(&limiterd, arguments)
+        let limiterd = &["exec", &self.name, LIMITERD][..];
+        self.podman.read(&[limiterd, arguments].concat())
     }
 
-    /// The status of each answer to a request from within its network.
-    fn curl(&self, arguments: &[&str]) -> Result<String> {
-        let pid = ["inspect", "--format={{.State.Pid}}"];
-        let pid = self.podman.of(&pid, &[&self.name])?;
+    /// The status of each answer to a request from within its network, where it has no program to ask
+    /// with; 000: none came.
+    fn statuses(&self, arguments: &[&str]) -> Result<String> {
+        let podman = self.podman;
+        let pid = podman.read(&["inspect", "--format={{.State.Pid}}", &self.name])?;
         let network = format!("--net=/proc/{pid}/ns/net");
-        let quiet = ["--silent", "--output", "/dev/null", "--max-time", "10"];
-        let codes = cmd!(
-            self.podman.dist.workspace.sh,
-            "nsenter {network} curl {quiet...} --write-out '%{http_code} ' {arguments...}"
+        let options = ["--silent", "--output", "/dev/null", "--max-time", "10"];
+        let statuses = cmd!(
+            podman.dist.workspace.sh,
+            "nsenter {network} curl {options...} --write-out '%{http_code} ' {arguments...}"
         )
+        .quiet()
         .ignore_status()
         .read()?;
-        Ok(codes.trim_end().to_owned())
-    }
-
-    fn eventually(&self, arguments: &[&str], wanted: impl Fn(&str) -> bool) -> Result<()> {
-        let clock = Stopwatch::start();
-        loop {
-            let said = self.curl(arguments)?;
-            if wanted(&said) {
-                return Ok(());
-            }
-            ensure!(clock.elapsed() < DEADLINE, "{arguments:?}: {said}");
-            thread::sleep(POLL);
-        }
+        Ok(statuses.trim_end().to_owned())
     }
 
     /// By SIGTERM; it has to end by itself, and well.
     fn stop(self) -> Result<()> {
-        self.podman.of(&["stop", "--time=30"], &[&self.name])?;
-        let format = ["inspect", "--format={{.State.ExitCode}}"];
-        let code = self.podman.of(&format, &[&self.name])?;
-        ensure!(code == "0", "{} ended with {code}", self.name);
+        let name = &self.name;
+        self.podman.read(&["stop", "--time=30", name])?;
+        let code = self
+            .podman
+            .read(&["inspect", "--format={{.State.ExitCode}}", name])?;
+        ensure!(code == "0", "{name} ended with {code}");
         Ok(())
     }
 }
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self
-            .podman
-            .of(&["rm", "--force", "--time=0"], &[&self.name])
-        {
+        let removed = self.podman.read(&["rm", "--force", "--time=0", &self.name]);
+        if let Err(error) = removed {
             eprintln!("{} could not be removed: {error:#}", self.name);
         }
     }
