@@ -8,6 +8,7 @@
 mod again;
 mod bill;
 mod image;
+mod licences;
 mod package;
 mod trial;
 
@@ -161,12 +162,12 @@ impl<'a> Dist<'a> {
         Ok(made)
     }
 
-    /// The executable without what only a debugger reads, under a name that tells version and machine.
+    /// The executable without what only a debugger reads, as Debian wants it, under a name that tells version and machine.
     fn stripped(&self) -> Result<PathBuf> {
         let name = format!("limiterd-{}-{}", self.version, std::env::consts::ARCH);
         let to = self.into.join(name);
         fs::copy(&self.limiterd, &to)?;
-        cmd!(self.workspace.sh, "strip --strip-debug {to}").run()?;
+        cmd!(self.workspace.sh, "strip {to}").run()?;
         Ok(to)
     }
 

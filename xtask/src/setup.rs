@@ -98,7 +98,6 @@ const TRIAL_PROGRAMS: &[(&str, &str)] = &[
 /// Subcommands of cargo that only `cargo xtask dist` calls, with their versions and features.
 const CARGO_DEB: CargoTool = CargoTool("cargo-deb", "3.8.0", "default");
 const CARGO_CYCLONEDX: CargoTool = CargoTool("cargo-cyclonedx", "0.5.9", "default");
-const CARGO_ABOUT: CargoTool = CargoTool("cargo-about", "0.9.3", "cli");
 
 /// A program that cargo builds: name, version, features.
 struct CargoTool(&'static str, &'static str, &'static str);
@@ -271,8 +270,7 @@ pub(crate) fn setup_trial(workspace: &Workspace) -> Result<()> {
 
 /// What tells what is in the executable.
 pub(crate) fn setup_bill(workspace: &Workspace) -> Result<()> {
-    install_tool(workspace, &CARGO_CYCLONEDX)?;
-    install_tool(workspace, &CARGO_ABOUT)
+    install_tool(workspace, &CARGO_CYCLONEDX)
 }
 
 fn install_tool(workspace: &Workspace, tool: &CargoTool) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
-use super::Dist;
+use super::{Dist, licences};
 use crate::setup;
 
 /// Of Debian's ca-certificates: what Mozilla trusts, and nothing that this machine does besides.
@@ -23,6 +23,7 @@ pub(super) fn build(dist: &Dist<'_>) -> Result<PathBuf> {
     fs::create_dir_all(&context)?;
     fs::copy(dist.stripped()?, context.join("limiterd"))?;
     fs::write(context.join("ca-certificates.crt"), certificates()?)?;
+    fs::write(context.join("third-party.txt"), licences::text(dist)?)?;
 
     // A store of its own: nothing is left in the machine's.
     let storage = storage(dist);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use xshell::cmd;
 
-use super::Dist;
+use super::{Dist, licences};
 use crate::setup;
 
 /// Debian's own changes to a version; there are none.
@@ -51,6 +51,7 @@ fn stage(dist: &Dist<'_>, version: &str) -> Result<()> {
     let at = cmd!(sh, "git log -1 --format=%cD").quiet().read()?;
     fs::copy(dist.stripped()?, stage.join("limiterd"))?;
     fs::write(stage.join("changelog"), changelog(version, &at))?;
+    fs::write(stage.join("third-party.txt"), licences::text(dist)?)?;
     Ok(())
 }
 

@@ -42,6 +42,14 @@ wrote() {
     grep -q "$@" $said/"$block"
 }
 
+# What follows makes no sense without it.
+must() {
+    check "$@"
+    [ "$failed" = 0 ] && return
+    the_end
+    exit 1
+}
+
 # The line $2 of what the block $1 wrote is $3.
 line() { [ "$(sed -n "$2p" $said/"$1")" = "$3" ]; }
 
@@ -103,58 +111,58 @@ for version in old new; do
 done
 echo found >/var/www/html/search
 
-check "systemd is up" eventually systemctl is-active basic.target
-check "nginx serves" eventually on client before
-check "by itself" wrote before --ignore-case '^server: nginx'
-check "install" play install
-check "it is ready" ready
-check "the version is the old one" is_version "$(cat $payload/old.version)"
-check "the kernel has what it needs" play probe
-check "nothing is missing" sh -c "! grep -q MISSING $said/probe"
-check "settings" play settings
-check "a gateway" play gateway
-check "limits" play limits
-check "nginx is protected" play protect
-check "it is ready in front of nginx" ready
-check "the program is attached" attached
+must "systemd is up" eventually systemctl is-active basic.target
+must "nginx serves" eventually on client before
+must "by itself" wrote before --ignore-case '^server: nginx'
+must "install" play install
+must "it is ready" ready
+must "the version is the old one" is_version "$(cat $payload/old.version)"
+must "the kernel has what it needs" play probe
+must "nothing is missing" sh -c "! grep -q MISSING $said/probe"
+must "settings" play settings
+must "a gateway" play gateway
+must "limits" play limits
+must "nginx is protected" play protect
+must "it is ready in front of nginx" ready
+must "the program is attached" attached
 begin on client client
 client=$begun
-check "the client is told its limit" eventually wrote client --ignore-case '^x-ratelimit-limit: 600'
-check "the client is served" served
+must "the client is told its limit" eventually wrote client --ignore-case '^x-ratelimit-limit: 600'
+must "the client is served" served
 begin on attacker attack
 attack=$begun
-check "requests are limited" eventually limited
-check "connections are dropped" eventually dropped
-check "the offender is found" eventually found
-check "the offender is in the dashboard and the log" drawn
-check "a candidate" play candidate
-check "the candidate is counted" eventually tried
-check "the client is served under attack" served
-check "simulated: only the offender is limited" simulated
-check "tighten" play tighten
-check "the limit is two a second" eventually refilled 2
-check "two a second of the offender pass, and the client" eventually two_a_second
-check "the client is served under the new limit" served
-check "upgrade" play upgrade
-check "the version is the new one" is_version "$(cat $payload/new.version)"
-check "it is ready after the upgrade" ready
-check "it is attached after the upgrade" attached
-check "the limit is kept" eventually refilled 2
-check "the offender is still limited" eventually limited
-check "the client is served after the upgrade" served
-check "roll back" play back
-check "the version is the old one again" is_version "$(cat $payload/old.version)"
-check "it is ready after the way back" ready
-check "it is attached after the way back" attached
-check "the limit is ten a second again" eventually refilled 10
-check "the client is served at the end" served
+must "requests are limited" eventually limited
+must "connections are dropped" eventually dropped
+must "the offender is found" eventually found
+must "the offender is in the dashboard and the log" drawn
+must "a candidate" play candidate
+must "the candidate is counted" eventually tried
+must "the client is served under attack" served
+must "simulated: only the offender is limited" simulated
+must "tighten" play tighten
+must "the limit is two a second" eventually refilled 2
+must "two a second of the offender pass, and the client" eventually two_a_second
+must "the client is served under the new limit" served
+must "upgrade" play upgrade
+must "the version is the new one" is_version "$(cat $payload/new.version)"
+must "it is ready after the upgrade" ready
+must "it is attached after the upgrade" attached
+must "the limit is kept" eventually refilled 2
+must "the offender is still limited" eventually limited
+must "the client is served after the upgrade" served
+must "roll back" play back
+must "the version is the old one again" is_version "$(cat $payload/old.version)"
+must "it is ready after the way back" ready
+must "it is attached after the way back" attached
+must "the limit is ten a second again" eventually refilled 10
+must "the client is served at the end" served
 # wrk tells what it saw.
 kill -INT -- -"$attack"
 wait "$attack"
 tell attack
-check "most of the attack was refused" wrote attack 'Non-2xx'
+must "most of the attack was refused" wrote attack 'Non-2xx'
 kill -TERM -- -"$client"
 wait "$client"
-check "no answer to the client was anything but 200" all_well
+must "no answer to the client was anything but 200" all_well
 echo "VMSAID client: $(grep -c '^200$' $said/client) answers, all 200"
 the_end
