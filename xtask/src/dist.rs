@@ -5,15 +5,18 @@
 //! machine are taken out. The executable is linked to glibc statically; no toolchain for musl is
 //! needed, and names are resolved without the C library.
 
+mod again;
 mod bill;
 mod image;
+mod licences;
 mod package;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xshell::cmd;
+use xshell::{Shell, cmd};
 
 use crate::cmd::{Workspace, shown};
 use crate::setup;
@@ -24,6 +27,13 @@ pub(crate) struct Args {
     /// Only these; all of them if left out
     #[arg(value_enum)]
     artefacts: Vec<Artefact>,
+    /// Make them a second time, the executable from a copy of the commit in another directory: the
+    /// bytes have to be the same
+    #[arg(long)]
+    again: bool,
+    /// Pack this static executable, and build none
+    #[arg(long, value_name = "FILE", conflicts_with = "again")]
+    limiterd: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -32,11 +42,19 @@ enum Artefact {
     Binary,
     /// The Debian package
     Deb,
-    /// An OCI archive of an image with nothing but the executable and certificates
+    /// An OCI archive of an image with nothing but the executable and certificates, run by podman
     Image,
     /// What the executable is made of (CycloneDX), and the licences of that
     Bill,
 }
+
+/// All of them.
+const ARTEFACTS: &[Artefact] = &[
+    Artefact::Binary,
+    Artefact::Deb,
+    Artefact::Image,
+    Artefact::Bill,
+];
 
 /// What artefacts are made of.
 struct Dist<'a> {
@@ -51,23 +69,45 @@ struct Dist<'a> {
 
 pub(crate) fn dist(workspace: &Workspace, args: &Args) -> Result<()> {
     setup::setup(workspace)?;
-    let is_wanted = |artefact| args.artefacts.is_empty() || args.artefacts.contains(&artefact);
-    let dist = Dist::of(workspace, None)?;
-    let mut made = vec![dist.limiterd()?];
-    if is_wanted(Artefact::Deb) {
-        made.push(package::build(&dist)?);
+    let artefacts = match args.artefacts.as_slice() {
+        [] => ARTEFACTS,
+        some => some,
+    };
+    let dist = Dist::of(workspace, args.limiterd.as_deref())?;
+    let made = dist.make(artefacts)?;
+    if let Some(image) = made.iter().find(|file| is_image(file)) {
+        trial::run(&dist, image)?;
     }
-    if is_wanted(Artefact::Image) {
-        made.push(image::build(&dist)?);
-    }
-    if is_wanted(Artefact::Bill) {
-        made.extend(bill::build(&dist)?);
+    if args.again {
+        again::packed(&dist, artefacts, &made)?;
+        again::executable(&dist)?;
     }
     dist.sums(&made)?;
     for file in &made {
         println!("{}", shown(workspace, file).display());
     }
     Ok(())
+}
+
+/// The static executable, as the step of `cargo xtask test` builds it.
+pub(crate) fn executable(workspace: &Workspace) -> Result<PathBuf> {
+    executable_in(&workspace.sh, &workspace.root, &workspace.target_dir())
+}
+
+/// The step of `cargo xtask test`: everything from the executable that there is, twice, and the image
+/// at work.
+pub(crate) fn for_ci(workspace: &Workspace) -> Result<()> {
+    let limiterd = executable(workspace)?;
+    let dist = Dist::of(workspace, Some(&limiterd))?;
+    let made = dist.make(ARTEFACTS)?;
+    if let Some(image) = made.iter().find(|file| is_image(file)) {
+        trial::run(&dist, image)?;
+    }
+    again::packed(&dist, ARTEFACTS, &made)
+}
+
+fn is_image(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "tar")
 }
 
 /// The Debian package, and the same under a version before, each with its version: for who upgrades
@@ -108,12 +148,26 @@ impl<'a> Dist<'a> {
         })
     }
 
-    /// The executable, under a name that tells version and machine.
-    fn limiterd(&self) -> Result<PathBuf> {
+    /// The executable, and `artefacts`.
+    fn make(&self, artefacts: &[Artefact]) -> Result<Vec<PathBuf>> {
+        let mut made = vec![self.stripped()?];
+        for artefact in artefacts {
+            match artefact {
+                Artefact::Binary => {}
+                Artefact::Deb => made.push(package::build(self)?),
+                Artefact::Image => made.push(image::build(self)?),
+                Artefact::Bill => made.extend(bill::build(self)?),
+            }
+        }
+        Ok(made)
+    }
+
+    /// The executable without what only a debugger reads, as Debian wants it, under a name that tells version and machine.
+    fn stripped(&self) -> Result<PathBuf> {
         let name = format!("limiterd-{}-{}", self.version, std::env::consts::ARCH);
         let to = self.into.join(name);
         fs::copy(&self.limiterd, &to)?;
-        cmd!(self.workspace.sh, "strip --strip-debug {to}").run()?;
+        cmd!(self.workspace.sh, "strip {to}").run()?;
         Ok(to)
     }
 
@@ -149,33 +203,30 @@ fn triple() -> String {
 }
 
 /// Builds the executable without a library that is not in it, and without this machine's paths.
-fn executable(workspace: &Workspace) -> Result<PathBuf> {
-    let sh = &workspace.sh;
+fn executable_in(sh: &Shell, root: &Path, target: &Path) -> Result<PathBuf> {
     let triple = triple();
     let home = std::env::var("CARGO_HOME")
         .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
-    let root = workspace.root.display();
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
-        format!("--remap-path-prefix={root}=/limiterd"),
+        format!("--remap-path-prefix={}=/limiterd", root.display()),
         format!("--remap-path-prefix={home}=/cargo"),
     ];
+    let _back = sh.push_dir(root);
     cmd!(
         sh,
         "cargo build --release --locked -p limiter-daemon --bin limiterd --target {triple}"
     )
+    .env("CARGO_TARGET_DIR", target)
     .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
     .run()?;
-    let file = workspace
-        .target_dir()
-        .join(&triple)
-        .join("release/limiterd");
-    is_static(workspace, &file)?;
+    let file = target.join(&triple).join("release/limiterd");
+    is_static(sh, &file)?;
     Ok(file)
 }
 
-fn is_static(workspace: &Workspace, file: &Path) -> Result<()> {
-    let headers = cmd!(workspace.sh, "readelf --program-headers --wide {file}")
+fn is_static(sh: &Shell, file: &Path) -> Result<()> {
+    let headers = cmd!(sh, "readelf --program-headers --wide {file}")
         .quiet()
         .read()?;
     ensure!(

@@ -89,10 +89,15 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("buildah", "buildah"),
     ("update-ca-certificates", "ca-certificates"),
 ];
+/// Programs that only the trial of the image calls.
+const TRIAL_PROGRAMS: &[(&str, &str)] = &[
+    ("podman", "podman"),
+    ("runc", "runc"),
+    ("nsenter", "util-linux"),
+];
 /// Subcommands of cargo that only `cargo xtask dist` calls, with their versions and features.
 const CARGO_DEB: CargoTool = CargoTool("cargo-deb", "3.8.0", "default");
 const CARGO_CYCLONEDX: CargoTool = CargoTool("cargo-cyclonedx", "0.5.9", "default");
-const CARGO_ABOUT: CargoTool = CargoTool("cargo-about", "0.9.3", "cli");
 
 /// A program that cargo builds: name, version, features.
 struct CargoTool(&'static str, &'static str, &'static str);
@@ -258,10 +263,14 @@ pub(crate) fn setup_image(workspace: &Workspace) -> Result<()> {
     install_packages(workspace, &packages_of(IMAGE_PROGRAMS))
 }
 
+/// What the image is run with.
+pub(crate) fn setup_trial(workspace: &Workspace) -> Result<()> {
+    install_packages(workspace, &packages_of(TRIAL_PROGRAMS))
+}
+
 /// What tells what is in the executable.
 pub(crate) fn setup_bill(workspace: &Workspace) -> Result<()> {
-    install_tool(workspace, &CARGO_CYCLONEDX)?;
-    install_tool(workspace, &CARGO_ABOUT)
+    install_tool(workspace, &CARGO_CYCLONEDX)
 }
 
 fn install_tool(workspace: &Workspace, tool: &CargoTool) -> Result<()> {
@@ -269,10 +278,11 @@ fn install_tool(workspace: &Workspace, tool: &CargoTool) -> Result<()> {
     if installed(name) {
         return Ok(());
     }
+    // Unoptimised: it works for a few seconds, and would be built for as many minutes.
     println!("set-up: {name} is built once, which takes some minutes");
     cmd!(
         workspace.sh,
-        "cargo install {name} --version {version} --locked --features {features}"
+        "cargo install {name} --version {version} --locked --debug --features {features}"
     )
     // Not into the target directory of this workspace.
     .env_remove("CARGO_TARGET_DIR")

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use xshell::cmd;
 
 use crate::cmd::{Stopwatch, Workspace, need_root};
-use crate::{ebpf, run, setup, tidy, vm};
+use crate::{dist, ebpf, run, setup, tidy, vm};
 
 /// A step: its name, and what it does.
 type Step = (&'static str, fn(&Workspace) -> Result<()>);
@@ -29,9 +29,8 @@ const STEPS: &[Step] = &[
     }),
     ("tests", tests),
     ("other kernels", vm::for_ci),
-    ("release build", |w| {
-        Ok(cmd!(w.sh, "cargo build --release -p limiter-daemon").run()?)
-    }),
+    ("release build", |w| dist::executable(w).map(drop)),
+    ("package and image", dist::for_ci),
     ("demo", demo),
 ];
 
@@ -91,8 +90,9 @@ fn tests(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// What users get, played by what the build before made.
 fn demo(workspace: &Workspace) -> Result<()> {
-    let code = run::demo(workspace)?;
+    let code = run::demo(workspace, &dist::executable(workspace)?, &[])?;
     ensure!(
         code == ExitCode::SUCCESS,
         "the numbers of the demo are not what its policy says"

@@ -8,6 +8,8 @@
 //! refused.
 
 mod apt;
+mod debian;
+mod desk;
 mod initramfs;
 mod kernels;
 mod payload;
@@ -38,11 +40,15 @@ pub(crate) struct Args {
     lines: Vec<Wanted>,
     /// Install the package in a Debian with systemd instead: upgrade it under load, kill it, reboot,
     /// remove and purge it
-    #[arg(long, conflicts_with = "lines")]
+    #[arg(long, group = "debian", conflicts_with = "lines")]
     system: bool,
-    /// With --system: pack this executable, and build none; it has to run on the Debian that is
-    /// installed on
-    #[arg(long, requires = "system", value_name = "FILE")]
+    /// Play docs/desk.md on such a Debian instead: an attack is found, simulated against, limited;
+    /// the package is upgraded and everything rolled back
+    #[arg(long, group = "debian", conflicts_with = "lines")]
+    desk: bool,
+    /// With --system or --desk: pack this executable, and build none; it has to run on the Debian
+    /// that is installed on
+    #[arg(long, requires = "debian", value_name = "FILE")]
     limiterd: Option<PathBuf>,
 }
 
@@ -128,6 +134,9 @@ impl Expected {
 pub(crate) fn vm_test(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.system {
         return system::test(workspace, args.limiterd.as_deref());
+    }
+    if args.desk {
+        return desk::test(workspace, args.limiterd.as_deref());
     }
     match args.lines.as_slice() {
         [] => test_on(workspace, DEFAULT, AT_TIMES),

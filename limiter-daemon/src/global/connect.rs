@@ -1,18 +1,22 @@
 //! Making connections to the store.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
+use redis::io::AsyncDNSResolver;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, TlsCertificates, TlsMode,
+    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, TlsMode,
 };
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::guard::jitter;
 use super::{command, flat};
+use crate::names;
 use crate::policy::plan::{StoreAddress, StoreConfig, StoreHost, StoreTls};
 
 /// For a connection, TLS, the greeting and the scripts.
@@ -79,6 +83,7 @@ impl Connector {
         gone: Arc<Notify>,
     ) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
+            .set_dns_resolver(Names)
             .set_connection_timeout(Some(CONNECT))
             // Who asks has a budget.
             .set_response_timeout(None)
@@ -99,7 +104,8 @@ impl Connector {
                 config: settings,
                 master,
             } => {
-                let client = sentinels(settings)?.async_get_client().await?;
+                let settings = by_address(settings).await;
+                let client = sentinels(&settings)?.async_get_client().await?;
                 if let ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } =
                     client.get_connection_info().addr()
                 {
@@ -117,6 +123,23 @@ impl Connector {
             flat(connection.send_packed_command(&load).await)?;
         }
         Ok(connection)
+    }
+}
+
+/// Resolves names for the client, which would have the C library do it.
+struct Names;
+
+impl AsyncDNSResolver for Names {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = names::lookup(host, port).await?;
+            let found: Box<dyn Iterator<Item = SocketAddr> + Send> = Box::new(found.into_iter());
+            Ok(found)
+        })
     }
 }
 
@@ -155,6 +178,32 @@ fn certificates(tls: &StoreTls) -> TlsCertificates {
         }),
         root_cert: tls.authorities.as_ref().map(|pem| pem.0.clone()),
     }
+}
+
+/// With the addresses of the Sentinels in place of their names, as far as they are known: the client
+/// would have the C library look them up. With TLS names stay, for certificates are about names.
+async fn by_address(config: &StoreConfig) -> StoreConfig {
+    let mut config = config.clone();
+    let StoreAddress::Sentinel { sentinels, .. } = &mut config.address else {
+        return config;
+    };
+    if config.tls.is_some() {
+        return config;
+    }
+    let mut found = Vec::new();
+    for StoreHost { host, port } in sentinels.iter() {
+        match timeout(CONNECT, names::lookup(host, *port)).await {
+            Ok(Ok(addresses)) => found.extend(addresses.iter().map(|address| StoreHost {
+                host: address.ip().to_string(),
+                port: address.port(),
+            })),
+            Ok(Err(_)) | Err(_) => tracing::debug!(host, "a Sentinel's address is not known"),
+        }
+    }
+    if !found.is_empty() {
+        *sentinels = found;
+    }
+    config
 }
 
 /// The Sentinels, beginning with any of them: one that swallows what it is asked must not keep the

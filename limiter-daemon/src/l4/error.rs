@@ -37,7 +37,8 @@ pub enum L4Error {
 
     #[error(
         "may not {action}, although the capabilities are there: they are of no use in a user \
-         namespace of a container's own, and a security module or a locked-down kernel may forbid it"
+         namespace of a container's own, and a seccomp profile, a security module or a locked-down \
+         kernel may forbid it"
     )]
     NotPermitted { action: &'static str },
 

@@ -21,7 +21,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -35,6 +34,7 @@ use super::proto::{RateLimitRequest, RateLimitResponse, SHOULD_RATE_LIMIT};
 use super::translate;
 use crate::engine::ask::{Answer, Failure, Question, RateLimitService, Reply};
 use crate::engine::time::Now;
+use crate::names;
 use crate::policy::plan::RlsPeer;
 
 /// For a connection, and for TLS on it.
@@ -310,7 +310,7 @@ type Opened = (
 
 async fn connect(peer: &Peer) -> Result<Opened, String> {
     let host = &peer.plan.host;
-    let stream = TcpStream::connect((host.host.as_str(), host.port)).await;
+    let stream = names::connect(&host.host, host.port).await;
     let stream = stream.map_err(|error| error.to_string())?;
     stream
         .set_nodelay(true)

@@ -1,12 +1,12 @@
 //! What the executable is made of: a bill of materials (CycloneDX), and the licences of all of it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use xshell::cmd;
 
-use super::{Dist, triple};
+use super::{Dist, licences, triple};
 use crate::setup;
 
 pub(super) fn build(dist: &Dist<'_>) -> Result<[PathBuf; 2]> {
@@ -33,23 +33,20 @@ pub(super) fn build(dist: &Dist<'_>) -> Result<[PathBuf; 2]> {
     ] {
         let written = workspace.root.join(member).join(format!("{name}.json"));
         if member == "limiter-daemon" {
-            fs::copy(&written, &bill)?;
+            fs::write(&bill, without_this_machine(dist, &written)?)?;
         }
         if written.exists() {
             fs::remove_file(written)?;
         }
     }
 
-    // Nothing is asked of a server: the texts are those in the crates.
-    let licences = dist.into.join(format!("limiterd-{version}-licences.html"));
-    let (config, template) = (
-        workspace.root.join("deploy/licences/about.toml"),
-        workspace.root.join("deploy/licences/about.hbs"),
-    );
-    cmd!(
-        sh,
-        "cargo about generate --fail --locked --offline --manifest-path {manifest} --config {config} --output-file {licences} {template}"
-    )
-    .run()?;
+    let licences = dist.into.join(format!("limiterd-{version}-licences.txt"));
+    fs::write(&licences, licences::text(dist)?)?;
     Ok([bill, licences])
+}
+
+/// The bill, with places in the checkout as they are from its root.
+fn without_this_machine(dist: &Dist<'_>, bill: &Path) -> Result<String> {
+    let root = dist.workspace.root.display().to_string();
+    Ok(fs::read_to_string(bill)?.replace(&root, "/limiterd"))
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use xshell::cmd;
 
-use super::Dist;
+use super::{Dist, licences};
 use crate::setup;
 
 /// Debian's own changes to a version; there are none.
@@ -49,8 +49,9 @@ fn stage(dist: &Dist<'_>, version: &str) -> Result<()> {
     let limiterd = &dist.limiterd;
     cmd!(sh, "{limiterd} manual --into {stage}").run()?;
     let at = cmd!(sh, "git log -1 --format=%cD").quiet().read()?;
-    fs::copy(dist.limiterd()?, stage.join("limiterd"))?;
+    fs::copy(dist.stripped()?, stage.join("limiterd"))?;
     fs::write(stage.join("changelog"), changelog(version, &at))?;
+    fs::write(stage.join("third-party.txt"), licences::text(dist)?)?;
     Ok(())
 }
 
@@ -62,7 +63,7 @@ limiterd ({version}) unstable; urgency=medium
 
   * Version {version}; the changes are in CHANGELOG.md.
 
- -- limiterd maintainers <maintainers@limiterd.io>  {at}
+ -- limiterd maintainers <maintainers@limiterd.invalid>  {at}
 "
     )
 }

@@ -27,6 +27,13 @@ struct Layer {
 
 const LAYERS: &[Layer] = &[
     Layer {
+        name: "names",
+        above: &[
+            "policy", "engine", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",
+        ],
+        words: &["aya", "hyper", "hyper_util"],
+    },
+    Layer {
         name: "policy",
         above: &[
             "engine", "traces", "l4", "l7", "global", "rls", "simulate", "app", "admin", "cli",

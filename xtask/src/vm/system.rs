@@ -1,241 +1,31 @@
-//! `cargo xtask vm-test --system`: a Debian with systemd, on which the package is installed, upgraded
-//! under load, killed, rebooted, removed and purged ([`GUEST`] says what has to hold).
-//!
-//! The disk is made by mmdebstrap, once a day, and copied for each run. It is booted twice: QEMU ends
-//! where the guest reboots, and the second boot goes on. What the guest writes to its console is the
-//! result.
+//! `cargo xtask vm-test --system`: the package is installed on a [Debian](super::debian), upgraded
+//! under load, killed, rebooted, removed and purged ([`SCRIPT`] says what has to hold).
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use xshell::cmd;
+use anyhow::Result;
 
-use super::apt::{self, Apt};
-use super::kernels::{Kernel, Kernels};
-use super::{Line, Wanted, initramfs, qemu};
-use crate::cmd::{Stopwatch, Workspace, search_path};
-use crate::{dist, setup};
+use super::debian::{self, Story};
+use crate::cmd::Workspace;
 
-const GUEST: &str = include_str!("system/guest.sh");
-const NET: &str = include_str!("system/net.sh");
-const INITRD: &str = include_str!("system/initrd.sh");
+const SCRIPT: &str = include_str!("system/guest.sh");
 const POLICY: &[(&str, &str)] = &[
     ("limiterd.yaml", include_str!("system/policy/limiterd.yaml")),
     ("gateway.yaml", include_str!("system/policy/gateway.yaml")),
     ("limits.yaml", include_str!("system/policy/limits.yaml")),
 ];
 
-/// The oldest Debian that the package is for, and its kernel.
-const SUITE: &str = "bookworm";
-const KERNEL: Wanted = Wanted::Line(Line(6, 1));
-const PACKAGES: &str = "systemd-sysv,dbus,udev,kmod,iproute2,curl,nginx-light,procps,libelf1";
-/// For the disk, and for what the guest works with.
-const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
-const DISK_SIZE: &str = "2G";
-const MEMORY_MIB: &str = "1024";
-
-/// Where the guest finds what is its own.
-const PAYLOAD: &str = "opt/vm";
-
-/// The unit that plays the story.
-const STORY_UNIT: &str = "\
-[Unit]
-Description=What happens to this machine
-After=multi-user.target nginx.service
-[Service]
-Type=oneshot
-ExecStart=/opt/vm/guest.sh
-StandardOutput=file:/dev/ttyS0
-StandardError=file:/dev/ttyS0
-TimeoutStartSec=infinity
-[Install]
-WantedBy=graphical.target
-";
-const NET_UNIT: &str = "\
-[Unit]
-Description=A client beyond a veth
-DefaultDependencies=no
-After=systemd-modules-load.service systemd-udevd.service
-Before=network-pre.target limiterd.service
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/opt/vm/net.sh
-[Install]
-WantedBy=multi-user.target
-";
-
 pub(super) fn test(workspace: &Workspace, limiterd: Option<&Path>) -> Result<()> {
-    setup::setup(workspace)?;
-    setup::setup_vm(workspace)?;
-    setup::setup_vm_system(workspace)?;
-    let directory = super::directory(workspace);
-    let own = directory.join("system");
-    fs::create_dir_all(&own)?;
-    let kernels = Kernels::open(workspace, Apt::open(workspace, &directory)?, &directory)?;
-    let kernel = kernels.fetch(workspace, KERNEL)?;
-    let packages = dist::packages_to_upgrade(workspace, limiterd)?;
-    let base = base(workspace, &own)?;
-    let disk = disk(workspace, &own, &base, &kernel, &packages)?;
-    let initramfs = initramfs::minimal(workspace, &kernel, INITRD, BOOT_MODULES, &own)?;
-
-    let first = boot(&kernel, &initramfs, &disk, &own.join("first.log"))?;
-    let mut log = first;
-    if log.contains("VMREBOOT") {
-        log += &boot(&kernel, &initramfs, &disk, &own.join("second.log"))?;
-    }
-    report(&log)
-}
-
-/// A Debian with systemd and nginx, packed; made anew after a day.
-fn base(workspace: &Workspace, own: &Path) -> Result<PathBuf> {
-    let base = own.join("base.tar");
-    if apt::is_fresh(&base) {
-        return Ok(base);
-    }
-    println!("system: making a {SUITE}");
-    let mirrors = apt::mirrors(workspace)?;
-    let partial = own.join("partial.tar");
-    let main = format!("deb {} {SUITE} main", mirrors.main);
-    let security = format!("deb {} {SUITE}-security main", mirrors.security);
-    cmd!(
-        workspace.sh,
-        "mmdebstrap --mode=root --variant=minbase --include={PACKAGES} {SUITE} {partial} {main} {security}"
-    )
-    .run()?;
-    fs::rename(partial, &base)?;
-    Ok(base)
-}
-
-/// The disk, with everything on it that the story needs.
-fn disk(
-    workspace: &Workspace,
-    own: &Path,
-    base: &Path,
-    kernel: &Kernel,
-    packages: &[(String, PathBuf); 2],
-) -> Result<PathBuf> {
-    let sh = &workspace.sh;
-    let root = own.join("root");
-    if root.exists() {
-        fs::remove_dir_all(&root)?;
-    }
-    fs::create_dir_all(&root)?;
-    cmd!(
-        sh,
-        "tar --extract --file {base} --directory {root} --exclude ./dev/*"
-    )
-    .run()?;
-    let payload = root.join(PAYLOAD);
-    fs::create_dir_all(payload.join("policy"))?;
-    for (name, text) in POLICY {
-        fs::write(payload.join("policy").join(name), text)?;
-    }
-    for (name, text) in [("guest.sh", GUEST), ("net.sh", NET)] {
-        fs::write(payload.join(name), text)?;
-        fs::set_permissions(payload.join(name), fs::Permissions::from_mode(0o755))?;
-    }
-    for (role, (version, file)) in ["old", "new"].iter().zip(packages) {
-        fs::copy(file, payload.join(format!("{role}.deb")))?;
-        fs::write(payload.join(format!("{role}.version")), version)?;
-    }
-    let units = root.join("etc/systemd/system");
-    for (name, text, target) in [
-        ("vm-story.service", STORY_UNIT, "graphical.target.wants"),
-        ("vm-net.service", NET_UNIT, "multi-user.target.wants"),
-    ] {
-        fs::write(units.join(name), text)?;
-        fs::create_dir_all(units.join(target))?;
-        std::os::unix::fs::symlink(format!("../{name}"), units.join(target).join(name))?;
-    }
-    // It would hang up the console.
-    std::os::unix::fs::symlink("/dev/null", units.join("serial-getty@ttyS0.service"))?;
-    let modules = root.join("usr/lib/modules");
-    fs::create_dir_all(&modules)?;
-    let from = kernel.modules_directory()?;
-    cmd!(sh, "cp --archive {from} {modules}").run()?;
-
-    let disk = own.join("disk.ext4");
-    if disk.exists() {
-        fs::remove_file(&disk)?;
-    }
-    cmd!(sh, "mkfs.ext4 -q -F -d {root} {disk} {DISK_SIZE}").run()?;
-    fs::remove_dir_all(&root)?;
-    Ok(disk)
-}
-
-/// Boots the disk until the machine ends; what it wrote.
-fn boot(kernel: &Kernel, initramfs: &Path, disk: &Path, log: &Path) -> Result<String> {
-    let clock = Stopwatch::start();
-    println!("system: booting {}", kernel.name);
-    let drive = format!("file={},format=raw,if=virtio", disk.display());
-    let mut machine = Command::new("qemu-system-x86_64")
-        .env("PATH", search_path())
-        .args(["-M", "q35", "-accel", qemu::ACCELERATOR, "-cpu", "max"])
-        .args(["-smp", "2", "-m", MEMORY_MIB])
-        .args(["-nodefaults", "-no-user-config"])
-        .args(["-display", "none", "-no-reboot", "-monitor", "none"])
-        .args(["-serial", "stdio", "-drive", &drive])
-        .arg("-kernel")
-        .arg(kernel.image()?)
-        .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
-        .stdin(Stdio::null())
-        .stdout(fs::File::create(log)?)
-        .spawn()
-        .context("qemu-system-x86_64")?;
-    let end = qemu::wait(&mut machine, log, clock)?;
-    let text = String::from_utf8_lossy(&fs::read(log)?).replace('\r', "");
-    println!("system: ended after {:.0?}", clock.elapsed());
-    match end {
-        Ok(status) if status.success() => Ok(text),
-        Ok(status) => bail!("QEMU: {status}; {}", qemu::last_words(&text)),
-        Err(end) => bail!("{end:?}; {}", qemu::last_words(&text)),
-    }
-}
-
-/// Passed only if the guest came to its end, and said nothing of a failure.
-fn report(log: &str) -> Result<()> {
-    let told = log
-        .lines()
-        .filter(|line| line.starts_with("VMCHECK ") || line.starts_with("VMLOAD "));
-    for line in told {
-        println!("{line}");
-    }
-    let passed = log
-        .lines()
-        .filter(|line| line.starts_with("VMCHECK ok"))
-        .count();
-    let failed = log
-        .lines()
-        .filter(|line| line.starts_with("VMCHECK FAILED"))
-        .count();
-    if failed > 0 || !log.lines().any(|line| line == "VMRESULT 0") {
-        println!("{log}");
-    }
-    ensure!(failed == 0, "{failed} checks failed, {passed} passed");
-    ensure!(
-        log.lines().any(|line| line == "VMRESULT 0"),
-        "the machine did not come to its end; {passed} checks passed"
-    );
-    println!("system: {passed} checks passed");
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::report;
-
-    #[test]
-    fn only_a_story_that_came_to_its_end_well_passes() {
-        let well = "VMCHECK ok install\nVMREBOOT\nVMCHECK ok purge\nVMRESULT 0\n";
-        assert!(report(well).is_ok());
-        assert!(report("VMCHECK ok install\nVMREBOOT\n").is_err());
-        assert!(report("VMCHECK FAILED install\nVMRESULT 0\n").is_err());
-        assert!(report("VMCHECK ok install\nVMRESULT 1\n").is_err());
-    }
+    let files: Vec<_> = POLICY
+        .iter()
+        .map(|(name, text)| (format!("policy/{name}"), (*text).to_owned()))
+        .collect();
+    let story = Story {
+        name: "system",
+        script: SCRIPT,
+        network: include_str!("system/net.sh"),
+        files: &files,
+        figures: "VMLOAD ",
+    };
+    debian::play(workspace, &story, limiterd)
 }

@@ -2,7 +2,7 @@
 //! stores, and the rate limit services that it asks.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::engine::escalation::Protected;
 use crate::global::RedisLedger;
 use crate::l7::Active;
+use crate::names;
 use crate::policy::plan::{
     AskedService, ClientAddress, DaemonConfig, Plan, StoreAddress, StoreConfig, StoreHost,
 };
@@ -160,8 +161,8 @@ impl Safe {
         hosts.extend(self.ledgers.iter().flat_map(|ledger| ledger.found()));
         let mut found = Vec::new();
         for StoreHost { host, port } in hosts {
-            match timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), port))).await {
-                Ok(Ok(addresses)) => found.extend(addresses.map(|address| address.ip())),
+            match timeout(LOOKUP, names::lookup(&host, port)).await {
+                Ok(Ok(addresses)) => found.extend(addresses.iter().map(SocketAddr::ip)),
                 // The last good addresses stay.
                 Ok(Err(_)) | Err(_) => {
                     tracing::debug!(host, "its addresses are not known");

@@ -20,6 +20,7 @@ use crate::l7::clock::Clock;
 use crate::l7::io::{Raw, UpstreamIo};
 use crate::l7::respond::Cause;
 use crate::l7::tls;
+use crate::names;
 use crate::policy::plan::{BackendSettings, Endpoint, TcpKeepalive, UpstreamProtocol};
 
 /// Bytes of a response's head.
@@ -113,7 +114,7 @@ pub(in crate::l7) async fn open(
 async fn dial(endpoint: &Endpoint, keepalive: Option<&TcpKeepalive>) -> io::Result<Raw> {
     let tcp = match endpoint {
         Endpoint::Ip(ip, port) => TcpStream::connect((*ip, *port)).await?,
-        Endpoint::Fqdn(name, port) => TcpStream::connect((name.as_str(), *port)).await?,
+        Endpoint::Fqdn(name, port) => names::connect(name, *port).await?,
         Endpoint::Unix(path) => return Ok(Raw::Unix(UnixStream::connect(path).await?)),
     };
     tcp.set_nodelay(true)?;

@@ -1,40 +1,9 @@
 #!/bin/sh
 # What happens to a machine that limiterd is installed on, told to the console line by line. Run by
 # systemd, once for each boot.
-payload=/opt/vm
-state=$payload/state
-policy=/etc/limiterd
+. /opt/vm/lib.sh
 gateway=http://10.9.0.1:8080/
-mkdir -p $state
 
-failed=$(cat $state/failed 2>/dev/null || echo 0)
-# A line for each, which says how it went; with what is known of it if it went wrong.
-check() {
-    name=$1
-    shift
-    if "$@" >/tmp/check 2>&1; then
-        echo "VMCHECK ok $name"
-    else
-        echo "VMCHECK FAILED $name"
-        cat /tmp/check
-        journalctl --no-pager --output cat --lines 30 --unit limiterd.service
-        failed=1
-    fi
-    echo $failed >$state/failed
-}
-
-# Within a minute.
-eventually() {
-    for _ in $(seq 120); do
-        "$@" && return 0
-        sleep 0.5
-    done
-    "$@"
-}
-
-active() { [ "$(systemctl is-active limiterd.service)" = active ]; }
-ready() { active && curl --silent --fail --max-time 5 http://127.0.0.1:9901/ready >/dev/null; }
-main_pid() { systemctl show --property MainPID --value limiterd.service; }
 property() { systemctl show --property "$1" --value limiterd.service; }
 
 # The status that a request from 10.9.0.$1 gets; 000: none at all.
@@ -70,9 +39,6 @@ load_was_good() {
     [ "$(grep -cvx 200 $state/load)" -le "$1" ] && grep -q 200 $state/load &&
         grep -q 000 $state/denied && ! grep -qvx 000 $state/denied
 }
-
-install_package() { DEBIAN_FRONTEND=noninteractive dpkg --install "$@"; }
-is_version() { [ "$(dpkg-query --show --showformat '${Version}' limiterd)" = "$1" ]; }
 
 # As the unit says, and not as root.
 confined() {
@@ -183,9 +149,7 @@ second_boot() {
         'test ! -e /etc/limiterd && test ! -e /var/lib/limiterd && test ! -e /sys/fs/bpf/limiterd'
     check "no user is left" sh -c '! getent passwd limiterd'
     check "nothing is attached any more" detached
-    echo "VMRESULT $failed"
-    sync
-    systemctl poweroff
+    the_end
 }
 
 case $(cat $state/boot 2>/dev/null) in
