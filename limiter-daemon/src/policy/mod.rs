@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use decode::{Field, Type};
 pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;
 pub use source::SourceFile;
@@ -68,6 +69,30 @@ impl Outcome {
             .filter(|found| found.severity == severity)
             .count()
     }
+}
+
+/// The fields of a kind of resource.
+#[derive(Clone, Debug)]
+pub struct KindFields {
+    pub kind: &'static str,
+    /// Empty: of Kubernetes' core, and of files of the rate limit service.
+    pub group: &'static str,
+    /// All but those that every resource has, parents before their children.
+    pub fields: Vec<Field>,
+}
+
+/// Which fields each kind has, as the decoder of the files has them.
+#[must_use]
+pub fn fields() -> Vec<KindFields> {
+    kinds::Kind::ALL
+        .into_iter()
+        .chain([kinds::Kind::Domain])
+        .map(|kind| KindFields {
+            kind: kind.title(),
+            group: kind.group(),
+            fields: resources::fields::of(kind),
+        })
+        .collect()
 }
 
 /// Loads the policy directory `dir` (or a single file).
