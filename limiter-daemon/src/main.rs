@@ -1,5 +1,8 @@
 //! `limiterd`: the command line.
 
+#[cfg(test)]
+mod documented;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails, fails the test")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use limiter_common::{Limit, Protocol};
@@ -217,28 +216,6 @@ fn the_edge_example_is_good_and_uses_everything() {
         mode: AttachMode::Auto,
     }];
     assert_eq!(plan.daemon.interfaces, interfaces);
-}
-
-/// The two complete examples of the reference, beside the Gateway and the file they speak of.
-#[test]
-fn the_examples_of_the_reference_are_good() {
-    let reference = std::fs::read_to_string("../docs/policy.md").unwrap();
-    let examples: Vec<&str> = reference
-        .split("```yaml\n")
-        .skip(1)
-        .filter_map(|part| part.split("```").next())
-        .collect();
-    assert_eq!(examples.len(), 2);
-    let dir = Scratch::new("reference");
-    for (number, example) in examples.iter().enumerate() {
-        std::fs::write(dir.0.join(format!("{number}.yaml")), example).unwrap();
-    }
-    for file in ["gateway.yaml", "deny.txt"] {
-        std::fs::copy(Path::new(EDGE).join(file), dir.0.join(file)).unwrap();
-    }
-    let plan = good(dir.0.to_str().unwrap());
-    assert_eq!(plan.network.len(), 1);
-    assert_eq!(plan.daemon.workers, Some(4));
 }
 
 /// A policy with these lines under `spec`, and what it comes to.

@@ -3,11 +3,14 @@
 //! The commands are listed in [`Command`]; each has a file of its own.
 
 mod bench;
+mod book;
 mod build_cmd;
 mod child;
 mod cmd;
 mod deny;
 mod dist;
+#[cfg(test)]
+mod documented;
 mod ebpf;
 mod fuzz;
 mod probe;
@@ -52,6 +55,8 @@ enum Command {
     Deny,
     /// Make what users are given: executable, Debian package, image, bill of materials, licences
     Dist(dist::Args),
+    /// Make a book of the documents, in target/book
+    Book,
     /// Measure limiterd beside its rivals
     Bench(bench::Args),
     /// Compare the kernel half's parser with a plain one on random frames
@@ -84,6 +89,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tidy => tidy::tidy(&workspace)?,
         Command::Deny => deny::deny(&workspace)?,
         Command::Dist(args) => dist::dist(&workspace, &args)?,
+        Command::Book => book::book(&workspace)?,
         Command::Bench(args) => bench::bench(&workspace, &args)?,
         Command::Fuzz(args) => fuzz::fuzz(&workspace, &args)?,
         Command::Soak(args) => soak::soak(&workspace, &args)?,

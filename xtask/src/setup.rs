@@ -99,6 +99,9 @@ const TRIAL_PROGRAMS: &[(&str, &str)] = &[
 const CARGO_DEB: CargoTool = CargoTool("cargo-deb", "3.8.0", "default");
 const CARGO_CYCLONEDX: CargoTool = CargoTool("cargo-cyclonedx", "0.5.9", "default");
 
+/// What makes the book; without its server.
+const MDBOOK_VERSION: &str = "0.5.4";
+
 /// A program that cargo builds: name, version, features.
 struct CargoTool(&'static str, &'static str, &'static str);
 
@@ -283,6 +286,22 @@ fn install_tool(workspace: &Workspace, tool: &CargoTool) -> Result<()> {
     cmd!(
         workspace.sh,
         "cargo install {name} --version {version} --locked --debug --features {features}"
+    )
+    // Not into the target directory of this workspace.
+    .env_remove("CARGO_TARGET_DIR")
+    .run()?;
+    Ok(())
+}
+
+/// What `cargo xtask book` needs.
+pub(crate) fn setup_book(workspace: &Workspace) -> Result<()> {
+    if installed("mdbook") {
+        return Ok(());
+    }
+    println!("set-up: mdbook is built once, which takes some minutes");
+    cmd!(
+        workspace.sh,
+        "cargo install mdbook --version {MDBOOK_VERSION} --locked --no-default-features --features search"
     )
     // Not into the target directory of this workspace.
     .env_remove("CARGO_TARGET_DIR")

@@ -13,11 +13,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 
 use super::endpoint::Endpoint;
 use crate::l7::tls;
+use crate::names;
 use crate::policy;
 use crate::policy::plan::{Pem, StoreTls};
 
@@ -166,7 +167,7 @@ impl Admin {
             }
             Endpoint::Tcp { host, port, secure } => (host.as_str(), *port, *secure),
         };
-        let stream = TcpStream::connect((host, port)).await;
+        let stream = names::connect(host, port).await;
         let stream = stream.with_context(unreachable)?;
         if !secure {
             return Ok(Box::new(stream));

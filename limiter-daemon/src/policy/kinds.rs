@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::Gateway,
         Self::GatewayClass,
         Self::ListenerSet,

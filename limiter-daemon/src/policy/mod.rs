@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use decode::{Field, Type};
 pub use diagnostic::{Diagnostic, Severity};
 pub use plan::Plan;
 pub use source::SourceFile;
@@ -76,6 +77,30 @@ impl Outcome {
 /// When they are none, or do not belong together: what is wrong, in words.
 pub fn certificate(name: &str, chain: &[u8], key: &[u8]) -> Result<plan::Certificate, String> {
     core::pem::pair(name.to_owned(), chain, key).map_err(|problem| format!("{name}: {problem}"))
+}
+
+/// The fields of a kind of resource.
+#[derive(Clone, Debug)]
+pub struct KindFields {
+    pub kind: &'static str,
+    /// Empty: of Kubernetes' core, and of files of the rate limit service.
+    pub group: &'static str,
+    /// All but those that every resource has, parents before their children.
+    pub fields: Vec<Field>,
+}
+
+/// Which fields each kind has, as the decoder of the files has them.
+#[must_use]
+pub fn fields() -> Vec<KindFields> {
+    kinds::Kind::ALL
+        .into_iter()
+        .chain([kinds::Kind::Domain])
+        .map(|kind| KindFields {
+            kind: kind.title(),
+            group: kind.group(),
+            fields: resources::fields::of(kind),
+        })
+        .collect()
 }
 
 /// Loads the policy directory `dir` (or a single file).

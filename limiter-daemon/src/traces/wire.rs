@@ -22,7 +22,6 @@ use prost::Message as _;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::Code;
@@ -33,6 +32,7 @@ use tonic::metadata::MetadataMap;
 use tonic_prost::ProstCodec;
 
 use super::{TraceError, headers};
+use crate::names;
 use crate::policy::plan::{OtlpConfig, OtlpProtocol};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -205,8 +205,8 @@ impl Wire {
 
     async fn connect(&self) -> Result<Open, Failed> {
         let failed = |error: std::io::Error| Failed::Connect(error.to_string());
-        let host = (self.config.host.as_str(), self.config.port);
-        let stream = TcpStream::connect(host).await.map_err(failed)?;
+        let stream = names::connect(&self.config.host, self.config.port).await;
+        let stream = stream.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         match &self.tls {
             None => self.handshake(stream).await,

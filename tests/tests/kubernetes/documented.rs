@@ -22,9 +22,12 @@ use crate::support::overlay;
 fn block(language: &str, mark: &str) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
     let text = fs::read_to_string(path)?;
-    let fence = format!("```{language}\n");
+    let fence = format!("```{language}");
     let blocks = text.split(&fence).skip(1);
-    let mut blocks = blocks.filter_map(|rest| Some(rest.split_once("```")?.0.to_owned()));
+    let mut blocks = blocks.filter_map(|rest| {
+        let (_, rest) = rest.split_once('\n')?;
+        Some(rest.split_once("```")?.0.to_owned())
+    });
     blocks
         .find(|block| block.contains(mark))
         .with_context(|| format!("no block with {mark:?}"))

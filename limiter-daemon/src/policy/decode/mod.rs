@@ -14,6 +14,7 @@ mod decoder;
 mod deserializer;
 mod fault;
 mod scalar;
+mod shape;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -26,6 +27,8 @@ pub(crate) use at::{At, Ignored, Unheeded, Unsupported};
 use decoder::{Decoder, field_path};
 use fault::{Cause, Fault};
 pub(crate) use scalar::{Code, NumberOrText};
+pub(crate) use shape::shape;
+pub use shape::{Field, Type};
 
 /// How many values of the wrong type are reported of one document.
 const MAX_FAULTS: usize = 32;

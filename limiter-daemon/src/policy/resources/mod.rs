@@ -3,6 +3,7 @@
 //! A resource with an error in it is not used. If it was there before without one, that version goes
 //! on; so one bad resource changes nothing but itself.
 
+pub(crate) mod fields;
 mod header;
 mod read;
 
