@@ -1,6 +1,5 @@
 //! Asking the running daemon over its admin listener.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ pub struct Admin {
 }
 
 /// Who asks, and whom he trusts.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Credentials {
     /// File with the token to show; by default the one that LIMITERD_TOKEN_FILE names.
     #[arg(long, value_name = "FILE")]
@@ -59,12 +58,6 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Admin {
-    /// The daemon at `address`, without saying who asks.
-    #[must_use]
-    pub fn at(address: SocketAddr) -> Self {
-        Self::by(address.into(), Credentials::default())
-    }
-
     /// The daemon there, asked by whom these belong to.
     #[must_use]
     pub const fn by(admin: Endpoint, credentials: Credentials) -> Self {

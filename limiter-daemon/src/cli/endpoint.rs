@@ -1,7 +1,6 @@
 //! Where an admin listener is, as people write it.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -18,16 +17,6 @@ pub enum Endpoint {
         secure: bool,
     },
     Unix(PathBuf),
-}
-
-impl From<SocketAddr> for Endpoint {
-    fn from(address: SocketAddr) -> Self {
-        Self::Tcp {
-            host: address.ip().to_string(),
-            port: address.port(),
-            secure: false,
-        }
-    }
 }
 
 impl FromStr for Endpoint {
