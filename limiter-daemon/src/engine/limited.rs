@@ -158,6 +158,10 @@ fn one(client: IpAddr) -> IpAddr {
 }
 
 /// The `number` clients that all accounts together denied most in the last one to two minutes.
+#[expect(
+    clippy::mutable_key_type,
+    reason = "keys are told apart by their names, which do not change"
+)]
 pub fn most<'a>(
     accounts: impl IntoIterator<Item = &'a Account>,
     number: usize,
