@@ -160,7 +160,7 @@ fn one(client: IpAddr) -> IpAddr {
 /// The `number` clients that all accounts together denied most in the last one to two minutes.
 #[expect(
     clippy::mutable_key_type,
-    reason = "of a scope only its name is hashed, which never changes"
+    reason = "keys are told apart by their names, which do not change"
 )]
 pub fn most<'a>(
     accounts: impl IntoIterator<Item = &'a Account>,
