@@ -33,10 +33,7 @@ pub(super) fn span(record: &Record, traced: &Traced, now: SystemTime) -> Span {
 
 /// The method and, where the policy has one, the path of the route: few, whatever clients send.
 fn name(record: &Record) -> String {
-    let method = match known(&record.method) {
-        Some(method) => method,
-        None => "HTTP",
-    };
+    let method = known(&record.method).unwrap_or("HTTP");
     match path(record) {
         Some(path) => format!("{method} {path}"),
         None => method.to_owned(),
