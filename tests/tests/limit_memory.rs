@@ -260,7 +260,7 @@ fn who_is_not_traced_allocates_nothing() -> Result<()> {
         parent: TraceParent::Follow,
         service_name: "limiterd".into(),
     };
-    let (tracer, owner) = Tracer::start(&config, None)?;
+    let (tracer, owner) = Tracer::start(&config, None, HeaderMap::new())?;
     let none = HeaderMap::new();
     let mut unsampled = HeaderMap::new();
     let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";

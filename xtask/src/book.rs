@@ -79,7 +79,7 @@ fn copy(root: &Path, to: &Path) -> Result<()> {
 
 /// What `target` is when `file` links to it, from the root of the repository.
 fn beside(file: &Path, target: &str) -> PathBuf {
-    let folder = file.parent().unwrap_or(Path::new(""));
+    let folder = file.parent().unwrap_or_else(|| Path::new(""));
     let mut path = PathBuf::new();
     for part in folder.join(target).components() {
         match part {

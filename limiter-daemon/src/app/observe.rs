@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use http::HeaderMap;
 use rustls::ClientConfig;
 
 use super::privileges;
@@ -37,8 +38,14 @@ pub(super) fn traces(config: &DaemonConfig) -> anyhow::Result<Traces> {
         return Ok((None, None));
     };
     let tls = tracing.otlp.tls.then(|| trust(&tracing.otlp)).transpose()?;
+    // Whoever may read it: the thread that sends has no capabilities.
+    let headers = match &tracing.otlp.headers_file {
+        Some(path) => traces::headers::read(path).context("cannot trace requests")?,
+        None => HeaderMap::new(),
+    };
     let started = privileges::without(|| {
-        Tracer::start(tracing, tls).map_err(|error| std::io::Error::other(error.to_string()))
+        Tracer::start(tracing, tls, headers)
+            .map_err(|error| std::io::Error::other(error.to_string()))
     });
     let (tracer, owner) = started.context("cannot trace requests")?;
     Ok((Some(tracer), Some(owner)))

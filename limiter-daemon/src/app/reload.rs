@@ -92,8 +92,9 @@ impl Daemon {
             warn_of_global_limits(&plan);
             warn_of_domains(&plan);
         }
-        self.config.log = plan.daemon.log;
-        if plan.daemon != self.config {
+        let mut config = self.config.clone();
+        config.log = plan.daemon.log;
+        if plan.daemon != config {
             tracing::warn!(
                 "changes of the LimiterConfig, and of the EnvoyGateway, take effect at the next start"
             );
@@ -115,7 +116,10 @@ impl Daemon {
         self.sockets.close_others(&wanted, &self.workers).await;
         self.state.runtime().follow(&plan.runtime);
         self.guard.follow(&plan);
-        self.lines.follow(&self.config.log);
+        if config.log != self.config.log {
+            self.lines.follow(&config.log);
+            self.config = config;
+        }
         self.active.store(Arc::new(active));
         self.sentencing.safe.follow(&plan);
         self.service.follow(&plan, &self.state);

@@ -297,7 +297,7 @@ impl Drop for Ending {
             record.received = upload.bytes();
         }
         if let (Some(tracer), Some(traced)) = (&pipeline.tracer, &record.traced) {
-            tracer.end(trace::span(&record, traced, wall()));
+            tracer.end(|| trace::span(&record, traced, wall()));
         }
         if let Some(sink) = &pipeline.sink {
             sink.record(&record);

@@ -7,7 +7,7 @@ use tonic::Code as GrpcCode;
 
 use super::proto::{Code, RateLimitDescriptor, RateLimitRequest, SHOULD_RATE_LIMIT};
 use super::service::{Answer, Clock, Service};
-use crate::traces::{Attributes, Interval, Kind, Traced, Tracer, server};
+use crate::traces::{Attributes, Interval, Kind, Span, Traced, Tracer, server};
 
 /// A question that is traced.
 pub(super) struct Tracing {
@@ -35,6 +35,10 @@ impl Service {
 impl Tracing {
     /// Ends the span. `None`: what came was no question.
     pub(super) fn answered(&self, question: Option<&RateLimitRequest>, answer: &Answer) {
+        self.tracer.end(|| self.span(question, answer));
+    }
+
+    fn span(&self, question: Option<&RateLimitRequest>, answer: &Answer) -> Span {
         let at = Interval {
             began: self.began,
             ended: (self.clock)().unix,
@@ -80,8 +84,7 @@ impl Tracing {
                 }
             }
         };
-        let span = server(&self.traced, name.to_owned(), at, attributes, kind);
-        self.tracer.end(span);
+        server(&self.traced, name.to_owned(), at, attributes, kind)
     }
 }
 

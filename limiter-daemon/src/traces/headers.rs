@@ -23,7 +23,7 @@ const OURS: [&str; 7] = [
 ///
 /// # Errors
 /// When it cannot be read, or a line is no header; no value is repeated.
-pub(super) fn read(path: &Path) -> Result<HeaderMap, TraceError> {
+pub fn read(path: &Path) -> Result<HeaderMap, TraceError> {
     let read = std::fs::read_to_string(path).map_err(|error| error.to_string());
     read.and_then(|text| parse(&text))
         .map_err(|why| TraceError::Headers {

@@ -7,7 +7,7 @@
 
 mod context;
 mod export;
-mod headers;
+pub mod headers;
 mod span;
 mod wire;
 
@@ -77,16 +77,18 @@ pub enum TraceError {
 }
 
 impl Tracer {
-    /// Starts the thread that sends. `tls`: how the collector is spoken to, if that is by TLS. Nothing
-    /// is connected before there is a span.
+    /// Starts the thread that sends. `tls`: how the collector is spoken to, if that is by TLS.
+    /// `headers`: what is sent with each batch ([`headers::read`]). Nothing is connected before there
+    /// is a span.
     ///
     /// # Errors
     /// [`TraceError`]
     pub fn start(
         config: &TracingConfig,
         tls: Option<Arc<ClientConfig>>,
+        headers: HeaderMap,
     ) -> Result<(Arc<Self>, Owner), TraceError> {
-        let wire = Wire::new(&config.otlp, tls)?;
+        let wire = Wire::new(&config.otlp, tls, headers)?;
         let (queue, spans) = mpsc::channel(QUEUE);
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = std::sync::mpsc::channel();
@@ -165,11 +167,11 @@ impl Tracer {
         }
     }
 
-    /// Sends a span, some time.
-    pub fn end(&self, span: Span) {
-        match self.queue.try_send(span) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
+    /// Sends a span, some time. It is not made if there is no room for it.
+    pub fn end(&self, span: impl FnOnce() -> Span) {
+        match self.queue.try_reserve() {
+            Ok(room) => room.send(span()),
+            Err(TrySendError::Full(()) | TrySendError::Closed(())) => {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }

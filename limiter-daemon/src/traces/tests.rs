@@ -158,9 +158,14 @@ fn as_many_are_sampled_as_was_said() {
 #[test]
 fn a_full_queue_drops_and_counts() {
     let (tracer, mut spans) = tracer(0, TraceParent::Follow, 3);
+    let mut made = 0;
     for _ in 0..5 {
-        tracer.end(Span::default());
+        tracer.end(|| {
+            made += 1;
+            Span::default()
+        });
     }
+    assert_eq!(made, 3, "none that there is no room for");
     assert_eq!(tracer.shared.dropped.load(Ordering::Relaxed), 2);
     drop(tracer);
     let mut left = 0;

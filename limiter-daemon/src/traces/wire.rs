@@ -31,7 +31,7 @@ use tonic::codegen::Service;
 use tonic::metadata::MetadataMap;
 use tonic_prost::ProstCodec;
 
-use super::{TraceError, headers};
+use super::TraceError;
 use crate::names;
 use crate::policy::plan::{OtlpConfig, OtlpProtocol};
 
@@ -144,10 +144,11 @@ struct RetryInfo {
 
 impl Wire {
     /// # Errors
-    /// The file with headers is of no use, or the host has no name that a certificate can have.
+    /// The host has no name that a certificate can have.
     pub(super) fn new(
         config: &OtlpConfig,
         tls: Option<Arc<ClientConfig>>,
+        headers: HeaderMap,
     ) -> Result<Self, TraceError> {
         let tls = match tls {
             None => None,
@@ -156,10 +157,6 @@ impl Wire {
                 let no_name = |_invalid| TraceError::ServerName(config.host.clone());
                 Some((tls, name.map_err(no_name)?))
             }
-        };
-        let headers = match &config.headers_file {
-            Some(path) => headers::read(path)?,
-            None => HeaderMap::new(),
         };
         Ok(Self {
             config: config.clone(),

@@ -13,7 +13,7 @@ use crate::policy::decode::{At, Code, Ignored, NumberOrText, Unheeded, Unsupport
 struct Tree {
     name: At<String>,
     max_size: Option<At<u8>>,
-    children: Option<Vec<At<Tree>>>,
+    children: Option<Vec<At<Self>>>,
     kind: At<Kind>,
     labels: BTreeMap<String, Option<bool>>,
     #[serde(alias = "Le_af", alias = "old_leaf")]
