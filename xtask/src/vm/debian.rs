@@ -40,7 +40,7 @@ pub(super) struct Story<'a> {
 const SUITE: &str = "bookworm";
 const KERNEL: Wanted = Wanted::Line(Line(6, 1));
 const PACKAGES: &str =
-    "systemd-sysv,dbus,udev,kmod,iproute2,curl,nginx-light,procps,libelf1,jq,wrk";
+    "systemd-sysv,dbus,udev,kmod,iproute2,netbase,curl,nginx-light,procps,libelf1,jq,wrk";
 /// For the disk, and for what the guest works with.
 const BOOT_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "crc32c_generic", "ext4"];
 const DISK_SIZE: &str = "2G";

@@ -54,7 +54,7 @@ must() {
 line() { [ "$(sed -n "$2p" $said/"$1")" = "$3" ]; }
 
 metric() { curl --silent http://127.0.0.1:9901/metrics | grep "^$1" | grep -v '^#' | sed 's/.* //'; }
-positive() { awk -v value="$1" 'BEGIN { exit !(value > 0) }'; }
+positive() { awk -v value="$1" 'BEGIN { exit !(value + 0 > 0) }'; }
 limited() { positive "$(limiterd top --once --json | jq '.limits[0].limited')"; }
 dropped() { positive "$(limiterd top --once --json | jq '.kernel[0].dropped')"; }
 attached() { ip link show eth0 | grep -q 'prog/xdp'; }
@@ -131,6 +131,7 @@ must "the client is told its limit" eventually wrote client --ignore-case '^x-ra
 must "the client is served" served
 begin on attacker attack
 attack=$begun
+must "the attack is on" eventually pgrep --full 'wrk -t1 -c10'
 must "requests are limited" eventually limited
 must "connections are dropped" eventually dropped
 must "the offender is found" eventually found
