@@ -2,6 +2,7 @@
 //! certificates are not in it, and header values that may be secrets are redacted.
 
 mod admin;
+mod daemon;
 mod domain;
 mod escalation;
 mod network;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use admin::AdminView;
+use daemon::DaemonView;
 use domain::DomainView;
 use escalation::EscalationView;
 use network::NetworkView;
@@ -20,9 +22,8 @@ use tcp::TcpView;
 
 use crate::engine::{ask, explain as words};
 use crate::policy::plan::{
-    ALL_TRACED, AccessLog, Asking, Backend, ClientAddress, ClientSettings, DaemonConfig, LimitRule,
-    Listener, LogFormat, LogTarget, Plan, PolicyLimits, ProxyProtocol, Quota, Route, RouteKind,
-    RouteRule, Tls, TlsVersion, TracingConfig, WeightedBackend,
+    Asking, Backend, ClientAddress, ClientSettings, LimitRule, Listener, Plan, PolicyLimits,
+    ProxyProtocol, Quota, Route, RouteKind, RouteRule, Tls, TlsVersion, WeightedBackend,
 };
 
 #[derive(Debug, Serialize)]
@@ -67,63 +68,6 @@ impl From<&Plan> for PlanView {
 /// Seconds, with fractions.
 fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
-}
-
-#[derive(Debug, Serialize)]
-struct DaemonView {
-    interfaces: Vec<String>,
-    pin_path: String,
-    admin: String,
-    workers: Option<usize>,
-    max_buckets: usize,
-    max_sources: u32,
-    sketch_cells: u32,
-    drain_delay_seconds: f64,
-    drain_timeout_seconds: f64,
-    /// As `json to /dev/stdout`; `None`: there is none.
-    access_log: Option<String>,
-    /// As `1 % to http://127.0.0.1:4317`; `None`: nothing is traced.
-    tracing: Option<String>,
-    /// Where Envoy's rate limit service is served; `None`: nowhere.
-    rls: Option<String>,
-}
-
-impl From<&DaemonConfig> for DaemonView {
-    fn from(config: &DaemonConfig) -> Self {
-        let interfaces = config.interfaces.iter();
-        Self {
-            interfaces: interfaces.map(|interface| interface.name.clone()).collect(),
-            pin_path: config.pin_path.display().to_string(),
-            admin: config.admin.to_string(),
-            workers: config.workers,
-            max_buckets: config.max_buckets,
-            max_sources: config.max_sources,
-            sketch_cells: config.sketch_cells,
-            drain_delay_seconds: seconds(config.drain_delay),
-            drain_timeout_seconds: seconds(config.drain_timeout),
-            access_log: config.access_log.as_ref().map(access_log),
-            tracing: config.tracing.as_ref().map(traces),
-            rls: config.rls.as_ref().map(|rls| rls.listen.to_string()),
-        }
-    }
-}
-
-fn traces(tracing: &TracingConfig) -> String {
-    let percent = f64::from(tracing.sampling) * 100.0 / f64::from(ALL_TRACED);
-    format!("{percent} % to {}", tracing.otlp.url())
-}
-
-fn access_log(log: &AccessLog) -> String {
-    let format = match log.format {
-        LogFormat::Json => "json",
-        LogFormat::Text => "text",
-    };
-    let target = match &log.target {
-        LogTarget::Stdout => "/dev/stdout".to_owned(),
-        LogTarget::Stderr => "/dev/stderr".to_owned(),
-        LogTarget::File(path) => path.display().to_string(),
-    };
-    format!("{format} to {target}, {} %", log.sample)
 }
 
 #[derive(Debug, Serialize)]
