@@ -81,7 +81,7 @@ fn subcommand<'a>(words: &[&'a str]) -> Result<(clap::Command, Vec<&'a str>), St
     while let Some(word) = words.peek() {
         let names: Vec<&str> = word.split('|').collect();
         let is_one = |name: &&str| command.find_subcommand(name).is_some();
-        if names.iter().any(&is_one) {
+        if names.iter().any(is_one) {
             if let Some(unknown) = names.iter().find(|name| !is_one(name)) {
                 return Err(format!("there is no {unknown}"));
             }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use limiter_daemon::policy::{Field, KindFields, Type, fields};
 
+#[path = "fields/gloo.rs"]
+mod gloo;
 #[path = "fields/tables.rs"]
 mod tables;
 
@@ -104,7 +106,7 @@ fn holds(path: &str, fields: &BTreeMap<&str, &Field>) -> String {
         Type::Anything => "anything".to_owned(),
         Type::Unsupported => "**not supported**: an error".to_owned(),
         Type::Unheeded => "*no effect*: a warning".to_owned(),
-        Type::Ignored => "anything; has no meaning here".to_owned(),
+        Type::Ignored => "anything: what it holds is not looked at".to_owned(),
     }
 }
 

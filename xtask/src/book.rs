@@ -209,7 +209,7 @@ fn broken(built: &Path, pages: &BTreeMap<PathBuf, (String, BTreeSet<String>)>) -
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::{beside, plain_fences, relink, targets};
+    use super::{beside, broken, plain_fences, relink, targets};
 
     #[test]
     fn links_go_where_they_went() {
@@ -235,5 +235,26 @@ mod tests {
     fn fences_keep_their_language() {
         let text = "```sh parsed=\"a b\"\nx\n```\n```usage\ny\n```\n";
         assert_eq!(plain_fences(text), "```sh\nx\n```\n```text\ny\n```\n");
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_told() {
+        let page = |html: &str, places: &[&str]| {
+            let places = places.iter().map(|place| (*place).to_owned());
+            (html.to_owned(), places.collect())
+        };
+        let html = r##"<a href="#here"><a href="#gone"><a href="b/c.html#top"><a href="b/d.html"><a href="https://x">"##;
+        let pages = [
+            (PathBuf::from("a.html"), page(html, &["here"])),
+            (
+                PathBuf::from("b/c.html"),
+                page(r#"<a href="../a.html#here">"#, &[]),
+            ),
+        ];
+        let found = broken(Path::new("/nowhere"), &pages.into());
+        assert_eq!(
+            found,
+            ["a.html: #gone", "a.html: b/c.html#top", "a.html: b/d.html"]
+        );
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! A name that is not there under the prefix goes on from the row before it, as one that begins with a point
 //! always does. A field that is told of at one place (a bucket's `maxTokens`) is told of where it stands
-//! again. A table of other fields than those of
+//! again. What is done of Gloo's fields is a table of its own (`gloo.rs`). A table of other fields than those of
 //! files says so: `<!-- fields of something else -->`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,19 +31,19 @@ const UNTRIED: [(&str, &str); 1] = [(
 
 /// A table of fields.
 #[derive(Debug)]
-struct Table {
-    place: String,
-    kind: String,
+pub(super) struct Table {
+    pub(super) place: String,
+    pub(super) kind: String,
     prefix: String,
     columns: Vec<String>,
-    rows: Vec<Vec<Cell>>,
+    pub(super) rows: Vec<Vec<Cell>>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Cell {
-    text: String,
+pub(super) struct Cell {
+    pub(super) text: String,
     /// What stands in code.
-    codes: Vec<String>,
+    pub(super) codes: Vec<String>,
 }
 
 impl Table {
@@ -54,7 +54,7 @@ impl Table {
 }
 
 /// The tables whose first column is called `field`, of all documents but those that are generated.
-fn tables() -> Vec<Table> {
+pub(super) fn tables() -> Vec<Table> {
     let mut found = Vec::new();
     let mut names: Vec<_> = docs()
         .read_dir()
@@ -128,7 +128,7 @@ fn joined(parent: &str, name: &str) -> String {
 }
 
 /// Paths with and without the marks of lists are the same here, but not those of list and item.
-fn plain(path: &str) -> String {
+pub(super) fn plain(path: &str) -> String {
     path.replace("[]", "")
 }
 
@@ -194,7 +194,7 @@ fn every_row_is_about_a_field_and_every_field_of_our_own_has_a_row() {
     let mut wrong = Vec::new();
     let mut told: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let tables = tables();
-    for table in &tables {
+    for table in tables.iter().filter(|table| table.kind != "Gloo") {
         let Some(fields) = kinds.get(&table.kind) else {
             wrong.push(format!("{}: there is no kind {}", table.place, table.kind));
             continue;

@@ -38,7 +38,7 @@ pub enum Type {
     Unsupported,
     /// A warning if it is there.
     Unheeded,
-    /// Whatever it holds, it means nothing.
+    /// What it holds is not looked at; that it is there may mean something.
     Ignored,
 }
 
