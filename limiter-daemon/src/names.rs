@@ -71,7 +71,10 @@ fn failed(host: &str, why: &dyn std::fmt::Display) -> io::Error {
 }
 
 fn late(host: &str) -> String {
-    format!("{host}: no name server answers within {} s", TIMEOUT.as_secs())
+    format!(
+        "{host}: no name server answers within {} s",
+        TIMEOUT.as_secs()
+    )
 }
 
 #[cfg(test)]
@@ -85,7 +88,12 @@ mod tests {
         let six = ["[2001:db8::1]:80".parse().unwrap()];
         assert_eq!(of("2001:db8::1").await, six);
         assert_eq!(of("[2001:db8::1]").await, six);
-        assert!(of("localhost").await.iter().all(|found| found.ip().is_loopback()));
+        assert!(
+            of("localhost")
+                .await
+                .iter()
+                .all(|found| found.ip().is_loopback())
+        );
     }
 
     #[tokio::test]

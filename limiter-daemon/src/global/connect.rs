@@ -9,7 +9,8 @@ use redis::io::AsyncDNSResolver;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ErrorKind, IntoConnectionInfo,
-    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates, TlsMode,
+    ProtocolVersion, PushKind, RedisConnectionInfo, RedisError, RedisFuture, TlsCertificates,
+    TlsMode,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
