@@ -27,12 +27,12 @@ pub(crate) struct Args {
     /// Only these; all of them if left out
     #[arg(value_enum)]
     artefacts: Vec<Artefact>,
-    /// Make them a second time, the executable from a copy of the commit in another directory: the
-    /// bytes have to be the same
+    /// Make them a second time, the executable (unless it is given) from a copy of the commit in another
+    /// directory: the bytes have to be the same
     #[arg(long)]
     again: bool,
     /// Pack this static executable, and build none
-    #[arg(long, value_name = "FILE", conflicts_with = "again")]
+    #[arg(long, value_name = "FILE")]
     limiterd: Option<PathBuf>,
 }
 
@@ -80,7 +80,9 @@ pub(crate) fn dist(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     if args.again {
         again::packed(&dist, artefacts, &made)?;
-        again::executable(&dist)?;
+        if args.limiterd.is_none() {
+            again::executable(&dist)?;
+        }
     }
     dist.sums(&made)?;
     for file in &made {
