@@ -104,10 +104,11 @@ fn ends(record: &Record, attributes: &mut Attributes) {
         record.peer.ip().to_canonical().to_string(),
     );
     attributes.number("network.peer.port", record.peer.port().into());
-    attributes.text(
-        "network.local.address",
-        record.bind.ip().to_canonical().to_string(),
-    );
+    // Which of a host's addresses it came to is not known of a listener on all of them.
+    let local = record.bind.ip().to_canonical();
+    if !local.is_unspecified() {
+        attributes.text("network.local.address", local.to_string());
+    }
     attributes.number("network.local.port", record.bind.port().into());
 }
 
