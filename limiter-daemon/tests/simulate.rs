@@ -263,6 +263,31 @@ fn rules_in_shadow_and_candidates_are_counted_beside() {
 }
 
 #[test]
+fn rules_of_one_name_have_times_of_their_own() {
+    let scene = Scene::new("names");
+    let both = clients(1, "Hour")
+        + "    global:\n      rules:\n      - limit: {requests: 2, unit: Hour}\n";
+    let policy = scene.policy("p", &both);
+    // The client's own limit, then that of all, both rule 0.
+    let lines = [
+        ("192.0.2.1", 0),
+        ("192.0.2.1", 1),
+        ("192.0.2.2", 2),
+        ("192.0.2.3", 3),
+    ];
+    let lines = lines.map(|(client, second)| combined(client, second, "/api"));
+    let log = scene.write("access.log", &lines.concat());
+    let report = replay(&policy, None, &[log]);
+    for (reach, at) in [("local", "22:00:01"), ("global", "22:00:03")] {
+        let rules = report.policy.rules.iter();
+        let rule = rules.filter(|rule| rule.reach == reach).last().unwrap();
+        assert_eq!((&*rule.rule, rule.limited), ("default/p/rule/0", 1));
+        let at = format!("2026-11-25T{at}.000Z");
+        assert_eq!((&rule.first, &rule.last), (&Some(at.clone()), &Some(at)));
+    }
+}
+
+#[test]
 fn two_policies_are_compared() {
     let scene = Scene::new("compare");
     let strict = scene.policy("strict", &clients(2, "Hour"));

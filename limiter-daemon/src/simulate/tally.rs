@@ -9,7 +9,7 @@ use super::line::rfc3339;
 use super::player::{Fate, Limited};
 use super::report::{LimitedBucket, LimitedClient, PolicyReport, Ranking, RuleReport};
 use super::series::Series;
-use crate::engine::state::State;
+use crate::engine::state::{ScopeName, State};
 use crate::engine::top::{Seen, Top};
 
 /// Clients and buckets that are kept.
@@ -27,7 +27,8 @@ pub(super) struct Tally {
     refused: u64,
     /// All requests, and those that were limited.
     series: Series<2>,
-    rules: HashMap<String, OfRule>,
+    /// One on each route: rules of a kind, and a rule on several routes, may share their names.
+    rules: HashMap<ScopeName, OfRule>,
     who: Who,
 }
 
@@ -116,9 +117,9 @@ impl Tally {
             Fate::Limited(limited) => {
                 self.limited += 1;
                 self.who.add(entry, limited);
-                let name = limited.rule.name();
+                let name = &limited.rule.scope.name;
                 if !self.rules.contains_key(name) {
-                    self.rules.insert(name.to_owned(), OfRule::default());
+                    self.rules.insert(name.clone(), OfRule::default());
                 }
                 if let Some(of) = self.rules.get_mut(name) {
                     if of.first == 0 {
@@ -155,8 +156,7 @@ impl Tally {
         let mut rules: Vec<RuleReport> = Vec::new();
         for scope in state.scopes() {
             let name = &scope.name;
-            let of = self.rules.get(&name.rule);
-            let of = of.filter(|_| name.candidate.is_empty());
+            let of = self.rules.get(name);
             let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
             let counters = &scope.counters;
             rules.push(RuleReport {
