@@ -257,6 +257,11 @@ fn document(kind: &str, path: &str, value: Option<&Value>) -> Value {
             json!({"backend": {"type": "Redis", "redis": {"url": "127.0.0.1:6379"}}}),
         ),
         (
+            "tracing",
+            "spec.tracing",
+            json!({"otlp": {"endpoint": "http://127.0.0.1:4317"}}),
+        ),
+        (
             "escalation",
             "spec.escalation",
             json!({"events": [{"type": "RateLimited"}], "threshold": {"maxTokens": 10}}),

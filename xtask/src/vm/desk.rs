@@ -68,7 +68,8 @@ fn blocks(document: &str) -> Result<Vec<Block<'_>>> {
     let mut blocks = Vec::new();
     let (mut above, mut lines) = ("", document.lines());
     while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix(FENCE) {
+        if let Some(info) = line.strip_prefix(FENCE) {
+            let (language, _) = info.split_once(' ').unwrap_or((info, ""));
             let text: String = lines
                 .by_ref()
                 .take_while(|line| *line != FENCE)
@@ -123,7 +124,7 @@ mod tests {
 
     #[test]
     fn blocks_have_names_and_places() {
-        let text = "a\n<!-- desk: one, on client -->\n```sh\nls\n```\n```text\nb\n```\n\
+        let text = "a\n<!-- desk: one, on client -->\n```sh parsed=\"here\"\nls\n```\n```text\nb\n```\n\
             <!-- desk: two, file /x -->\n```yaml\na: 1\n```\n";
         let found = blocks(text).unwrap();
         assert_eq!(found.len(), 2);
