@@ -11,15 +11,18 @@ use super::Args;
 mod documents_support;
 
 /// Programs of others that commands may call.
-const OTHERS: [&str; 27] = [
+const OTHERS: [&str; 37] = [
     "apt",
     "cargo",
     "cat",
     "cd",
+    "chgrp",
     "chmod",
     "chown",
     "cp",
     "curl",
+    "done",
+    "dpkg",
     "grep",
     "head",
     "helm",
@@ -30,14 +33,21 @@ const OTHERS: [&str; 27] = [
     "kubectl",
     "mkdir",
     "mount",
+    "openssl",
+    "podman",
     "redis-cli",
     "sed",
     "seq",
+    "sleep",
     "sort",
     "ssh",
     "systemctl",
+    "tail",
     "tcpdump",
+    "umask",
     "uniq",
+    "wait",
+    "wrk",
     "xargs",
 ];
 
