@@ -11,12 +11,11 @@ use super::Args;
 mod documents_support;
 
 /// Programs of others that commands may call.
-const OTHERS: [&str; 37] = [
+const OTHERS: [&str; 35] = [
     "apt",
     "cargo",
     "cat",
     "cd",
-    "chgrp",
     "chmod",
     "chown",
     "cp",
@@ -44,7 +43,6 @@ const OTHERS: [&str; 37] = [
     "systemctl",
     "tail",
     "tcpdump",
-    "umask",
     "uniq",
     "wait",
     "wrk",
