@@ -61,6 +61,9 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
     assert!(explain()?.1.contains("is dropped; it serves a sentence"));
     let (_, text) = limiterd(gateway, &["blocked"])?;
     assert!(text.starts_with("10.77.1.0/24"), "{text}");
+    let (_, text) = limiterd(gateway, &["audit"])?;
+    let deed = "done  address 127.0.0.1: block 10.77.1.0/24 for 600 s on this node";
+    assert!(text.contains(deed), "{text}");
     assert!(
         daemon
             .metrics(gateway)?

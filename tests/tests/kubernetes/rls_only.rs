@@ -3,7 +3,7 @@
 use anyhow::Result;
 use limiter_daemon::rls::proto::Code;
 use rustix::process::Signal;
-use tests::http_client::get;
+use tests::http_client::gets;
 use tests::pod::{Node, Pod};
 use tests::redis::Redis;
 use tests::rls::{ask, question};
@@ -48,8 +48,10 @@ fn a_pod_of_the_rate_limit_service_answers_and_drains() -> Result<()> {
     let keys = redis.ask(&["DBSIZE"])?;
     assert_ne!(keys.trim(), "0", "counted where all pods count");
 
-    let status = node.enter(|| get(&format!("http://{POD}:9902/metrics")))?;
-    assert_eq!(status.status, 200);
+    // By whatever name they ask.
+    let named = [("host", "limiterd.limiterd.svc:9902")];
+    let status = node.enter(|| gets(&format!("http://{POD}:9902/metrics"), &named, 1))?;
+    assert_eq!(status[0].status, 200);
     assert_eq!(connect(node, POD, 9901)?, Seen::Refused);
 
     // mallory is let in again.

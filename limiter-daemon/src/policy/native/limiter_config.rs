@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::access_log::{self, RawAccessLog};
-use super::admin::{self, AdminSettings, RawAdmin};
+use super::admin_access::{self, AdminSettings, RawAdmin};
 use super::rate_limit_service::{self, DomainSettings, RawRls, TlsRefs};
 use super::runtime;
 use crate::policy::decode::At;
@@ -134,7 +134,7 @@ pub(crate) fn lower(raw: At<RawLimiterConfig>, meta: Meta, scope: &mut Scope<'_>
         lower_kernel(kernel, &mut daemon, scope);
     }
     let admin = match raw.admin {
-        Some(raw) => admin::lower(raw, &meta, &mut daemon, scope),
+        Some(raw) => admin_access::lower(raw, &meta, &mut daemon, scope),
         None => AdminSettings::default(),
     };
     let on_invalid = raw.http.as_ref().and_then(|http| http.on_invalid_policy);

@@ -2,7 +2,7 @@
 //! daemon's settings.
 
 mod access_log;
-mod admin;
+mod admin_access;
 pub(crate) mod http_rate_limit_policy;
 pub(crate) mod limiter_config;
 pub(crate) mod network_rate_limit_policy;
