@@ -279,8 +279,8 @@ fn rules_of_one_name_have_times_of_their_own() {
     let log = scene.write("access.log", &lines.concat());
     let report = replay(&policy, None, &[log]);
     for (reach, at) in [("local", "22:00:01"), ("global", "22:00:03")] {
-        let rules = report.policy.rules.iter();
-        let rule = rules.filter(|rule| rule.reach == reach).last().unwrap();
+        let mut rules = report.policy.rules.iter();
+        let rule = rules.find(|rule| rule.reach == reach).unwrap();
         assert_eq!((&*rule.rule, rule.limited), ("default/p/rule/0", 1));
         let at = format!("2026-11-25T{at}.000Z");
         assert_eq!((&rule.first, &rule.last), (&Some(at.clone()), &Some(at)));
