@@ -280,7 +280,7 @@ fn rules_of_one_name_have_times_of_their_own() {
     let report = replay(&policy, None, &[log]);
     for (reach, at) in [("local", "22:00:01"), ("global", "22:00:03")] {
         let mut rules = report.policy.rules.iter();
-        let rule = rules.rfind(|rule| rule.reach == reach).unwrap();
+        let rule = rules.find(|rule| rule.reach == reach).unwrap();
         assert_eq!((&*rule.rule, rule.limited), ("default/p/rule/0", 1));
         let at = format!("2026-11-25T{at}.000Z");
         assert_eq!((&rule.first, &rule.last), (&Some(at.clone()), &Some(at)));
