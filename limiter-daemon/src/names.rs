@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup_ip::LookupIp;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::system_conf::read_system_conf;
 use tokio::net::TcpStream;
@@ -31,14 +32,30 @@ pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(address) = literal.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    // Without name servers there still is `/etc/hosts`.
-    let (servers, mut options) = read_system_conf().unwrap_or_else(|error| {
-        tracing::debug!(%error, "/etc/resolv.conf names no name server");
-        (
-            ResolverConfig::from_name_servers(Vec::new()),
-            ResolverOpts::default(),
-        )
-    });
+    // Who stands in `/etc/hosts`, for one family or both, is not asked for elsewhere.
+    let nobody = ResolverConfig::from_name_servers(Vec::new());
+    let found = match ask(host, nobody, ResolverOpts::default()).await {
+        Ok(found) => found,
+        Err(_unlisted) => {
+            let (servers, options) = read_system_conf().map_err(|error| failed(host, &error))?;
+            timeout(TIMEOUT, ask(host, servers, options))
+                .await
+                .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, late(host)))??
+        }
+    };
+    let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    if addresses.is_empty() {
+        return Err(failed(host, &"it has no addresses"));
+    }
+    Ok(addresses)
+}
+
+/// `/etc/hosts`, then `servers`.
+async fn ask(
+    host: &str,
+    servers: ResolverConfig,
+    mut options: ResolverOpts,
+) -> io::Result<LookupIp> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Who asks connects, and keeps the connection.
     options.cache_size = 0;
@@ -47,15 +64,8 @@ pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         .with_options(options)
         .build()
         .map_err(|error| failed(host, &error))?;
-    let found = timeout(TIMEOUT, resolver.lookup_ip(host))
-        .await
-        .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, late(host)))?
-        .map_err(|error| failed(host, &error))?;
-    let addresses: Vec<_> = found.iter().map(|ip| SocketAddr::new(ip, port)).collect();
-    if addresses.is_empty() {
-        return Err(failed(host, &"it has no addresses"));
-    }
-    Ok(addresses)
+    let found = resolver.lookup_ip(host).await;
+    found.map_err(|error| failed(host, &error))
 }
 
 /// A connection to the first address of `host` that takes one.
