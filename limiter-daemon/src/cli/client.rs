@@ -28,7 +28,7 @@ const TOKEN_FILE: &str = "LIMITERD_TOKEN_FILE";
 /// Where the daemon is, and who asks it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Admin {
-    /// Admin address of the daemon, as 127.0.0.1:9901, https://gateway.example:9901 or the path of
+    /// Admin address of the daemon, as 127.0.0.1:9901, `https://gateway.example:9901` or the path of
     /// its Unix socket.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9901")]
     admin: Endpoint,

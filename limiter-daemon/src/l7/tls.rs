@@ -224,7 +224,7 @@ pub fn peer(tls: &StoreTls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// The same as [`client`], for a connection that is to agree on one of these protocols; on none if
+/// The same as `client`, for a connection that is to agree on one of these protocols; on none if
 /// there are none.
 #[must_use]
 pub fn offering(config: &ClientConfig, protocols: &[&str]) -> Arc<ClientConfig> {

@@ -1,7 +1,7 @@
 //! The daemon's own log on standard error: what is logged, in which form, and how much of it.
 //!
 //! Many lines are caused by whoever connects. So each place in the code that logs has a bucket
-//! ([`sites`]); what is over it is left out, counted, and told of within a second. That holds for every
+//! (`sites`); what is over it is left out, counted, and told of within a second. That holds for every
 //! line, those of libraries among them, but for those that no client can cause.
 
 mod filter;

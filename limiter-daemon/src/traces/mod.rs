@@ -3,7 +3,7 @@
 //! Whether a request is traced is decided once, at its beginning, by the W3C trace context that it
 //! brings, or else by chance; who is not traced allocates nothing for it. At the end its span is put
 //! into a bounded queue without waiting. A thread of its own takes spans out, in batches, and sends them
-//! ([`export`]); where that cannot keep up, spans are dropped and counted.
+//! (`export`); where that cannot keep up, spans are dropped and counted.
 
 mod context;
 mod export;

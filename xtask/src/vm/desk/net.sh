@@ -18,6 +18,8 @@ for who in client:2 attacker:66; do
     ip netns add "$name"
     join "$name" out0
     ip link set out0 netns "$name"
+    # udev makes a hardware address of a name, and both have the same: the bridge would mix them up.
+    ip -n "$name" link set out0 address "02:00:00:00:00:${who#*:}"
     ip -n "$name" link set lo up
     ip -n "$name" address add "10.9.0.${who#*:}/24" dev out0
     ip -n "$name" link set out0 up
