@@ -157,11 +157,11 @@ must "it is attached after the way back" attached
 must "the limit is ten a second again" eventually refilled 10
 must "the client is served at the end" served
 # wrk tells what it saw.
-kill -INT -- -"$attack"
+/bin/kill -INT -- "-$attack"
 wait "$attack"
 tell attack
 must "most of the attack was refused" wrote attack 'Non-2xx'
-kill -TERM -- -"$client"
+/bin/kill -TERM -- "-$client"
 wait "$client"
 must "no answer to the client was anything but 200" all_well
 echo "VMSAID client: $(grep -c '^200$' $said/client) answers, all 200"
