@@ -69,17 +69,16 @@ pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<ExitCode> {
     }
     build_cmd::build(workspace)?;
     if args.demo {
-        demo(workspace, &workspace.limiterd(), &["--release"])
+        demo(workspace)
     } else {
         quickstart(workspace)
     }
 }
 
-/// Plays the demo with `limiterd`; its exit code says whether the numbers are right. `profile` is
-/// what cargo is told about the demo itself.
-pub(crate) fn demo(workspace: &Workspace, limiterd: &Path, profile: &[&str]) -> Result<ExitCode> {
-    let demo = cmd!(workspace.sh, "cargo run {profile...} -p tests --bin demo")
-        .env("LIMITERD_BIN", limiterd);
+/// Plays the demo; its exit code says whether the numbers are right.
+fn demo(workspace: &Workspace) -> Result<ExitCode> {
+    let demo = cmd!(workspace.sh, "cargo run --release -p tests --bin demo")
+        .env("LIMITERD_BIN", workspace.limiterd());
     eprintln!("$ {demo}");
     let status = Command::from(demo).status()?;
     let code = status
