@@ -82,3 +82,25 @@ impl Envoy {
         })
     }
 }
+
+/// A cluster of an Envoy's configuration, with one endpoint at `port` of the loopback address.
+#[must_use]
+pub fn cluster(name: &str, port: u16, http2: bool) -> String {
+    let protocol = if http2 {
+        "
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}"
+    } else {
+        ""
+    };
+    format!(
+        "
+  - name: {name}
+    type: STATIC{protocol}
+    load_assignment:
+      cluster_name: {name}
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]"
+    )
+}

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use tests::daemon::{Daemon, Policies, demo_backend, eventually};
-use tests::envoy::Envoy;
+use tests::envoy::{Envoy, cluster};
 use tests::http_client::{Answer, gets};
 use tests::netns::Netns;
 use tests::redis::Redis;
@@ -97,26 +97,6 @@ fn listener(port: u16, domain: &str, deny: bool, more: &str) -> String {
                     - request_headers: {{header_name: x-by-address, descriptor_key: by}}
                     - remote_address: {{}}
                   - actions: [{{remote_address: {{}}}}]"
-    )
-}
-
-fn cluster(name: &str, port: u16, http2: bool) -> String {
-    let protocol = if http2 {
-        "
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}"
-    } else {
-        ""
-    };
-    format!(
-        "
-  - name: {name}
-    type: STATIC{protocol}
-    load_assignment:
-      cluster_name: {name}
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]"
     )
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use tests::collector::{Collected, Collector};
 use tests::daemon::{Daemon, Policies};
-use tests::envoy::Envoy;
+use tests::envoy::{Envoy, cluster};
 use tests::http_client::gets;
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, route};
@@ -66,26 +66,6 @@ static_resources:
                   rate_limits:
                   - actions: [{request_headers: {header_name: x-user, descriptor_key: user}}]
   clusters:";
-
-fn cluster(name: &str, port: u16, http2: bool) -> String {
-    let protocol = if http2 {
-        "
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {http2_protocol_options: {}}"
-    } else {
-        ""
-    };
-    format!(
-        "
-  - name: {name}
-    type: STATIC{protocol}
-    load_assignment:
-      cluster_name: {name}
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]"
-    )
-}
 
 #[test]
 fn our_spans_are_children_of_envoys() -> Result<()> {
