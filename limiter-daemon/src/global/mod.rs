@@ -24,6 +24,7 @@ pub mod fleet;
 mod guard;
 mod link;
 mod script;
+mod sentinels;
 mod windows;
 
 use std::sync::Arc;

@@ -3,66 +3,47 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use tempfile::TempDir;
-use tests::daemon::{Process, eventually};
+use tests::daemon::eventually;
 use tests::netns::Netns;
 use tests::policies::limited_host;
 use tests::redis::{Redis, envoy_gateway};
 
+use crate::sentinel::Sentinel;
 use crate::support::{Node, recovered, under_load, user};
 
-struct Sentinel {
-    port: u16,
-    password: Option<&'static str>,
-    _process: Process,
-    _dir: TempDir,
+const SENTINELS: [u16; 3] = [26379, 26380, 26381];
+
+fn start(netns: &Netns, port: u16, password: Option<&str>) -> Result<Sentinel> {
+    let login = password.map_or_else(String::new, |password| {
+        format!(
+            "requirepass {password}\nsentinel sentinel-pass {password}\n\
+             user limiter on >me{password} -@all +hello +role +sentinel|masters\n"
+        )
+    });
+    let config = format!(
+        "port {port}\nsentinel monitor shop 127.0.0.1 7000 2\n\
+         sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{login}"
+    );
+    Sentinel::start(netns, &config)
 }
 
-impl Sentinel {
-    fn start(netns: &Netns, port: u16, password: Option<&'static str>) -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let config = dir.path().join("sentinel.conf");
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor shop 127.0.0.1 7000 2\n\
-             sentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 3000\n{}",
-            dir.path().display(),
-            password.map_or_else(String::new, |password| format!(
-                "requirepass {password}\nsentinel sentinel-pass {password}\n\
-                 user limiter on >me{password} -@all +hello +role +sentinel|masters\n"
-            ))
-        );
-        std::fs::write(&config, text)?;
-        let mut command = Command::new("redis-server");
-        command.arg(config).arg("--sentinel");
-        Ok(Self {
-            port,
-            password,
-            _process: Process::spawn(netns, command)?,
-            _dir: dir,
+/// Whether the Sentinel at `port` knows the other Sentinels and the replica.
+fn is_ready(netns: &Netns, port: u16, password: Option<&str>) -> Result<bool> {
+    let port = port.to_string();
+    let login = password.map(|password| ["-a", password]);
+    let ask = |command: &[&str]| {
+        netns.enter(|| {
+            let output = Command::new("redis-cli")
+                .args(["-p", &port])
+                .args(login.iter().flatten())
+                .args(command)
+                .output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         })
-    }
-
-    /// Knows the other Sentinels and the replica.
-    fn is_ready(&self, netns: &Netns) -> Result<bool> {
-        let ask = |command: &[&str]| {
-            netns.enter(|| {
-                let port = self.port.to_string();
-                let output = Command::new("redis-cli")
-                    .args(["-p", &port])
-                    .args(
-                        self.password
-                            .into_iter()
-                            .flat_map(|password| ["-a", password]),
-                    )
-                    .args(command)
-                    .output()?;
-                Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-            })
-        };
-        let others = ask(&["SENTINEL", "CKQUORUM", "shop"])?;
-        let replicas = ask(&["SENTINEL", "REPLICAS", "shop"])?;
-        Ok(others.starts_with("OK 3 ") && replicas.contains("127.0.0.1:7001"))
-    }
+    };
+    let others = ask(&["SENTINEL", "CKQUORUM", "shop"])?;
+    let replicas = ask(&["SENTINEL", "REPLICAS", "shop"])?;
+    Ok(others.starts_with("OK 3 ") && replicas.contains("127.0.0.1:7001"))
 }
 
 /// A master, its replica, and three that watch them.
@@ -73,19 +54,16 @@ struct Trio {
 }
 
 impl Trio {
-    fn start(netns: &Netns, password: Option<&'static str>) -> Result<Self> {
+    fn start(netns: &Netns, password: Option<&str>) -> Result<Self> {
         let mut master = Redis::absent(&["--port", "7000"])?;
         master.begin(netns)?;
         let mut replica = Redis::absent(&["--port", "7001", "--replicaof", "127.0.0.1", "7000"])?;
         replica.begin(netns)?;
-        let ports = [26379, 26380, 26381];
-        let sentinels = ports.map(|port| Sentinel::start(netns, port, password));
+        let sentinels = SENTINELS.map(|port| start(netns, port, password));
         let sentinels = sentinels.into_iter().collect::<Result<Vec<_>>>()?;
         eventually("the Sentinels to know each other", || {
-            let ready: Vec<bool> = sentinels
-                .iter()
-                .map(|sentinel| sentinel.is_ready(netns))
-                .collect::<Result<_>>()?;
+            let ready = SENTINELS.map(|port| is_ready(netns, port, password));
+            let ready: Vec<bool> = ready.into_iter().collect::<Result<_>>()?;
             Ok(ready.iter().all(|ready| *ready).then_some(()))
         })?;
         Ok(Self {

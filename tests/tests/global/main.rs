@@ -8,6 +8,7 @@ mod leases;
 mod model;
 mod outages;
 mod per_second;
+mod sentinel;
 mod settling;
 mod support;
 mod ways;
