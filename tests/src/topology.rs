@@ -1,7 +1,8 @@
 //! The stage of most scenarios: a gateway and two clients, each on a wire of its own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -122,6 +123,28 @@ impl Client {
         ])?;
         address(gateway, outer, self.gateway_v4, self.gateway_v6)?;
         address(&self.netns, inner, self.v4, self.v6)
+    }
+
+    /// Whether a connection to `port` of the gateway is made, by IPv4, on a machine however busy.
+    ///
+    /// # Errors
+    /// When its namespace cannot be entered.
+    pub fn let_in(&self, port: u16) -> Result<bool> {
+        self.connects(port, Duration::from_secs(20))
+    }
+
+    /// Whether none is made before the client would ask again.
+    ///
+    /// # Errors
+    /// As [`Client::let_in`].
+    pub fn kept_out(&self, port: u16) -> Result<bool> {
+        Ok(!self.connects(port, Duration::from_millis(300))?)
+    }
+
+    fn connects(&self, port: u16, patience: Duration) -> Result<bool> {
+        let target = SocketAddr::new(self.gateway_v4.into(), port);
+        self.netns
+            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
     }
 
     /// The address of this client's family that the gateway has on its wire.

@@ -1,14 +1,14 @@
 //! `limiterd counters` against running daemons: buckets in memory, in Redis and in the kernel.
 
-use std::net::{SocketAddr, TcpStream};
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tests::daemon::{Daemon, Policies, binary, demo_backend};
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, config, limited_host, network};
 use tests::redis::{Redis, envoy_gateway};
+use tests::redis_cluster::RedisCluster;
 use tests::scene::Scene;
 use tests::topology::Topology;
 
@@ -168,6 +168,50 @@ fn a_bucket_in_the_store_is_listed_found_and_forgotten() -> Result<()> {
 }
 
 #[test]
+fn buckets_in_a_cluster_are_found_on_all_its_servers() -> Result<()> {
+    let cluster = RedisCluster::start(3, 0)?;
+    let netns = cluster.neighbour(1)?;
+    let _backend = demo_backend(&netns)?;
+    let store = envoy_gateway(&cluster.url(), "timeout: 20s");
+    let limits = limited_host("api", GLOBAL);
+    let files = [
+        ("gateway.yaml", GATEWAY),
+        ("store.yaml", store.as_str()),
+        ("api.yaml", &limits),
+    ];
+    let scene = Scene::start(netns, &files)?;
+    let users: Vec<String> = (0..12).map(|number| format!("u{number}")).collect();
+    for user in &users {
+        let header = [("x-user", user.as_str())];
+        assert_eq!(scene.statuses("api", &header, 4)?, [200, 200, 200, 429]);
+    }
+    let keys = cluster.keys()?;
+    let places: BTreeSet<usize> = keys.iter().map(|(server, _)| *server).collect();
+    assert_eq!(places.len(), 3, "the users are on all servers: {keys:?}");
+
+    let netns = &scene.netns;
+    let (code, text) = counters(netns, &["list", "store:"])?;
+    assert_eq!((code, text.lines().count()), (0, users.len()), "{text}");
+    let (_, text) = counters(netns, &["list", "store:", "--limit", "5"])?;
+    assert!(text.contains("there are more"), "{text}");
+    let (_, text) = counters(netns, &["list", "global:"])?;
+    let name = text.split("  ").next().context("no counter")?.to_owned();
+    for user in &users {
+        let of = |verb: &str| {
+            let header = format!("x-user: {user}");
+            let url = "http://api.test:8080/";
+            counters(netns, &[verb, &name, "GET", url, "-H", &header])
+        };
+        let (code, text) = of("get")?;
+        assert!(code == 3 && text.contains("0 of 3 tokens left"), "{text}");
+        let (code, text) = of("reset")?;
+        assert!(code == 0 && text.contains("3 of 3 tokens left"), "{text}");
+        assert_eq!(scene.statuses("api", &[("x-user", user)], 1)?, [200]);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_bucket_in_the_kernel_is_filled_and_its_source_comes_in_again() -> Result<()> {
     const TWO: &str = "  connections: {maxTokens: 2, tokensPerFill: 1, fillInterval: 1h}\n";
     let topology = Topology::new()?;
@@ -182,15 +226,8 @@ fn a_bucket_in_the_kernel_is_filled_and_its_source_comes_in_again() -> Result<()
         ("network.yaml", &network("edge", TWO)),
     ])?;
     let daemon = Daemon::start(gateway, policies.path())?;
-    let connects = |patience: u64| {
-        let target = SocketAddr::new(client.gateway_v4.into(), 8080);
-        let patience = Duration::from_millis(patience);
-        client
-            .netns
-            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
-    };
-    assert!(connects(10_000)? && connects(10_000)?);
-    assert!(!connects(300)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)?);
+    assert!(client.kept_out(8080)?);
 
     let (_, text) = counters(gateway, &["list", "kernel:"])?;
     assert!(
@@ -204,8 +241,8 @@ fn a_bucket_in_the_kernel_is_filled_and_its_source_comes_in_again() -> Result<()
     let (code, text) = counters(gateway, &["reset", name, "--from", &source])?;
     assert!(code == 0 && text.contains("2 of 2 tokens left"), "{text}");
     assert!(text.contains("1 buckets were filled"), "{text}");
-    assert!(connects(10_000)? && connects(10_000)?);
-    assert!(!connects(300)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)?);
+    assert!(client.kept_out(8080)?);
     let (code, text) = counters(gateway, &["get", name])?;
     assert!(code == 1 && text.contains("name one with"), "{text}");
     assert!(daemon.stop()?.success());

@@ -1,9 +1,8 @@
 //! Start, reload, stop and crash.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
@@ -247,13 +246,6 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
         ("gateway.yaml", GATEWAY),
         ("network.yaml", &network("edge", TWO_CONNECTIONS)),
     ])?;
-    let target = SocketAddr::new(client.gateway_v4.into(), 8080);
-    let connects = |patience: u64| {
-        let patience = Duration::from_millis(patience);
-        client
-            .netns
-            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
-    };
     let dropped = |daemon: &Daemon| -> Result<f64> {
         Ok(daemon
             .metrics(gateway)?
@@ -261,7 +253,7 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
     };
 
     let first = Daemon::start(gateway, policies.path())?;
-    assert!(connects(10_000)? && connects(10_000)? && !connects(200)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)? && client.kept_out(8080)?);
     let before = dropped(&first)?;
     assert!(before >= 1.0);
     first.kill()?;
@@ -270,7 +262,7 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
         "the program went with the daemon"
     );
     // Still silence, where the kernel alone would say RST: nobody listens.
-    assert!(!connects(200)?);
+    assert!(client.kept_out(8080)?);
 
     let second = Daemon::start(gateway, policies.path())?;
     assert!(
@@ -278,11 +270,14 @@ fn a_crash_leaves_the_kernel_enforcing_and_a_restart_adopts_it() -> Result<()> {
         "{}",
         second.process.output()
     );
-    assert!(!connects(200)?, "the restart handed out a full bucket");
+    assert!(
+        client.kept_out(8080)?,
+        "the restart handed out a full bucket"
+    );
     assert!(dropped(&second)? > before, "the restart lost the counters");
     // Keep: a clean exit leaves it enforced as well.
     assert!(second.stop()?.success());
-    assert!(attached(gateway, interface)? && !connects(200)?);
+    assert!(attached(gateway, interface)? && client.kept_out(8080)?);
 
     policies.write("limiterd.yaml", &config(&[interface], &pins, "Detach"))?;
     let third = Daemon::start(gateway, policies.path())?;

@@ -2,9 +2,7 @@
 //! no more, and what is said where one is missing.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::Result;
 use rustix::process::Signal;
@@ -12,7 +10,7 @@ use tests::daemon::{Daemon, Policies, Process, binary, eventually};
 use tests::http_client::get;
 use tests::netns::Netns;
 use tests::policies::{GATEWAY, config, network};
-use tests::topology::{Client, Pins, Topology};
+use tests::topology::{Pins, Topology};
 use tests::user::{Bpffs, ID, User, open, thread_status};
 
 const NEEDED: [&str; 3] = ["bpf", "net_admin", "perfmon"];
@@ -31,14 +29,6 @@ fn policies(interfaces: &[&str], pins: &Pins, on_exit: &str) -> Result<Policies>
     ])?;
     open(policies.path())?;
     Ok(policies)
-}
-
-fn connects(client: &Client, patience: u64) -> Result<bool> {
-    let target = SocketAddr::new(client.gateway_v4.into(), 8080);
-    let patience = Duration::from_millis(patience);
-    client
-        .netns
-        .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
 }
 
 /// Capabilities in a set of each thread, with the thread's name.
@@ -91,21 +81,21 @@ fn a_user_with_three_capabilities_lives_the_whole_life() -> Result<()> {
 
     let first = Daemon::start_by(gateway, policies.path(), user.limiterd())?;
     assert_capabilities(&first, OF_KERNEL)?;
-    assert!(connects(client, 10_000)? && connects(client, 10_000)? && !connects(client, 300)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)? && client.kept_out(8080)?);
     policies.write("network.yaml", &network("edge", THREE))?;
     assert!(
         first
             .reload(gateway)?
             .starts_with("ready\nxdp: gw1 native\n")
     );
-    assert!(connects(client, 10_000)? && !connects(client, 300)?);
+    assert!(client.let_in(8080)? && client.kept_out(8080)?);
     first.kill()?;
-    assert!(!connects(client, 300)?, "the crash ended the limits");
+    assert!(client.kept_out(8080)?, "the crash ended the limits");
 
     let second = Daemon::start_by(gateway, policies.path(), user.limiterd())?;
     assert!(second.process.output().contains("adopted=true"));
     assert!(
-        !connects(client, 300)?,
+        client.kept_out(8080)?,
         "the restart handed out a full bucket"
     );
 
@@ -116,10 +106,7 @@ fn a_user_with_three_capabilities_lives_the_whole_life() -> Result<()> {
         let text = second.process.output();
         Ok((text.matches("program attached").count() == 2).then_some(()))
     })?;
-    assert!(
-        !connects(client, 300)?,
-        "a new interface gave a full bucket"
-    );
+    assert!(client.kept_out(8080)?, "a new interface gave a full bucket");
     let text = second.process.output();
     assert!(second.stop()?.success(), "{text}");
     assert!(!pins.exist(), "pins are left behind");
@@ -236,12 +223,12 @@ fn pins_of_another_user_are_taken_over_or_named() -> Result<()> {
     let policies = policies(&[&client.gateway_interface], &pins, "Keep")?;
     let user = User::new(&NEEDED)?;
     let by_user = Daemon::start_by(gateway, policies.path(), user.limiterd())?;
-    assert!(connects(client, 10_000)? && connects(client, 10_000)? && !connects(client, 300)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)? && client.kept_out(8080)?);
     assert!(by_user.stop()?.success());
 
     let by_root = Daemon::start(gateway, policies.path())?;
     assert!(by_root.process.output().contains("adopted=true"));
-    assert!(!connects(client, 300)?);
+    assert!(client.kept_out(8080)?);
     assert!(by_root.stop()?.success());
 
     let mut command = user.limiterd();
@@ -253,7 +240,7 @@ fn pins_of_another_user_are_taken_over_or_named() -> Result<()> {
     let root = pins.path();
     assert!(text.contains("belongs to user 0"), "{text}");
     assert!(text.contains(&format!("`chown -R {ID} {root}`")), "{text}");
-    assert!(!connects(client, 300)?, "the limits go on");
+    assert!(client.kept_out(8080)?, "the limits go on");
 
     // The remedy is one.
     let status = Command::new("chown")
@@ -262,7 +249,7 @@ fn pins_of_another_user_are_taken_over_or_named() -> Result<()> {
     assert!(status.success());
     let again = Daemon::start_by(gateway, policies.path(), user.limiterd())?;
     assert!(again.process.output().contains("adopted=true"));
-    assert!(!connects(client, 300)?);
+    assert!(client.kept_out(8080)?);
     Ok(())
 }
 
@@ -314,7 +301,7 @@ fn where_bpffs_is_not_mounted_root_mounts_it_and_others_are_told_how() -> Result
             .output()
             .contains("mounting the BPF file system")
     );
-    assert!(connects(client, 10_000)? && connects(client, 10_000)? && !connects(client, 300)?);
+    assert!(client.let_in(8080)? && client.let_in(8080)? && client.kept_out(8080)?);
     daemon.process.signal(Signal::TERM)?;
     let mut process = daemon.process;
     assert!(process.wait()?.success(), "{}", process.output());

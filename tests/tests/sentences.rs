@@ -1,6 +1,6 @@
 //! `block`, `unblock`, `blocked`, `l4 explain` and `l4 top` against a running daemon.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -37,17 +37,10 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
         ("network.yaml", &network("edge", TEN)),
     ])?;
     let daemon = Daemon::start(gateway, policies.path())?;
-    let connects = |patience: u64| {
-        let target = SocketAddr::new(client.gateway_v4.into(), 8080);
-        let patience = Duration::from_millis(patience);
-        client
-            .netns
-            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
-    };
     let address = client.v4.to_string();
     let explain = || limiterd(gateway, &["l4", "explain", &address, "--port", "8080"]);
 
-    assert!(connects(10_000)?);
+    assert!(client.let_in(8080)?);
     let (_, text) = explain()?;
     assert!(text.contains("passes; its buckets have tokens"), "{text}");
     assert!(text.contains("connections: 9 of 10 tokens left"), "{text}");
@@ -57,7 +50,7 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
         ok && text.starts_with("10.77.1.0/24") && text.contains("left"),
         "{text}"
     );
-    assert!(!connects(300)?);
+    assert!(client.kept_out(8080)?);
     assert!(explain()?.1.contains("is dropped; it serves a sentence"));
     let (_, text) = limiterd(gateway, &["blocked"])?;
     assert!(text.starts_with("10.77.1.0/24"), "{text}");
@@ -83,7 +76,7 @@ fn a_sentence_is_passed_told_and_lifted() -> Result<()> {
     assert!(ok && text.contains("is not blocked any more"), "{text}");
     let (_, text) = limiterd(gateway, &["blocked"])?;
     assert!(text.contains("nobody is blocked"), "{text}");
-    assert!(connects(10_000)?);
+    assert!(client.let_in(8080)?);
     assert!(daemon.stop()?.success());
     Ok(())
 }

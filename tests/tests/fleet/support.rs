@@ -1,8 +1,6 @@
 //! Nodes with clients on wires, and nodes without a kernel half.
 
-use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -125,19 +123,14 @@ impl Gateway {
         daemon.map_or_else(String::new, |daemon| daemon.process.output())
     }
 
-    /// Whether the first client is let in within the time.
-    pub(crate) fn lets_in(&self, patience: Duration) -> Result<bool> {
-        let client = &self.topology.first;
-        let target = SocketAddr::new(client.gateway_v4.into(), 8080);
-        client
-            .netns
-            .enter(|| Ok(TcpStream::connect_timeout(&target, patience).is_ok()))
-    }
-
     /// The first client is let in.
     pub(crate) fn passes(&self) -> Result<()> {
-        let passes = self.lets_in(Duration::from_secs(20))?;
-        anyhow::ensure!(passes, "the client is not let in\n{}", self.log());
+        let client = &self.topology.first;
+        anyhow::ensure!(
+            client.let_in(8080)?,
+            "the client is not let in\n{}",
+            self.log()
+        );
         Ok(())
     }
 
@@ -149,12 +142,13 @@ impl Gateway {
 
     /// Waits until packets of the first client are dropped for a sentence.
     pub(crate) fn until_dropped(&self) -> Result<()> {
+        let client = &self.topology.first;
         let before = self.sentenced()?;
         eventually("a packet to be dropped", || {
-            self.lets_in(Duration::from_millis(100))?;
+            client.kept_out(8080)?;
             Ok((self.sentenced()? > before).then_some(()))
         })?;
-        anyhow::ensure!(!self.lets_in(Duration::from_millis(500))?, "let in");
+        anyhow::ensure!(client.kept_out(8080)?, "let in");
         Ok(())
     }
 }
