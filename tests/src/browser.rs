@@ -37,6 +37,11 @@ impl Browser {
     /// # Errors
     /// When there is none, or with its output, when it does not come up.
     pub fn start(netns: &Netns) -> Result<Self> {
+        // An address that becomes valid is a network that changes, for which a browser breaks off what
+        // it asks (ERR_NETWORK_CHANGED).
+        eventually("all addresses to be valid", || {
+            Ok(netns.is_settled()?.then_some(()))
+        })?;
         let dir = tempfile::tempdir()?;
         let port = ADDRESS.rsplit(':').next().unwrap_or_default();
         let mut command = Command::new("chromium");

@@ -18,6 +18,7 @@ pub mod kubernetes;
 pub mod metrics;
 pub mod netns;
 pub mod oracle;
+pub mod over;
 pub mod packets;
 pub mod pod;
 pub mod policies;

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace, with its loopback interface up.
@@ -40,6 +40,17 @@ impl Netns {
     /// With its output when it fails.
     pub fn ip(&self, args: &[&str]) -> Result<()> {
         ip(&[&["-n", &self.name], args].concat())
+    }
+
+    /// Whether duplicates of all its addresses have been looked for (RFC 4862, section 5.4).
+    ///
+    /// # Errors
+    /// When `ip` fails.
+    pub fn is_settled(&self) -> Result<bool> {
+        let args = ["-n", &self.name, "-6", "addr", "show", "tentative"];
+        let output = Command::new("ip").args(args).output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(output.stdout.is_empty())
     }
 
     /// Runs `work` on a thread of its own inside the namespace; sockets and processes made there

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use tests::browser::Browser;
 use tests::daemon::{ADMIN, binary};
 use tests::http_client::get;
+use tests::over::Over;
 
 use crate::support::Node;
 
@@ -72,8 +73,10 @@ fn the_dashboard_shows_what_happens_on_any_screen() -> Result<()> {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let loading = scope.spawn(|| load(&node, &stop));
-        let seen = look(&node);
-        stop.store(true, Ordering::Relaxed);
+        let seen = {
+            let _then = Over(&stop);
+            look(&node)
+        };
         let answers = loading
             .join()
             .map_err(|_panic| anyhow::anyhow!("the load panicked"))??;

@@ -20,6 +20,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tests::netns::Netns;
+use tests::over::Over;
 use tests::packets::Random;
 use tests::scene::Scene;
 use tests::scripted::Scripted;
@@ -49,15 +50,6 @@ struct Course {
     begun: AtomicUsize,
     done: AtomicUsize,
     over: AtomicBool,
-}
-
-/// Ends the course, however the clients end.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }
 
 impl Course {
