@@ -11,9 +11,9 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 use tests::activation::activated;
 use tests::daemon::{Daemon, Policies, Process, binary, demo_backend, eventually};
-use tests::http_client::get;
+use tests::http_client::{count, get, gets};
 use tests::netns::Netns;
-use tests::policies::{GATEWAY, config, network, route};
+use tests::policies::{GATEWAY, config, limited_host, network, route};
 use tests::storm::Storm;
 use tests::topology::Topology;
 use tests::user::{User, open};
@@ -142,6 +142,36 @@ fn closing_in_a_storm_loses_nobody_who_was_let_in() -> Result<()> {
         })
     })?;
     storm.all_answered()
+}
+
+/// Both processes count in the same words, while both serve as well.
+#[test]
+fn a_takeover_keeps_the_buckets_of_requests() -> Result<()> {
+    const LIMIT: &str = "local: {rules: [\
+        {clientSelectors: [{headers: [{name: x-user, type: Distinct}]}], limit: {requests: 10, unit: Day}}]}";
+    let netns = Netns::new("takeover-buckets")?;
+    let _backend = demo_backend(&netns)?;
+    let policies = files()?;
+    policies.write("limit.yaml", &limited_host("users", LIMIT))?;
+    let admitted = |requests| {
+        let headers = [("host", "users.test"), ("x-user", "alice")];
+        let answers = netns.enter(|| gets("http://127.0.0.1:8080/", &headers, requests))?;
+        anyhow::Ok([200, 429].map(|status| count(&answers, status)))
+    };
+    let mut daemon = Daemon::start(&netns, policies.path())?;
+    assert_eq!(admitted(4)?, [4, 0]);
+    let new = takeover(&netns, &policies)?;
+    daemon = taken_over(&netns, daemon, new)?;
+    assert_eq!(admitted(4)?, [4, 0]);
+    // With a table of another size, what was counted goes on in that.
+    let settings = "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {name: l}\n\
+                    spec: {http: {maxBuckets: 4096}}\n";
+    policies.write("limiterd.yaml", settings)?;
+    let new = takeover(&netns, &policies)?;
+    daemon = taken_over(&netns, daemon, new)?;
+    assert_eq!(admitted(4)?, [2, 2]);
+    assert!(daemon.stop()?.success());
+    Ok(())
 }
 
 #[test]

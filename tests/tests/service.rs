@@ -13,14 +13,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::{SealFlags, fcntl_get_seals};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt::socket_acceptconn,
 };
 use rustix::process::Signal;
 use tests::activation::activated;
 use tests::daemon::{Daemon, Policies, binary, demo_backend, limiterd};
+use tests::http_client::{count, gets};
 use tests::netns::Netns;
-use tests::policies::{GATEWAY, route};
+use tests::policies::{GATEWAY, limited_host, route};
 
 /// In tenths, as systemd-analyze takes it.
 const EXPOSURE: &str = "25";
@@ -202,7 +204,12 @@ fn a_client_that_comes_while_none_runs_is_answered_by_the_next() -> Result<()> {
     let names: Vec<_> = kept.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"kept-127.0.0.1.8080"), "{names:?}");
     assert!(names.contains(&"kept-127.0.0.1.9901"), "{names:?}");
-    for (name, fd) in &kept {
+    let (_, buckets) = kept
+        .iter()
+        .find(|(name, _)| name == "buckets")
+        .context("no buckets")?;
+    assert!(fcntl_get_seals(buckets)?.contains(SealFlags::SHRINK));
+    for (name, fd) in kept.iter().filter(|(name, _)| name != "buckets") {
         assert!(socket_acceptconn(fd)?, "{name} does not listen");
     }
 
@@ -227,6 +234,74 @@ fn a_client_that_comes_while_none_runs_is_answered_by_the_next() -> Result<()> {
             .collect();
         assert!(again.is_empty(), "what is kept is kept again: {again:?}");
     }
+    Ok(())
+}
+
+/// How many of twelve requests of a user were admitted and denied, and of twelve without a name.
+fn used_up(netns: &Netns) -> Result<[[usize; 2]; 2]> {
+    let of = |headers: &[(&str, &str)]| {
+        let answers = netns.enter(|| gets("http://127.0.0.1:8080/", headers, 12))?;
+        anyhow::Ok([200, 429].map(|status| count(&answers, status)))
+    };
+    let host = ("host", "users.test");
+    let user = of(&[host, ("x-user", "alice")])?;
+    Ok([user, of(&[host])?])
+}
+
+const LIMITS: &str = "local: {rules: [\
+    {clientSelectors: [{headers: [{name: x-user, type: Distinct}]}], limit: {requests: 10, unit: Day}}, \
+    {clientSelectors: [{headers: [{name: x-user, type: Distinct, invert: true}]}], \
+     limit: {requests: 7, unit: Day}}]}";
+
+#[test]
+fn buckets_of_requests_are_the_same_after_a_crash_and_a_restart() -> Result<()> {
+    let netns = Netns::new("fdstore-buckets")?;
+    let _backend = demo_backend(&netns)?;
+    let (policies, manager) = (policies(8080)?, Manager::new()?);
+    policies.write("api.yaml", &limited_host("users", LIMITS))?;
+    let mut daemon = manager.start(&netns, &policies, Command::new(binary()))?;
+    let told = manager.told_until("READY=1\n")?;
+    let is_memory = |(text, _): &(String, Vec<OwnedFd>)| kept_as(text) == Some("buckets");
+    let (_, mut memory) = told.into_iter().find(is_memory).context("no memory")?;
+    let mut memory = memory.pop().context("no descriptor")?;
+    assert_eq!(used_up(&netns)?, [[10, 2], [7, 5]]);
+
+    for signal in [Signal::KILL, Signal::TERM] {
+        daemon.process.signal(signal)?;
+        daemon.process.wait()?;
+        let passed = [("buckets", memory.as_fd())];
+        daemon = manager.start(&netns, &policies, activated(&passed))?;
+        manager.told_until("READY=1\n")?;
+        assert_eq!(used_up(&netns)?, [[0, 12], [0, 12]]);
+    }
+
+    // A table of another size is another memory, which is kept in place of the old one.
+    daemon.process.signal(Signal::TERM)?;
+    daemon.process.wait()?;
+    let settings = "apiVersion: limiterd.io/v1alpha1\nkind: LimiterConfig\nmetadata: {name: l}\n\
+                    spec: {http: {maxBuckets: 4096}}\n";
+    policies.write("limiterd.yaml", settings)?;
+    let passed = [("buckets", memory.as_fd())];
+    daemon = manager.start(&netns, &policies, activated(&passed))?;
+    let mut told = manager.told_until("READY=1\n")?;
+    let forgotten = "FDSTOREREMOVE=1\nFDNAME=buckets\n";
+    assert!(told.iter().any(|(text, _)| text == forgotten), "{told:?}");
+    let at = told.iter().position(is_memory).context("no new memory")?;
+    memory = told.remove(at).1.pop().context("no descriptor")?;
+    // The sockets of the next one are not to share their clients with those that are kept here.
+    drop(told);
+    assert_eq!(used_up(&netns)?, [[0, 12], [0, 12]]);
+
+    // What is not such a memory is said, and everything begins in full.
+    daemon.process.signal(Signal::TERM)?;
+    daemon.process.wait()?;
+    drop(memory);
+    let other = fs::File::open(binary())?;
+    let passed = [("buckets", other.as_fd())];
+    daemon = manager.start(&netns, &policies, activated(&passed))?;
+    let output = daemon.process.output();
+    assert!(output.contains("cannot be used: all are full"), "{output}");
+    assert_eq!(used_up(&netns)?, [[10, 2], [7, 5]]);
     Ok(())
 }
 

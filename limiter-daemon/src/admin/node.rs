@@ -194,7 +194,7 @@ impl Admin {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started,
-            uptime_seconds: self.clock.now() / SECOND,
+            uptime_seconds: self.clock.elapsed() / SECOND,
             phase: self.status.phase().to_owned(),
             ready,
             report: report.lines().map(str::to_owned).collect(),

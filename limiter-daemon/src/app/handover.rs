@@ -59,6 +59,8 @@ const ADMIN: u8 = b'a';
 const HAND_OVER: u8 = b'h';
 /// The directory that is the lock on the kernel half.
 const LOCK: u8 = b'k';
+/// The memory of buckets of requests.
+const BUCKETS: u8 = b'b';
 const END: u8 = b'.';
 
 fn name(admin: SocketAddr) -> io::Result<unix::SocketAddr> {
@@ -185,6 +187,7 @@ impl HandOver {
         sockets: &Sockets,
         admin: &Socket,
         kernel: Option<BorrowedFd<'_>>,
+        buckets: Option<BorrowedFd<'_>>,
     ) -> anyhow::Result<()> {
         let stream = stream.into_std()?;
         if !is_trusted(&stream)? {
@@ -200,6 +203,7 @@ impl HandOver {
         pass(&stream, ADMIN, [admin.as_fd()].into_iter())?;
         pass(&stream, HAND_OVER, self.listener.iter().map(AsFd::as_fd))?;
         pass(&stream, LOCK, kernel.into_iter())?;
+        pass(&stream, BUCKETS, buckets.into_iter())?;
         pass(&stream, END, std::iter::empty())?;
         stream.set_nonblocking(true)?;
         self.taker = Some(Taker {
@@ -318,9 +322,21 @@ impl Taking {
     }
 
     fn keep(&mut self, kind: u8, fd: OwnedFd) -> anyhow::Result<()> {
-        if kind == LOCK {
-            self.kernel = Some(fd.into());
-            return Ok(());
+        match kind {
+            LOCK => {
+                self.kernel = Some(fd.into());
+                return Ok(());
+            }
+            BUCKETS => {
+                self.passed.buckets = Some(fd);
+                return Ok(());
+            }
+            OWN | LENT | ADMIN | HAND_OVER => {}
+            // Of a version to come; it goes on without.
+            other => {
+                tracing::debug!(other, "what was passed is not known");
+                return Ok(());
+            }
         }
         if !socket_acceptconn(&fd)? {
             bail!("it passed something else than a listening socket");
@@ -336,8 +352,7 @@ impl Taking {
                 self.passed.lent.push((socket.local_addr()?, socket));
             }
             ADMIN => self.passed.admin = Some(Socket::from_fd(fd)),
-            HAND_OVER => self.hand_over = Some(fd.into()),
-            other => bail!("it passed sockets of a kind that is not known ({other})"),
+            _ => self.hand_over = Some(fd.into()),
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 mod asked;
 mod backends;
+mod buckets;
 mod drain;
 mod escalation;
 mod fd_store;
@@ -264,14 +265,14 @@ impl Daemon {
             None
         };
         let mut passed = passed;
-        let kept = passed.given.iter();
-        let mut fd_store = FdStore::by_systemd(kept.map(|(at, sockets)| (*at, sockets.len())));
+        let mut fd_store = FdStore::by_systemd(&passed);
         let (mut given_hand_over, mut given_lock) = (None, None);
         if let Some(taking) = &mut taking {
             passed.add(std::mem::take(&mut taking.passed));
             given_hand_over = taking.hand_over.take();
             given_lock = taking.kernel.take();
         }
+        let given_buckets = passed.buckets.take();
         let mut sockets = Sockets::new(passed);
         let admin_socket = sockets.admin(config.admin)?;
         let opened = sockets.open(&binds(&plan), worker_count)?;
@@ -279,7 +280,8 @@ impl Daemon {
         let (sink, log) = observe::access_log(&config)?;
         let (tracer, traces) = observe::traces(&config)?;
 
-        let mut state = State::new(config.max_buckets);
+        let table = buckets::open(given_buckets, config.max_buckets, clock.both());
+        let mut state = State::of(table);
         let (mut shared_store, mut held, mut main) = (None, None, None);
         let mut counted = None;
         if let Some(stores) = store::store(&config)? {
@@ -413,6 +415,7 @@ impl Daemon {
         }
         sockets.warn_of_unused();
         fd_store.follow(&sockets, &admin_socket);
+        fd_store.keep_buckets(state.table().as_file());
         notify::ready();
         Ok(Self {
             dir,
@@ -460,6 +463,7 @@ impl Daemon {
                     &self.sockets,
                     &self.admin_socket,
                     kernel.as_ref().and_then(|kernel| kernel.lock()),
+                    self.state.table().as_file(),
                 );
                 match offered {
                     Ok(()) => {

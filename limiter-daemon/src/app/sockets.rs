@@ -7,6 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Passed {
     /// A daemon's whose place is taken.
     pub(super) given: HashMap<SocketAddr, Vec<TcpListener>>,
     pub(super) admin: Option<Socket>,
+    /// The memory of the buckets of the daemon before.
+    pub(super) buckets: Option<OwnedFd>,
 }
 
 /// Every socket of the daemon.
@@ -89,6 +92,10 @@ impl Passed {
         for index in 0..fds.len() {
             let name = names.next().unwrap_or_default();
             let what = || format!("socket {index} that systemd passed (`{name}`)");
+            if name == fd_store::BUCKETS {
+                passed.buckets = take(&mut fds, index);
+                continue;
+            }
             // One that is none is left in its place for the next question.
             if let Ok(Some(socket)) = fds.take_tcp_listener(index) {
                 if fd_store::is_kept(name) {
@@ -106,11 +113,13 @@ impl Passed {
         Ok(passed)
     }
 
-    /// Adds what another process gave; what systemd passed goes first.
+    /// Adds what another process gave; of sockets, what systemd passed goes first.
     pub(super) fn add(&mut self, other: Self) {
         self.lent.extend(other.lent);
         self.given.extend(other.given);
         self.admin = self.admin.take().or(other.admin);
+        // Whoever runs has counted since.
+        self.buckets = other.buckets.or_else(|| self.buckets.take());
     }
 
     /// One of the daemon before, which systemd kept.
@@ -156,6 +165,13 @@ impl Passed {
             .map(|(_, socket)| socket.try_clone())
             .collect()
     }
+}
+
+/// A descriptor that is no socket.
+fn take(fds: &mut ListenFd, index: usize) -> Option<OwnedFd> {
+    let fd = fds.take_raw_fd(index).ok().flatten()?;
+    // SAFETY: it was passed to this process, and taken once.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn listens(socket: &impl std::os::fd::AsFd) -> anyhow::Result<()> {

@@ -1,8 +1,12 @@
 //! State by key: a table of fixed size, shared by all cores, 16 bytes a word of state.
 //!
-//! A word is found by a keyed 64-bit hash of what it is for (SipHash with a secret of this process;
-//! two of a million live keys share a word with a chance of 5 in 100 million). It lies in one of two
-//! sets of four slots; a set is one cache line.
+//! A word is found by a keyed 64-bit hash of what it is for (SipHash with a secret; two of a million
+//! live keys share a word with a chance of 5 in 100 million). It lies in one of two sets of four
+//! slots; a set is one cache line.
+//!
+//! The table may lie in a file of memory, which outlives the process ([`BucketTable::kept`]): words
+//! are instants of the machine's clocks, so that the next process goes on with them as they are, and
+//! one that takes over from a living process counts with it in the same words.
 //!
 //! Nothing is ever evicted while it means something: every algorithm's word is an instant at which
 //! it comes to nothing (a token bucket is full again, a window is over), and what has come to
@@ -12,12 +16,20 @@
 //! fresh one, nor get fresh ones for itself.
 //!
 //! Finding a word and changing it takes no lock. Only the first sight of a key takes a striped one,
-//! so that two cores cannot give the same key two slots.
+//! so that two cores cannot give the same key two slots. (Two processes can, for the while that both
+//! serve. The slot that is found first is the one then; what was taken from the other in between,
+//! of a bucket that was full, is forgotten.)
 //!
 //! Rejected: a concurrent hash map with eviction. It allocates an entry a key, and its eviction
 //! policy would hand out full buckets under exactly the load that limits exist for.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+mod layout;
+mod memory;
+mod single;
+
+use std::hash::Hasher;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -25,9 +37,14 @@ use std::thread;
 use limiter_common::key::mix;
 
 use super::time::Now;
+use layout::Layout;
+pub use single::Single;
 
 const SLOTS: usize = 4;
 const STRIPES: usize = 64;
+/// How often a slot that is changing hands is looked at before whoever did that is taken for dead: a
+/// process may be killed between the two steps. Long enough for one that only waits for its turn.
+const PATIENCE: u32 = 1 << 16;
 /// The key of a slot that is changing hands. 0 is the key of one that was never used; hashes are
 /// neither.
 const IN_TRANSITION: u64 = 1;
@@ -51,6 +68,10 @@ impl Word {
         self.0.load(Ordering::SeqCst)
     }
 
+    fn store(&self, state: u64) {
+        self.0.store(state, Ordering::SeqCst);
+    }
+
     fn set(&self, seen: u64, next: u64) -> bool {
         self.0
             .compare_exchange(seen, next, Ordering::SeqCst, Ordering::SeqCst)
@@ -72,12 +93,28 @@ impl Slot {
     /// The owner, when the slot is not changing hands. A transition is two steps of another core,
     /// in which it waits for nobody.
     fn settled_owner(&self) -> u64 {
-        loop {
+        for _ in 0..PATIENCE {
             match self.owner() {
                 IN_TRANSITION => thread::yield_now(),
-                owner => break owner,
+                owner => return owner,
             }
         }
+        IN_TRANSITION
+    }
+
+    /// Frees a slot that changes hands for ever; its word is due.
+    fn abandoned(&self) {
+        let freed = self
+            .key
+            .compare_exchange(IN_TRANSITION, 0, Ordering::SeqCst, Ordering::SeqCst);
+        // Who gives it an owner after all has it.
+        let _owner = freed;
+    }
+
+    /// Makes `key` the owner of a slot that nobody else looks at.
+    fn give(&self, key: BucketKey, state: u64) {
+        self.word.store(state);
+        self.key.store(key.0, Ordering::SeqCst);
     }
 }
 
@@ -96,9 +133,9 @@ impl Set {
 /// The table.
 #[derive(Debug)]
 pub struct BucketTable {
-    sets: Box<[Set]>,
+    layout: Layout,
     stripes: [Mutex<()>; STRIPES],
-    secret: RandomState,
+    in_use: single::InUse,
     refused: AtomicU64,
 }
 
@@ -157,28 +194,73 @@ pub enum Change<T> {
 }
 
 impl BucketTable {
-    /// A table of at least `capacity` slots.
+    /// A table of at least `capacity` slots, which ends with the process.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let sets = capacity.div_ceil(SLOTS).max(2).next_power_of_two();
+        Self::of(Layout::private(Layout::sets(capacity)))
+    }
+
+    /// A table of at least `capacity` slots in a file of memory ([`BucketTable::as_file`]).
+    ///
+    /// # Errors
+    /// When there can be no such file.
+    pub fn kept(capacity: usize) -> io::Result<Self> {
+        Ok(Self::of(Layout::file(Layout::sets(capacity), None)?))
+    }
+
+    /// The table that another process kept in `file`: that very one if it has the wanted size. Else
+    /// one of that size with the same words, and how many found no room in it.
+    ///
+    /// # Errors
+    /// When `file` is none of this version's, or there can be no other one.
+    pub fn adopt(file: OwnedFd, capacity: usize, now: Now) -> io::Result<(Self, usize)> {
+        let found = Layout::of(file)?;
+        let sets = Layout::sets(capacity);
+        if found.sets.len() == sets {
+            return Ok((Self::of(found), 0));
+        }
+        let table = Self::of(Layout::file(sets, Some(found.secret))?);
+        let mut lost = table.carry_singles(&found.singles);
+        for slot in found.sets.iter().flat_map(|set| &set.0) {
+            let (key, state) = (BucketKey(slot.owner()), slot.word.get());
+            if key.0 <= IN_TRANSITION || is_due(key.0, state, now) {
+                continue;
+            }
+            // At the beginning of time only what was never used is free.
+            let place = table.claim(key, Now::default()).then(|| table.find(key));
+            match place.flatten() {
+                Some(slot) => slot.word.store(state),
+                None => lost += 1,
+            }
+        }
+        Ok((table, lost))
+    }
+
+    fn of(layout: Layout) -> Self {
         Self {
-            sets: (0..sets).map(|_| Set::default()).collect(),
+            layout,
             stripes: [const { Mutex::new(()) }; STRIPES],
-            secret: RandomState::new(),
+            in_use: single::InUse::default(),
             refused: AtomicU64::new(0),
         }
+    }
+
+    /// The file that it is in; `None`: it ends with the process.
+    #[must_use]
+    pub fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        self.layout.memory().as_file()
     }
 
     /// Slots in all.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.sets.len() * SLOTS
+        self.layout.sets.len() * SLOTS
     }
 
     /// Slots whose word means something at `now`. Walks the table: for metrics, not for decisions.
     #[must_use]
     pub fn live(&self, now: Now) -> usize {
-        self.sets.iter().map(|set| set.live(now)).sum()
+        self.layout.sets.iter().map(|set| set.live(now)).sum()
     }
 
     /// How often a key found both its sets full of live words.
@@ -190,7 +272,7 @@ impl BucketTable {
     /// A hasher for an identity; [`BucketTable::key`] ends it.
     #[must_use]
     pub fn hasher(&self) -> impl Hasher + use<> {
-        self.secret.build_hasher()
+        self.layout.secret.hasher()
     }
 
     /// The key that `hasher` has come to.
@@ -224,11 +306,11 @@ impl BucketTable {
 
     /// The two sets that the word of `key` may be in.
     fn homes(&self, key: BucketKey) -> [&Set; 2] {
-        let mask = self.sets.len() - 1;
+        let mask = self.layout.sets.len() - 1;
         let hash = key.0 >> 1;
         let [first, second] = [index(hash) & mask, index(hash.rotate_right(32)) & mask];
         let second = if second == first { first ^ 1 } else { second };
-        [&self.sets[first], &self.sets[second]]
+        [&self.layout.sets[first], &self.layout.sets[second]]
     }
 
     fn candidates(&self, key: BucketKey) -> impl Iterator<Item = &Slot> {
@@ -248,6 +330,7 @@ impl BucketTable {
     fn claim(&self, key: BucketKey, now: Now) -> bool {
         let stripe = &self.stripes[index(key.0 >> 16) % STRIPES];
         let _guard = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = 0;
         loop {
             // A slot in transition may come back to be the key's: another core took it for due and
             // sees now that it is not.
@@ -261,7 +344,12 @@ impl BucketTable {
             if !in_transition {
                 break;
             }
-            thread::yield_now();
+            looks += 1;
+            if looks < PATIENCE {
+                thread::yield_now();
+            } else {
+                self.candidates(key).for_each(Slot::abandoned);
+            }
         }
         // Into the emptier set: so the table fills evenly.
         let mut homes = self.homes(key);

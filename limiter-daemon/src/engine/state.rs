@@ -4,8 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use smallvec::SmallVec;
+
 use super::ask::{Nobody, Services};
-use super::buckets::{Bucket, BucketKey, BucketTable, Word};
+use super::buckets::{Bucket, BucketKey, BucketTable, Single, Word};
 use super::connection::OwnWords;
 use super::domain::{Detailed, DetailedBound, DomainStore, LimitStats as ServiceStats};
 use super::escalation::{Judges, Offenders, Tallies};
@@ -82,12 +84,35 @@ pub struct Scope {
     seed: u64,
     /// Words of a bucket.
     words: usize,
-    /// The words of the single bucket of a rule without distinct values, or of the aggregates of one
-    /// with.
-    cells: Box<[Word]>,
+    cells: Cells,
     pub counters: ScopeCounters,
     /// What the plan in force admits, for who wants to know.
     admits: Mutex<Option<Admits>>,
+}
+
+/// Words that belong to a limit.
+#[derive(Debug)]
+enum Cells {
+    /// Of its single bucket, for the next process as well.
+    Kept(SmallVec<[Single; 2]>),
+    /// The same, or of the aggregates of a rule with distinct values.
+    Own(Box<[Word]>),
+}
+
+impl Cells {
+    fn word(&self, index: usize) -> &Word {
+        match self {
+            Self::Kept(singles) => singles[index].word(),
+            Self::Own(words) => &words[index],
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Kept(singles) => singles.len(),
+            Self::Own(words) => words.len(),
+        }
+    }
 }
 
 /// What a limit admits.
@@ -174,7 +199,7 @@ pub struct Account<'a> {
 impl Words for Account<'_> {
     fn word(&self, index: usize, now: Now) -> Bucket<'_> {
         match self.place {
-            Place::Single => Bucket::Shared(&self.scope.cells[index]),
+            Place::Single => Bucket::Shared(self.scope.cells.word(index)),
             Place::Keyed(key) => {
                 let spare = self.scope.aggregate(*key, index);
                 self.scope.table.bucket(nth(*key, index), now, spare)
@@ -185,7 +210,7 @@ impl Words for Account<'_> {
 
     fn existing(&self, index: usize, now: Now) -> Bucket<'_> {
         match self.place {
-            Place::Single => Bucket::Shared(&self.scope.cells[index]),
+            Place::Single => Bucket::Shared(self.scope.cells.word(index)),
             Place::Keyed(key) => {
                 let spare = self.scope.aggregate(*key, index);
                 self.scope.table.existing(nth(*key, index), now, spare)
@@ -203,7 +228,7 @@ const fn nth(key: BucketKey, index: usize) -> BucketKey {
 impl Scope {
     fn aggregate(&self, key: BucketKey, index: usize) -> &Word {
         let aggregates = self.cells.len() / self.words;
-        &self.cells[key.spread(aggregates) * self.words + index]
+        self.cells.word(key.spread(aggregates) * self.words + index)
     }
 
     /// Takes note of what it admits; `None`: everything.
@@ -233,11 +258,18 @@ impl Scope {
 }
 
 impl State {
-    /// A state whose table holds at least `max_buckets` words of distinct values.
+    /// A state whose table holds at least `max_buckets` words of distinct values, and ends with the
+    /// process.
     #[must_use]
     pub fn new(max_buckets: usize) -> Self {
+        Self::of(BucketTable::new(max_buckets))
+    }
+
+    /// A state whose buckets are in `table`.
+    #[must_use]
+    pub fn of(table: BucketTable) -> Self {
         Self {
-            table: Arc::new(BucketTable::new(max_buckets)),
+            table: Arc::new(table),
             scopes: Named::default(),
             service_scopes: Named::default(),
             routes: Named::default(),
@@ -355,12 +387,18 @@ impl State {
         let mut hasher = self.table.hasher();
         id.hash(&mut hasher);
         let seed = hasher.finish();
+        let own = meter.filter(|_| !distinct).and_then(|meter| {
+            let key = self.table.key(&hasher, meter.timeline());
+            let singles = (0..words).map(|word| self.table.single(nth(key, word)));
+            singles.collect()
+        });
+        let new = || Cells::Own((0..cells).map(|_| Word::default()).collect());
         scopes.get(id, || Scope {
             name,
             table: Arc::clone(&self.table),
             seed,
             words,
-            cells: (0..cells).map(|_| Word::default()).collect(),
+            cells: own.map_or_else(new, Cells::Kept),
             counters: ScopeCounters::default(),
             admits: Mutex::default(),
         })

@@ -1,6 +1,8 @@
 //! The one place where the data plane reads the clock.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::engine::time::Now;
 
@@ -11,27 +13,34 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Nanoseconds since the process started to serve, by the monotonic clock.
+/// The machine's monotonic clock (`CLOCK_MONOTONIC`, clock_gettime(2)): the same for all processes, so
+/// that buckets mean the same to the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    epoch: Instant,
+    started: u64,
 }
 
 impl Clock {
-    /// A clock that reads zero now.
+    /// The clock, which remembers when this was.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Self {
         Self {
-            epoch: Instant::now(),
+            started: monotonic(),
         }
     }
 
-    /// Nanoseconds since [`Clock::start`]; 584 years fit.
+    /// Nanoseconds of the clock, since an instant of its own; 584 years fit.
     #[must_use]
     pub fn now(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        monotonic()
     }
+
+    /// Nanoseconds since [`Clock::start`].
+    #[must_use]
+    pub fn elapsed(&self) -> u64 {
+        self.now().saturating_sub(self.started)
+    }
+
     /// The same instant by both clocks.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
@@ -43,4 +52,11 @@ impl Clock {
             unix: u64::try_from(unix).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or_default();
+    seconds * 1_000_000_000 + nanoseconds
 }

@@ -1,5 +1,6 @@
 //! The table under collisions, pressure and threads.
 
+use std::sync::Arc;
 use std::thread;
 
 use limiter_common::Limit;
@@ -245,7 +246,7 @@ fn a_slot_passes_from_one_clock_to_the_other_as_if_it_were_new() {
 #[test]
 fn sixteen_bytes_a_word() {
     let table = BucketTable::new(1_000_000);
-    assert_eq!(size_of_val(&*table.sets), table.capacity() * 16);
+    assert_eq!(size_of_val(&*table.layout.sets), table.capacity() * 16);
     assert!(table.capacity() < 1_100_000);
 }
 
@@ -260,4 +261,129 @@ fn a_table_fills_to_two_thirds_before_it_refuses() {
     }
     let refused = usize::try_from(table.refused()).unwrap();
     assert!(refused < most / 100, "{refused}");
+}
+
+fn passed(table: &BucketTable) -> OwnedFd {
+    table.as_file().unwrap().try_clone_to_owned().unwrap()
+}
+
+#[test]
+fn another_process_counts_in_the_same_words() {
+    let spare = aggregates(1);
+    let old = BucketTable::kept(1 << 8).unwrap();
+    let (new, lost) = BucketTable::adopt(passed(&old), 1 << 8, at(100)).unwrap();
+    assert_eq!(lost, 0);
+    let key = keyed(&old, 7);
+    assert_eq!(key, keyed(&new, 7));
+    let both = [&old, &new].map(|table| find(table, key, 100, &spare));
+    let admitted = (0..20).filter(|n| admits(both[n % 2], 1, 100)).count();
+    assert_eq!(admitted, 10);
+    drop(old);
+    assert!(!admits(find(&new, key, 100, &spare), 1, 100));
+    assert!(admits(find(&new, key, 1_100, &spare), 1, 1_100));
+}
+
+#[test]
+fn a_table_of_another_size_goes_on_with_the_same_words() {
+    let spare = aggregates(1);
+    let old = BucketTable::kept(1 << 8).unwrap();
+    for n in 0..60 {
+        assert!(admits(find(&old, keyed(&old, n), 0, &spare), 10, 0));
+    }
+    for capacity in [1 << 7, 1 << 12] {
+        let (new, lost) = BucketTable::adopt(passed(&old), capacity, at(0)).unwrap();
+        assert_eq!(new.capacity(), capacity);
+        let found = (0..60).filter(|n| {
+            let bucket = new.existing(keyed(&new, *n), at(0), &spare[0]);
+            bucket.get() > 0
+        });
+        assert_eq!((found.count(), lost), (60, 0));
+        assert_eq!(new.live(at(0)), 60);
+    }
+    let (small, lost) = BucketTable::adopt(passed(&old), 1 << 4, at(0)).unwrap();
+    assert_eq!(small.live(at(0)) + lost, 60);
+    assert!(small.live(at(0)) >= 14, "{lost}");
+    // What is full again needs no room.
+    let (none, lost) = BucketTable::adopt(passed(&old), 1 << 4, at(10_000)).unwrap();
+    assert_eq!((none.live(at(0)), lost), (0, 0));
+}
+
+#[test]
+fn a_limit_finds_the_word_of_its_own_again() {
+    let single = |table: &Arc<BucketTable>, n| table.single(keyed(table, n));
+    let old = Arc::new(BucketTable::kept(8).unwrap());
+    let held: Vec<_> = (0..1_000).map(|n| single(&old, n).unwrap()).collect();
+    for (n, word) in (0..).zip(&held) {
+        word.word().store(n);
+    }
+    let again = single(&old, 3).unwrap();
+    drop(held);
+    for capacity in [8, 64] {
+        let (new, lost) = BucketTable::adopt(passed(&old), capacity, at(0)).unwrap();
+        let new = Arc::new(new);
+        let found = (0..1_000).filter(|n| single(&new, *n).unwrap().word().get() == *n);
+        assert_eq!((found.count(), lost), (1_000, 0));
+    }
+    assert_eq!(again.word().get(), 3);
+    assert!(single(&Arc::new(BucketTable::new(8)), 3).is_none());
+}
+
+#[test]
+fn a_word_in_use_is_no_other_limits() {
+    let table = Arc::new(BucketTable::kept(8).unwrap());
+    let single = |n: u64| table.single(BucketKey::new(n << 1, Timeline::Mono));
+    // All want the same place.
+    let places = u64::try_from(table.layout.singles.len()).unwrap();
+    let near = |n: u64| 5 + n * places;
+    let mut held: Vec<_> = (1..=64).map(|n| single(near(n)).unwrap()).collect();
+    assert!(single(near(65)).is_none());
+    let words: Vec<_> = held
+        .iter()
+        .map(Single::word)
+        .map(std::ptr::from_ref)
+        .collect();
+    assert!((1..64).all(|n| !words[n..].contains(&words[n - 1])));
+    held.remove(9).word().store(7);
+    // It comes back to what it had, and who takes its place begins anew.
+    assert_eq!(single(near(10)).unwrap().word().get(), 7);
+    assert_eq!(single(near(65)).unwrap().word().get(), 0);
+    assert_eq!(single(near(10)).unwrap().word().get(), 0);
+}
+
+#[test]
+fn a_slot_whose_process_died_is_used_again() {
+    let table = BucketTable::kept(8).unwrap();
+    let spare = aggregates(1);
+    for slot in table.layout.sets.iter().flat_map(|set| &set.0) {
+        slot.key.store(IN_TRANSITION, Ordering::SeqCst);
+    }
+    for n in 0..2 {
+        let bucket = find(&table, keyed(&table, n), 100, &spare);
+        assert!(matches!(bucket, Bucket::Own { .. }));
+        assert!(admits(bucket, 10, 100) && !admits(bucket, 1, 100));
+    }
+}
+
+#[test]
+fn what_is_no_table_of_this_version_is_refused() {
+    let refusal = |file| BucketTable::adopt(file, 8, at(0)).unwrap_err().to_string();
+    let disk = std::fs::File::open(std::env::current_exe().unwrap()).unwrap();
+    let _said = refusal(disk.into());
+    let empty = memory::Memory::file(4096).unwrap();
+    let empty = empty.as_file().unwrap().try_clone_to_owned().unwrap();
+    let other = "it is not laid out as this version's are";
+    assert_eq!(refusal(empty), other);
+    for spoil in 0..4 {
+        let table = BucketTable::kept(8).unwrap();
+        let header = memory::Region::<Slot>::new(table.layout.memory(), 0, 2).unwrap();
+        match spoil {
+            0 => header[0]
+                .key
+                .store(u64::from_le_bytes(*b"limiter0"), Ordering::SeqCst),
+            1 => header[0].word.store(3),
+            2 => header[0].word.store(1 << 40),
+            _ => header[1].key.store(0, Ordering::SeqCst),
+        }
+        assert_eq!(refusal(passed(&table)), other, "{spoil}");
+    }
 }

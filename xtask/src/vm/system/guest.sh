@@ -75,6 +75,9 @@ one_a_user() {
     [ "$(status_for 2 --header "$user")" = 200 ] && [ "$(status_for 2 --header "$user")" = 429 ]
 }
 
+# Whoever one_a_user was last.
+still_denied() { [ "$(status_for 2 --header "$user")" = 429 ]; }
+
 crash() {
     before=$(main_pid)
     kill -KILL "$before"
@@ -117,6 +120,7 @@ first_boot() {
     check "the new one is ready" eventually ready
     check "under load nobody was refused, nor let in" load_was_good 0
     check "the block is kept" refused 77
+    check "a user over the limit still is" still_denied
     check "the block is known" sh -c 'limiterd blocked | grep -q 10.9.0.77'
     check "load again" load_begins
     check "restart" systemctl restart limiterd.service
@@ -124,6 +128,7 @@ first_boot() {
     check "and again" load_begins
     check "a crash" crash
     check "over a crash nobody was refused, nor let in" load_was_good 1
+    check "a user over the limit is so after a crash" still_denied
     check "a daemon that hangs" hang
     echo second >$state/boot
     sync
