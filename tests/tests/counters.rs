@@ -19,6 +19,26 @@ const LOCAL: &str = "local: {rules: [\
 const GLOBAL: &str = "global: {rules: [\
     {clientSelectors: [{headers: [{name: x-user, type: Distinct}]}], limit: {requests: 3, unit: Day}}]}";
 
+const URL: &str = "http://api.test:8080/";
+
+/// What is said of the bucket of `user` under the limit `name`.
+fn bucket_of(netns: &Netns, verb: &str, name: &str, user: &str) -> Result<(i32, String)> {
+    let header = format!("x-user: {user}");
+    counters(netns, &[verb, name, "GET", URL, "-H", &header])
+}
+
+/// The scene of [`GLOBAL`] with the store at `url`.
+fn with_store(netns: Netns, url: &str) -> Result<Scene> {
+    let store = envoy_gateway(url, "timeout: 20s");
+    let limits = limited_host("api", GLOBAL);
+    let files = [
+        ("gateway.yaml", GATEWAY),
+        ("store.yaml", &store),
+        ("api.yaml", &limits),
+    ];
+    Scene::start(netns, &files)
+}
+
 /// Exit status and what was written.
 fn counters(netns: &Netns, args: &[&str]) -> Result<(i32, String)> {
     let Output {
@@ -58,11 +78,7 @@ fn a_bucket_in_memory_is_found_by_a_request_and_filled() -> Result<()> {
     assert!(text.contains("buckets: per value"), "{text}");
     assert!(text.contains("98 of 100 tokens left"), "{text}");
 
-    let url = "http://api.test:8080/";
-    let of = |verb: &str, user: &str| {
-        let header = format!("x-user: {user}");
-        counters(netns, &[verb, by_user, "GET", url, "-H", &header])
-    };
+    let of = |verb, user| bucket_of(netns, verb, by_user, user);
     let (code, text) = of("get", "alice")?;
     assert_eq!(code, 3, "{text}");
     assert!(text.contains("0 of 3 tokens left"), "{text}");
@@ -86,7 +102,7 @@ fn a_bucket_in_memory_is_found_by_a_request_and_filled() -> Result<()> {
         code == 1 && text.contains("name a request that has the value"),
         "{text}"
     );
-    let (code, text) = counters(netns, &["get", by_user, "GET", url])?;
+    let (code, text) = counters(netns, &["get", by_user, "GET", URL])?;
     assert!(code == 1 && text.contains("does not meet"), "{text}");
     let (code, text) = counters(netns, &["reset", "local:none@none"])?;
     assert!(
@@ -114,14 +130,7 @@ fn a_bucket_in_the_store_is_listed_found_and_forgotten() -> Result<()> {
     redis.ask(&["SET", "stranger:{default/api", "1"])?;
     let netns = Netns::new("counters")?;
     let _backend = demo_backend(&netns)?;
-    let store = envoy_gateway(&redis.url(), "timeout: 20s");
-    let limits = limited_host("api", GLOBAL);
-    let files = [
-        ("gateway.yaml", GATEWAY),
-        ("store.yaml", store.as_str()),
-        ("api.yaml", &limits),
-    ];
-    let scene = Scene::start(netns, &files)?;
+    let scene = with_store(netns, &redis.url())?;
     for user in ["alice", "bob"] {
         let header = [("x-user", user)];
         assert_eq!(scene.statuses("api", &header, 4)?, [200, 200, 200, 429]);
@@ -136,11 +145,7 @@ fn a_bucket_in_the_store_is_listed_found_and_forgotten() -> Result<()> {
     assert!(text.contains("there are more"), "{text}");
     let (_, text) = counters(netns, &["list", "global:"])?;
     let name = text.split("  ").next().context("no counter")?.to_owned();
-    let of = |verb: &str, user: &str| {
-        let header = format!("x-user: {user}");
-        let url = "http://api.test:8080/";
-        counters(netns, &[verb, &name, "GET", url, "-H", &header])
-    };
+    let of = |verb, user| bucket_of(netns, verb, &name, user);
     let (code, text) = of("get", "alice")?;
     assert!(code == 3 && text.contains("0 of 3 tokens left"), "{text}");
     let (code, text) = of("reset", "alice")?;
@@ -172,14 +177,7 @@ fn buckets_in_a_cluster_are_found_on_all_its_servers() -> Result<()> {
     let cluster = RedisCluster::start(3, 0)?;
     let netns = cluster.neighbour(1)?;
     let _backend = demo_backend(&netns)?;
-    let store = envoy_gateway(&cluster.url(), "timeout: 20s");
-    let limits = limited_host("api", GLOBAL);
-    let files = [
-        ("gateway.yaml", GATEWAY),
-        ("store.yaml", store.as_str()),
-        ("api.yaml", &limits),
-    ];
-    let scene = Scene::start(netns, &files)?;
+    let scene = with_store(netns, &cluster.url())?;
     let users: Vec<String> = (0..12).map(|number| format!("u{number}")).collect();
     for user in &users {
         let header = [("x-user", user.as_str())];
@@ -197,11 +195,7 @@ fn buckets_in_a_cluster_are_found_on_all_its_servers() -> Result<()> {
     let (_, text) = counters(netns, &["list", "global:"])?;
     let name = text.split("  ").next().context("no counter")?.to_owned();
     for user in &users {
-        let of = |verb: &str| {
-            let header = format!("x-user: {user}");
-            let url = "http://api.test:8080/";
-            counters(netns, &[verb, &name, "GET", url, "-H", &header])
-        };
+        let of = |verb| bucket_of(netns, verb, &name, user);
         let (code, text) = of("get")?;
         assert!(code == 3 && text.contains("0 of 3 tokens left"), "{text}");
         let (code, text) = of("reset")?;

@@ -6,11 +6,10 @@ use anyhow::Result;
 use tempfile::TempDir;
 use tests::daemon::Process;
 use tests::netns::Netns;
-use tests::policies::limited_host;
 use tests::redis::{Redis, envoy_gateway};
 use tests::tls::Authority;
 
-use crate::support::{Node, PATIENT};
+use crate::support::{Node, PATIENT, ten, tls_arguments, tls_files};
 
 /// A Sentinel.
 pub(crate) struct Sentinel {
@@ -34,35 +33,15 @@ impl Sentinel {
     }
 }
 
-fn ten() -> String {
-    limited_host(
-        "ten",
-        "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
-    )
-}
-
 #[test]
 fn by_name_and_with_tls_beside_one_that_is_gone() -> Result<()> {
     let netns = Netns::new("node")?;
     let authority = Authority::new()?;
     let dir = tempfile::tempdir()?;
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let [chain, key] = authority.pair("localhost")?;
-    std::fs::write(path("chain.pem"), chain)?;
-    std::fs::write(path("key.pem"), key)?;
-    std::fs::write(path("ca.pem"), authority.pem())?;
-    let tls = [
-        ("tls-cert-file", path("chain.pem")),
-        ("tls-key-file", path("key.pem")),
-        ("tls-ca-cert-file", path("ca.pem")),
-    ];
-    let mut arguments = ["--port", "0", "--tls-port", "7000"]
-        .map(String::from)
-        .to_vec();
-    for (name, value) in &tls {
-        arguments.extend([format!("--{name}"), value.clone()]);
-    }
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let tls = tls_files(&authority, dir.path())?;
+    let more = tls_arguments(&tls);
+    let mut arguments = vec!["--port", "0", "--tls-port", "7000"];
+    arguments.extend(more.iter().map(String::as_str));
     let mut redis = Redis::absent(&arguments)?;
     redis.begin(&netns)?;
     let mut lines = "port 0\ntls-port 26379\ntls-replication yes\n".to_owned();

@@ -1,6 +1,7 @@
 //! Nodes: a daemon and a backend each, in network namespaces of their own.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,12 +10,43 @@ use anyhow::{Result, anyhow};
 use tests::daemon::{Process, binary, demo_backend, eventually};
 use tests::http_client::{count, gets};
 use tests::netns::Netns;
-use tests::policies::GATEWAY;
+use tests::policies::{GATEWAY, limited_host};
 use tests::redis::envoy_gateway;
 use tests::scene::Scene;
+use tests::tls::Authority;
 
 /// A budget that no machine is too busy for: what is tested is the count.
 pub(crate) const PATIENT: &str = "timeout: 20s";
+
+/// Ten a day for all, on the host `ten`.
+pub(crate) fn ten() -> String {
+    limited_host(
+        "ten",
+        "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
+    )
+}
+
+/// A server's settings of TLS, as `localhost`, with its files in `dir`.
+pub(crate) fn tls_files(authority: &Authority, dir: &Path) -> Result<[(&'static str, String); 3]> {
+    let [chain, key] = authority.pair("localhost")?;
+    let write = |setting, name, pem: String| {
+        let path = dir.join(name);
+        std::fs::write(&path, pem)?;
+        anyhow::Ok((setting, path.display().to_string()))
+    };
+    Ok([
+        write("tls-cert-file", "chain.pem", chain)?,
+        write("tls-key-file", "key.pem", key)?,
+        write("tls-ca-cert-file", "ca.pem", authority.pem())?,
+    ])
+}
+
+/// The same as arguments.
+pub(crate) fn tls_arguments(settings: &[(&str, String)]) -> Vec<String> {
+    let each = settings.iter();
+    each.flat_map(|(name, value)| [format!("--{name}"), value.clone()])
+        .collect()
+}
 
 /// A node.
 pub(crate) struct Node {

@@ -2,18 +2,10 @@
 
 use anyhow::Result;
 use tests::netns::Netns;
-use tests::policies::limited_host;
 use tests::redis::{Redis, envoy_gateway};
 use tests::tls::Authority;
 
-use crate::support::Node;
-
-fn ten() -> String {
-    limited_host(
-        "ten",
-        "global: {rules: [{limit: {requests: 10, unit: Day}}]}",
-    )
-}
+use crate::support::{Node, ten, tls_arguments, tls_files};
 
 #[test]
 fn tcp_with_a_user_and_a_database() -> Result<()> {
@@ -64,25 +56,11 @@ fn tls_with_certificates_on_both_sides() -> Result<()> {
     let netns = Netns::new("node")?;
     let authority = Authority::new()?;
     let dir = tempfile::tempdir()?;
-    let path = |name: &str| dir.path().join(name).display().to_string();
-    let [chain, key] = authority.pair("localhost")?;
-    std::fs::write(path("chain.pem"), chain)?;
-    std::fs::write(path("key.pem"), key)?;
-    std::fs::write(path("ca.pem"), authority.pem())?;
-    let mut redis = Redis::absent(&[
-        "--port",
-        "0",
-        "--tls-port",
-        "6379",
-        "--tls-cert-file",
-        &path("chain.pem"),
-        "--tls-key-file",
-        &path("key.pem"),
-        "--tls-ca-cert-file",
-        &path("ca.pem"),
-        "--tls-auth-clients",
-        "yes",
-    ])?;
+    let tls = tls_arguments(&tls_files(&authority, dir.path())?);
+    let mut arguments = vec!["--port", "0", "--tls-port", "6379"];
+    arguments.extend(["--tls-auth-clients", "yes"]);
+    arguments.extend(tls.iter().map(String::as_str));
+    let mut redis = Redis::absent(&arguments)?;
     redis.begin(&netns)?;
     let store = format!(
         "{}---\n\

@@ -48,7 +48,7 @@ impl Memory {
                 len,
                 file: None,
             },
-            None => handle_alloc_error(Layout::new::<u8>()),
+            None => handle_alloc_error(Layout::array::<u8>(len).unwrap_or(Layout::new::<u8>())),
         }
     }
 
